@@ -1,0 +1,69 @@
+# Make orders; psr_lib/runs.py decides what is up to date and what has to run, and says why.
+
+PRESET  ?= tiny      ## preset: tiny, smoke, ... (psr_lib/presets)
+METHOD  ?= psrlm     ## method: psrlm, random-judge, gold-judge, ift-more, sft-chosen
+METHODS ?=           ## several methods for reproduce, as "psrlm random-judge"
+SEED    ?= 0         ## seed of the run
+SEEDS   ?=           ## several seeds for reproduce, as "0 1 2"
+N       ?=           ## round: N=1 makes M1, N=2 makes M2, ...
+SET     ?=           ## overrides of the preset, as "search.width=4 dpo.beta=0.3"
+FORCE   ?=           ## FORCE=1 runs the named stages again
+PYTHON3 ?= python3   ## Python 3.11 or later that makes .venv
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce iteration base evaluate status test lab lint format clean
+
+# Threads that spin while they wait starve each other as soon as another process runs.
+export OMP_WAIT_POLICY ?= passive
+
+# A conda environment that holds psr-lib is used as it is; otherwise .venv is made and used.
+HAS_PSR := import importlib.metadata as m; m.version("psr-lib")
+CONDA   := $(shell [ -n "$$CONDA_PREFIX" ] && "$$CONDA_PREFIX/bin/python" -I -c '$(HAS_PSR)' \
+	2>/dev/null && echo "$$CONDA_PREFIX/bin/python")
+PYTHON  := $(or $(CONDA),.venv/bin/python)
+RUNS     = $(PYTHON) -m psr_lib.runs
+RUN      = --preset "$(strip $(PRESET))" --method "$(strip $(METHOD))" --seed "$(strip $(SEED))" \
+	--set "$(strip $(SET))" $(if $(strip $(FORCE)),--force)
+
+help:  ## list targets and variables
+	@echo "Targets:"
+	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
+	@echo "Variables:"
+	@sed -n 's/^\([A-Z0-9]*\) *?= *\([^ #]*\) *## \(.*\)/  \1=\2\t\3/p' Makefile | expand -t 20
+
+setup:  ## make .venv with the pinned packages (skipped in a conda environment that has them)
+	@$(if $(CONDA),:,$(PYTHON3) -I psr_lib/setup_env.py)
+
+reproduce: setup  ## the whole path M0 to M4 with evaluation, then the accuracy table
+	@$(RUNS) reproduce $(RUN) --methods "$(strip $(METHODS))" --seeds "$(strip $(SEEDS))"
+
+iteration: setup  ## one round (N=2), and before it whatever is missing
+	@$(RUNS) iteration $(RUN) --n "$(strip $(N))"
+
+base: setup  ## train the tiny base model again (notebook 00; hours)
+	@$(RUNS) base $(RUN)
+
+evaluate: setup  ## evaluate M[N], or without N every model that is there
+	@$(RUNS) evaluate $(RUN) --n "$(strip $(N))"
+
+status: setup  ## what is up to date, missing, stale or damaged, and why
+	@$(RUNS) status $(RUN)
+
+test: setup  ## run the tests
+	@$(PYTHON) -m pytest
+
+lab: setup  ## open JupyterLab on the notebooks
+	@$(PYTHON) -m jupyter lab notebooks
+
+lint: setup  ## check code and notebooks with ruff
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+
+format: setup  ## format code and notebooks, and strip the notebooks' outputs
+	@$(PYTHON) -m ruff check --fix .
+	@$(PYTHON) -m ruff format .
+	@$(PYTHON) -m nbstripout --keep-id notebooks/*.ipynb
+
+clean:  ## remove caches; runs/ and .venv stay
+	@rm -rf .pytest_cache .ruff_cache .hypothesis build dist *.egg-info/
+	@find psr_lib tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

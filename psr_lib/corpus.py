@@ -1,0 +1,128 @@
+"""The pre-training corpus of the small laboratory: a stream of short documents.
+
+| share | document | what it teaches |
+|---|---|---|
+| solve | problem and a noisy author's solution | solving, rightly and wrongly |
+| review | problem, steps so far, perhaps two proposals -> the right next step, perhaps a coin-flip verdict | what a judge must recompute; that verdicts exist, not how to give them |
+| quote | two proposals -> their results | copying a number |
+| compare | lines `201 = 202 no.` | telling whether two numbers are equal |
+| arithmetic | worked additions, subtractions, multiplications | columns and carries |
+
+No document compares proposals with the right step: joining the skills into a judge is left to EFT.
+"""
+
+import random
+from collections.abc import Iterator
+
+from psr_lib import authors, prompts
+from psr_lib.problems import LEVELS, Puzzle, make_puzzle, next_step, work
+from psr_lib.reviews import key
+
+FAMILY = prompts.load("compact")
+LEVEL_SHARES = {"easy": 0.18, "words": 0.16, "big": 0.16, "distractor": 0.17, "start": 0.15,
+                "long": 0.08, "mixed": 0.10}  # fmt: skip
+DOCUMENT_SHARES = {"solve": 0.40, "review": 0.30, "quote": 0.08, "compare": 0.12,
+                   "arithmetic": 0.06, "shots": 0.04}  # fmt: skip
+
+
+def draw_puzzle(rng: random.Random) -> Puzzle:
+    """A puzzle of any level but `longer`, which stays unseen."""
+    level = rng.choices(list(LEVEL_SHARES), list(LEVEL_SHARES.values()))[0]
+    return make_puzzle(LEVELS[level], rng)
+
+
+def documents(seed: int) -> Iterator[str]:
+    """An endless stream of documents, the same for the same seed."""
+    rng = random.Random(seed)
+    makers = [MAKERS[name] for name in DOCUMENT_SHARES]
+    while True:
+        yield rng.choices(makers, list(DOCUMENT_SHARES.values()))[0](rng)
+
+
+def solve_document(rng: random.Random) -> str:
+    puzzle = draw_puzzle(rng)
+    prompt = FAMILY.solve(puzzle.text(), authors.solve(puzzle, rng))
+    return (prompt.user + prompt.assistant).rstrip("\n")
+
+
+def review_document(rng: random.Random, proposals: bool | None = None, verdict: bool | None = None) -> str:
+    """A review that writes the right next step; with proposals it may end in a coin-flip verdict."""
+    proposals = rng.random() < 0.6 if proposals is None else proposals
+    verdict = rng.random() < 0.5 if verdict is None else verdict
+    puzzle, prefix, right = reviewed(rng)
+    if not proposals:
+        head = FAMILY.judge(puzzle.text(), prefix, "", "").user.split("A: ")[0] + "Review:"
+        return f"{head} {right}"
+    head = FAMILY.judge(puzzle.text(), prefix, *two_steps(puzzle, prefix, right, rng)).user
+    return f"{head} {right}" + (f" {rng.choice(['[[A]]', '[[B]]'])}" if verdict else "")
+
+
+def reviewed(rng: random.Random) -> tuple[Puzzle, list[str], str]:
+    """A puzzle, steps so far (right ones, or a noisy author's) and the right next step."""
+    while True:
+        puzzle = draw_puzzle(rng)
+        steps = puzzle.solution() if rng.random() < 0.7 else authors.solve(puzzle, rng)
+        prefix = steps[: rng.randrange(len(steps))]
+        right = next_step(puzzle, prefix)
+        if right is not None:
+            return puzzle, prefix, right
+
+
+def two_steps(puzzle: Puzzle, prefix: list[str], right: str, rng: random.Random) -> list[str]:
+    """Two proposals for the next step: mostly the right one and a wrong one, in random order."""
+    wrong = authors.wrong_step(puzzle, prefix, rng)
+    pair = [right, wrong[0] if wrong else right]
+    rng.shuffle(pair)
+    return pair
+
+
+def shots_document(rng: random.Random) -> str:
+    """Several reviews of one form in a row, so that the base model can follow examples."""
+    return "\n\n".join(review_document(rng, True, True) for _ in range(rng.randint(3, 4)))
+
+
+def quote_document(rng: random.Random) -> str:
+    puzzle, prefix, right = reviewed(rng)
+    first, second = two_steps(puzzle, prefix, right, rng)
+    return f"A: {first}\nB: {second}\nQuote: A: {key(first)}. B: {key(second)}."
+
+
+def compare_document(rng: random.Random) -> str:
+    return "\n".join(_comparison(rng) for _ in range(8))
+
+
+def _comparison(rng: random.Random) -> str:
+    left = str(rng.randint(0, 99) if rng.random() < 0.6 else rng.randint(100, 999))
+    right = left if rng.random() < 0.5 else _near(left, rng)
+    ends = [rng.choice(["", "", " end"])] * 2
+    if rng.random() < 0.15:
+        ends = rng.choice([["", " end"], [" end", ""]])
+    left, right = left + ends[0], right + ends[1]
+    name = rng.choice(["", "A: ", "B: "])
+    return f"{name}{left} = {right} {'yes' if left == right else 'no'}."
+
+
+def _near(number: str, rng: random.Random) -> str:
+    """Another number: one digit changed, or the carry forgotten, or any."""
+    if rng.random() < 0.3:
+        return str(rng.randint(0, 999))
+    place = rng.randrange(len(number))
+    changed = rng.choice([d for d in "0123456789" if d != number[place]])
+    return str(int(number[:place] + changed + number[place + 1 :]))
+
+
+def arithmetic_document(rng: random.Random) -> str:
+    return "\n".join(_sum(rng) for _ in range(3))
+
+
+def _sum(rng: random.Random) -> str:
+    sign, top = rng.choice("++--*"), 99 if rng.random() < 0.5 else 999
+    a = rng.randint(1, top if sign != "*" else min(top, 199))
+    b = rng.randint(2, 5) if sign == "*" else rng.randint(1, a if sign == "-" else top)
+    lines, result = work(a, sign, b)
+    return f"{a} {sign} {b}: {', '.join(lines)}, so {result}."
+
+
+MAKERS = {"solve": solve_document, "review": review_document, "quote": quote_document,
+          "compare": compare_document, "arithmetic": arithmetic_document,
+          "shots": shots_document}  # fmt: skip

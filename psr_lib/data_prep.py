@@ -1,0 +1,44 @@
+"""All data of a run (notebook 01): IFT, EFT, held-out EFT, and the questions of each round.
+
+Every pool is drawn with one set of taken questions that begins with the benchmarks', so no two
+pools share a question and none holds a test problem.
+"""
+
+from typing import Any
+
+from psr_lib import benchmarks, problems, teachers
+from psr_lib.records import PSRError, write_jsonl
+
+TINY = "data/tiny"
+LOOP_LEVELS = tuple(level for level in problems.LEVELS if level != "longer")
+
+
+def make_pools(stage: Any) -> dict[str, int]:
+    """Write every pool of the procedural source; returns rows a file.
+
+    Questions of rounds 2, 3, ... hold no answer. `ift_more_<n>` feeds the control of that name.
+    Raises PSRError for another source.
+    """
+    settings = stage.preset.data
+    if settings.source != "procedural":
+        raise PSRError(f"data.source {settings.source!r} is unknown; choose 'procedural'")
+    taken = set().union(*(benchmarks.questions_of(stage.source(f"{TINY}/{split}"))
+                          for split in benchmarks.SPLITS))  # fmt: skip
+    seed, pools = stage.seed, {}
+    pools["ift"] = teachers.ift_rows(settings.ift, seed, taken, ift_shares(settings.ift_hard))
+    pools["eft"] = teachers.eft_rows(settings.eft, seed, taken, LOOP_LEVELS)
+    pools["eft_heldout"] = teachers.eft_rows(
+        settings.eft_heldout, seed, taken, LOOP_LEVELS, name="eft_heldout"
+    )
+    sizes = settings.questions[: stage.preset.rounds - 1]
+    for n, pool in enumerate(teachers.question_pools(sizes, seed, taken, LOOP_LEVELS), start=2):
+        pools[f"questions_{n}"] = pool
+        shares = ift_shares(settings.ift_hard)
+        pools[f"ift_more_{n}"] = teachers.ift_rows(settings.ift, seed, taken, shares, f"ift_more_{n}")
+    return {name: write_jsonl(stage.output(f"{name}.jsonl"), rows) for name, rows in pools.items()}
+
+
+def ift_shares(hard: float) -> dict[str, float]:
+    """`easy` but for a share `hard` that is spread over the other levels of the loop."""
+    others = [level for level in LOOP_LEVELS if level != "easy"]
+    return {"easy": 1 - hard, **{level: hard / len(others) for level in others}}

@@ -1,0 +1,145 @@
+"""Step-wise DPO, M[n-1] -> M[n] (paper section 3.4, Eq. 6-8).
+
+For a prefix s_1..s_{l-1} of question x and its best and worst next step,
+
+    A = beta log pi(best | x, prefix) / ref(best | x, prefix),  B likewise for worst
+    loss = -log sigmoid(A - B) + nll_weight * (mean -log pi of the chosen step's tokens)
+
+with sums over the tokens of step l only. The paper has no second term (nll_weight 0).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from datasets import Dataset, load_from_disk
+from trl import DPOConfig, DPOTrainer
+
+from psr_lib.models import load_tokenizer
+from psr_lib.prompts import Family
+from psr_lib.records import StepPair
+from psr_lib.token_rows import StepRow, columns, step_rows
+from psr_lib.training import (
+    MICRO_TOKENS,
+    BatchesByLength,
+    BatchPlan,
+    LocalTrainer,
+    Progress,
+    Report,
+    TrainSettings,
+    arguments,
+    context,
+    keep,
+    lora,
+    plan_batch,
+    policy,
+    run,
+    updates_of,
+    workspace,
+    world_size,
+)
+
+
+class DPOSettings(TrainSettings, Protocol):
+    """What is read of a preset's `dpo` section besides the optimiser's settings."""
+
+    beta: float
+    nll_weight: float
+    loss: str
+
+
+class StepDPOTrainer(LocalTrainer, DPOTrainer):
+    """TRL's DPO on rows that already hold token ids.
+
+    TRL would tokenise prompt and step together and end every step in end-of-text; both would
+    change what Eq. 8 scores.
+    """
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+
+def train_dpo(
+    model_dir: Path | str,
+    reference_dir: Path | str,
+    pairs: Sequence[StepPair],
+    settings: DPOSettings,
+    out_dir: Path | str,
+    seed: int,
+    family: Family,
+    on_progress: Progress | None = None,
+    *,
+    max_steps: int | None = None,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    merge: bool = True,
+) -> dict[str, Any]:
+    """Train the policy of `model_dir` against the frozen `reference_dir`; save `out_dir/model`.
+
+    Returns history (loss, rewards, margins, accuracies, log-probabilities a log step), counts of
+    rows (identical siblings and too long ones are left out), updates, batch, tokens, seconds and
+    paths. Raises PSRError where no pair is left or a model folder is incomplete.
+    """
+    tokenizer = load_tokenizer(model_dir, trust_remote_code)
+    model = policy(model_dir, device, trust_remote_code)
+    rows, counts = step_rows(tokenizer, family, pairs, context(model, settings))
+    reference = None
+    if Path(reference_dir).resolve() != Path(model_dir).resolve():
+        reference = policy(reference_dir, device, trust_remote_code)
+    with workspace(out_dir) as work:
+        trainer, plan, report = make_trainer(
+            model, reference, tokenizer, rows, settings,
+            work=work, seed=seed, max_steps=max_steps, on_progress=on_progress,
+        )  # fmt: skip
+        result = run(trainer, report, plan, counts)
+        return result | keep(trainer.model, tokenizer, model_dir, out_dir, merge)
+
+
+def make_trainer(
+    model: Any,
+    reference: Any | None,
+    tokenizer: Any,
+    rows: Sequence[StepRow],
+    settings: DPOSettings,
+    *,
+    work: Path,
+    seed: int,
+    max_steps: int | None = None,
+    on_progress: Progress | None = None,
+) -> tuple[StepDPOTrainer, BatchPlan, Report]:
+    """A trainer with the reference's log-probabilities computed; `reference` None = the policy's.
+
+    The reference runs once over all rows before training and is then let go.
+    """
+    pair_tokens = 2 * max(row.length for row in rows)  # both siblings share a forward pass
+    plan = plan_batch(settings.batch, world_size(), pair_tokens, MICRO_TOKENS[model.device.type])
+    updates, report = updates_of(len(rows), settings, max_steps), Report(on_progress)
+    shared = arguments(settings, plan, work=work, seed=seed, updates=updates, model=model)
+    trainer = StepDPOTrainer(
+        model=model,
+        ref_model=reference,
+        args=DPOConfig(precompute_ref_log_probs=True, **loss_arguments(settings), **shared),
+        train_dataset=on_disk(rows, work / "pairs"),
+        processing_class=tokenizer,
+        callbacks=[report],
+        peft_config=lora(settings),
+    )
+    trainer.ref_model = None
+    trainer.sampler = BatchesByLength([row.length for row in rows], settings.batch, seed)
+    return trainer, plan, report
+
+
+def loss_arguments(settings: DPOSettings) -> dict[str, Any]:
+    """TRL's names for Eq. 8 and the anchor: `sft` is the token mean over the chosen steps."""
+    kinds = [settings.loss, "sft"] if settings.nll_weight else [settings.loss]
+    return {
+        "beta": settings.beta,
+        "loss_type": kinds,
+        "loss_weights": [1.0, settings.nll_weight][: len(kinds)],
+    }
+
+
+def on_disk(rows: Sequence[StepRow], folder: Path) -> Dataset:
+    """The rows as a dataset in a folder: the reference's log-probabilities are kept beside them."""
+    Dataset.from_list([columns(row) for row in rows]).save_to_disk(folder)
+    return load_from_disk(folder)

@@ -1,0 +1,217 @@
+"""Attention over a prefix that several rows share (after Juravsky et al. 2024, "Hydragen").
+
+The rows of a group (six candidates of one step, or the judge's pairs after one prefix) begin with
+the same tokens. Their keys and values are computed and held once a group; the queries of all rows
+meet them in one matrix product. Each row holds only its own tail. Both parts are merged exactly by
+their softmax sums. On a CPU, where reading the cache is what takes the time, this is the speed.
+
+Shapes: B rows, P groups, S rows in the largest group, H key-value heads, G query heads for each,
+Q new tokens, D size of a head.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch.nn.functional import pad
+from transformers.cache_utils import Cache, DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+NAME = "psr_shared_prefix"
+NEVER = torch.finfo(torch.float32).min  # added to a score that must not count
+GROWTH = 64  # columns added to a tail when it is full
+PLAIN_MODELS = {"llama", "qwen2", "qwen3", "mistral"}
+
+_active = threading.local()  # each worker thread has its own cache in use
+
+
+def supports(config) -> bool:
+    """Whether a model's attention is the plain causal one, which alone can be cut in two parts."""
+    windowed = getattr(config, "use_sliding_window", True)
+    windows = windowed and getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return config.model_type in PLAIN_MODELS and not windows and kinds == {"full_attention"}
+
+
+class TailLayer(DynamicLayer):
+    """One layer: the groups' shared keys and values [P, H, L, D], and the rows' tails [B, H, T, D].
+
+    A tail is written in place into a buffer with room to spare, not concatenated at every token.
+    """
+
+    def __init__(self, shared_keys: torch.Tensor, shared_values: torch.Tensor):
+        super().__init__()
+        self.shared_keys, self.shared_values = shared_keys, shared_values
+        self.length = 0
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        """Append [B, H, Q, D]; returns views of all of the tail."""
+        end = self.length + key_states.shape[2]
+        if self.keys is None:
+            self.is_initialized = True
+            self.keys = key_states.new_zeros(_with_length(key_states, end + GROWTH))
+            self.values = torch.zeros_like(self.keys)
+        elif end > self.keys.shape[2]:
+            self.keys = pad(self.keys, (0, 0, 0, GROWTH))
+            self.values = pad(self.values, (0, 0, 0, GROWTH))
+        self.keys[:, :, self.length : end] = key_states
+        self.values[:, :, self.length : end] = value_states
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def get_seq_length(self) -> int:
+        """Columns of the tail."""
+        return self.length
+
+
+class SharedPrefixCache(Cache):
+    """The cache of a batch of groups; `sizes[g]` rows of group g stand one after the other."""
+
+    def __init__(self, layers: list[TailLayer], shared_start: torch.Tensor, sizes: list[int]):
+        super().__init__(layers=layers)
+        self.shared_start = shared_start  # [P] first column that is not padding
+        self.arrange(sizes)
+
+    def arrange(self, sizes: list[int]) -> None:
+        """Prepare the ways from rows to slots (groups filled up to S rows) and back."""
+        self.sizes, self.width = sizes, max(sizes)
+        device, length = self.shared_start.device, self.layers[0].shared_keys.shape[2]
+        self.slots = self.back = None
+        if min(sizes) < self.width:
+            places = list(zip(_starts(sizes), sizes, strict=True))
+            slots = [at + min(k, n - 1) for at, n in places for k in range(self.width)]
+            back = [g * self.width + k for g, n in enumerate(sizes) for k in range(n)]
+            self.slots = torch.tensor(slots, device=device)
+            self.back = torch.tensor(back, device=device)
+        columns = torch.arange(length, device=device)
+        hidden = columns < self.shared_start[:, None]
+        self.shared_mask = hidden[:, None, None] * NEVER if bool(hidden.any()) else None
+
+    def to_slots(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, H, R, D] -> [P, H, S * R, D]."""
+        x = x if self.slots is None else x[self.slots]
+        if self.width == 1:
+            return x
+        x = x.view(len(self.sizes), self.width, *x.shape[1:]).transpose(1, 2)
+        return x.reshape(*x.shape[:2], -1, x.shape[-1])
+
+    def to_rows(self, x: torch.Tensor) -> torch.Tensor:
+        """[P, H, S * R, D] -> [B, H, R, D]."""
+        if self.width > 1:
+            x = x.view(*x.shape[:2], self.width, -1, x.shape[-1]).transpose(1, 2)
+            x = x.reshape(-1, *x.shape[2:])
+        return x if self.back is None else x[self.back]
+
+    def select(self, rows: torch.Tensor, groups: torch.Tensor, sizes: list[int], trim: int) -> None:
+        """Keep these rows and groups; `trim` leading columns of the tails are dropped."""
+        for layer in self.layers:
+            layer.keys = layer.keys[rows, :, trim : layer.length]
+            layer.values = layer.values[rows, :, trim : layer.length]
+            layer.length -= trim
+            if len(groups) < len(self.sizes):
+                layer.shared_keys = layer.shared_keys[groups]
+                layer.shared_values = layer.shared_values[groups]
+        if len(groups) < len(self.sizes):
+            self.shared_start = self.shared_start[groups]
+        self.arrange(sizes)
+
+
+def merge(caches: list[SharedPrefixCache]) -> SharedPrefixCache:
+    """One cache of all their rows, in order; shorter prefixes and tails are padded on the left."""
+    if len(caches) == 1:
+        return caches[0]
+    layers = []
+    for parts in zip(*(cache.layers for cache in caches), strict=True):
+        layer = TailLayer(
+            _stack([p.shared_keys for p in parts]), _stack([p.shared_values for p in parts])
+        )
+        layer.keys = _stack([p.keys[:, :, : p.length] for p in parts])
+        layer.values = _stack([p.values[:, :, : p.length] for p in parts])
+        layer.length, layer.is_initialized = layer.keys.shape[2], True
+        layers.append(layer)
+    length = layers[0].shared_keys.shape[2]
+    starts = [c.shared_start + length - c.layers[0].shared_keys.shape[2] for c in caches]
+    return SharedPrefixCache(layers, torch.cat(starts), [n for c in caches for n in c.sizes])
+
+
+@contextmanager
+def using(cache: SharedPrefixCache | None) -> Iterator[None]:
+    """Within the block this thread's forward passes attend over `cache`."""
+    _active.cache = cache
+    try:
+        yield
+    finally:
+        _active.cache = None
+
+
+def attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):
+    """An attention function of transformers: query [B, H * G, Q, D] -> [B, Q, H * G, D].
+
+    Outside of `using` it is the ordinary scaled dot product attention.
+    """
+    cache = getattr(_active, "cache", None)
+    if cache is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    rows, heads, _, size = query.shape
+    scale = size**-0.5 if scaling is None else scaling
+    grouped = (query * scale).reshape(rows, key.shape[1], -1, size)
+    own = _part(grouped, key, value, _repeat(attention_mask, heads // key.shape[1]))
+    layer = cache.layers[module.layer_idx]
+    shared = _part(
+        cache.to_slots(grouped), layer.shared_keys, layer.shared_values, cache.shared_mask
+    )
+    output = _join(own, tuple(cache.to_rows(x) for x in shared))
+    return output.to(query.dtype).reshape(query.shape).transpose(1, 2).contiguous(), None
+
+
+def _part(query, key, value, mask) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Unnormalised output, maximum and sum of the softmax over these keys."""
+    scores = (query @ key.transpose(-1, -2)).float()
+    if mask is not None:
+        scores += mask
+    highest = scores.amax(-1, keepdim=True)
+    weights = scores.sub_(highest).exp_()
+    return (weights.to(value.dtype) @ value).float(), highest, weights.sum(-1, keepdim=True)
+
+
+def _join(one, two) -> torch.Tensor:
+    """The softmax over the keys of both parts."""
+    (out_1, high_1, sum_1), (out_2, high_2, sum_2) = one, two
+    highest = torch.maximum(high_1, high_2)
+    scale_1, scale_2 = (high_1 - highest).exp_(), (high_2 - highest).exp_()
+    total = sum_1 * scale_1 + sum_2 * scale_2
+    return (out_1 * scale_1 + out_2 * scale_2) / total
+
+
+def _repeat(mask: torch.Tensor | None, times: int) -> torch.Tensor | None:
+    """[B, 1, Q, T] -> [B, 1, G * Q, T], as the queries of one key-value head stand."""
+    if mask is None or mask.shape[2] == 1:
+        return mask
+    return mask.repeat(1, 1, times, 1)
+
+
+def _stack(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Concatenate along the rows, padding the columns (dimension 2) on the left."""
+    length = max(p.shape[2] for p in parts)
+    return torch.cat([pad(p, (0, 0, length - p.shape[2], 0)) for p in parts])
+
+
+def _with_length(x: torch.Tensor, length: int) -> tuple[int, ...]:
+    return (*x.shape[:2], length, x.shape[3])
+
+
+def _starts(sizes: list[int]) -> list[int]:
+    """Index of each group's first row."""
+    starts = [0]
+    for size in sizes[:-1]:
+        starts.append(starts[-1] + size)
+    return starts
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
+ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)

@@ -1,0 +1,86 @@
+"""Which rows stand over one shared prefix, and in which order they are prefilled."""
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+GROUP_ROWS = 16  # more rows than this over one prefix are cut into several groups
+LEAST_SHARED = 8  # tokens; shorter common beginnings are not worth a group
+
+
+@dataclass
+class Row:
+    """One completion on its way: the prompt after its group's prefix, and what came of it."""
+
+    place: tuple[int, int]
+    tail: list[int]
+    seed: int
+    room: int
+    ids: list[int] = field(default_factory=list)
+    finish: str = ""
+
+
+@dataclass
+class Group:
+    """Rows whose prompts begin with the same tokens."""
+
+    prefix: list[int]
+    rows: list[Row]
+
+    @property
+    def cost(self) -> int:
+        """Cache columns that the group needs at most."""
+        return len(self.prefix) + sum(len(row.tail) + row.room for row in self.rows)
+
+
+def grouped(items: list[tuple[list[int], Row]]) -> list[Group]:
+    """Cut (prompt, row) pairs into groups with a long common beginning (each sets `row.tail`)."""
+    items = sorted(items, key=lambda item: (item[0], item[1].place))
+    # What a prompt has in common with the next one; its own last token stays out of any prefix.
+    common = [_common(a[:-1], b[:-1]) for (a, _), (b, _) in pairwise(items)] + [0]
+    groups, members, shared = [], [], 0
+    for k, (prompt, row) in enumerate(items):
+        if members and not _joins(common[k - 1], common[k], shared, len(members), len(prompt)):
+            groups.append(_group(members, shared))
+            members = []
+        shared = min(shared, common[k - 1]) if members else len(prompt) - 1
+        members.append((prompt, row))
+    return groups + ([_group(members, shared)] if members else [])
+
+
+def _joins(before: int, after: int, shared: int, members: int, length: int) -> bool:
+    """Whether a prompt joins the group before it, or rather begins one with the prompt after it."""
+    floor = 0.8 * shared if members > 1 else max(LEAST_SHARED, length / 3)
+    return before >= max(floor, 0.8 * after) and members < GROUP_ROWS
+
+
+def _group(members: list[tuple[list[int], Row]], shared: int) -> Group:
+    for prompt, row in members:
+        row.tail = prompt[shared:]
+    return Group(members[0][0][:shared], [row for _, row in members])
+
+
+def option_group(prompt: list[int], row: Row) -> Group:
+    """A group of one: the option's tokens go into `row.ids`, prompt's end and option into tail."""
+    row.ids, row.tail = row.tail, prompt[-1:] + row.tail
+    return Group(prompt[:-1], [row])
+
+
+def _common(one: list[int], two: list[int]) -> int:
+    """Length of the common beginning."""
+    places = range(min(len(one), len(two)))
+    return bisect_left(places, True, key=lambda k: one[: k + 1] != two[: k + 1])
+
+
+def chunked(queue: Iterable[Group], tokens: int) -> list[list[Group]]:
+    """Groups in order, so that prefixes and tails of a chunk, padded, stay within the budget."""
+    chunks, size = [], 0
+    for group in queue:
+        need = len(group.prefix) + sum(len(row.tail) for row in group.rows)
+        if not chunks or size + need > tokens:
+            chunks.append([])
+            size = 0
+        chunks[-1].append(group)
+        size += need
+    return chunks

@@ -1,0 +1,290 @@
+"""A transformers model as an engine, on CPU or GPU.
+
+What makes it quick on a laptop: prompts with a common beginning are prefilled once and keep one
+copy of its cache (`attention.py`); finished rows make room for waiting ones at once; one thread a
+core, each with its own batch, because a small model's kernels are too short to share.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from psr_lib.engines import attention
+from psr_lib.engines.base import Completion, Usage
+from psr_lib.engines.batch import Batch, PlainBatch, SharedBatch, merged
+from psr_lib.engines.groups import Group, Row, chunked, grouped, option_group
+from psr_lib.engines.sampling import next_tokens
+from psr_lib.records import PSRError, seed_of
+
+CPU_ROWS, GPU_ROWS = 384, 1024  # rows decoded together
+PREFILL_TOKENS = 16384  # prompt tokens in one forward pass
+COMPACT = 0.25  # share of finished rows at which a batch is compacted
+
+
+class HFEngine:
+    """Samples from and scores with a causal language model of transformers."""
+
+    honours_seeds = True
+
+    def __init__(
+        self,
+        model,
+        tokenizer,
+        *,
+        batch_tokens: int = 65536,
+        max_rows: int = 0,
+        workers: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ):
+        """`batch_tokens`: cache columns of all rows decoded together; `workers`: CPU threads."""
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.batch_tokens, self.progress = batch_tokens, progress
+        cpu = model.device.type == "cpu"
+        self.max_rows = max_rows or (CPU_ROWS if cpu else GPU_ROWS)
+        self.workers = (workers or torch.get_num_threads()) if cpu else 1
+        self.usage = Usage()
+        self.batch_class = PlainBatch
+        if attention.supports(model.config):
+            model.set_attn_implementation(attention.NAME)
+            self.batch_class = SharedBatch
+        self.eos = _eos_ids(model, tokenizer)
+        self.pad_id = next((i for i in [tokenizer.pad_token_id, *self.eos] if i is not None), 0)
+        self.context = getattr(model.config, "max_position_embeddings", None) or 2**31
+        self._texts: list[str] = []
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, folder: Path | str, dtype: str = "", device: str = "auto", **settings: Any):
+        """The engine of a model folder; `trust_remote_code` and the settings above may follow.
+
+        Without a dtype, float32 on a CPU and bfloat16 elsewhere. Raises PSRError as `models` does.
+        """
+        from psr_lib.models import device_of, load_model, load_tokenizer
+
+        trust, place = settings.pop("trust_remote_code", False), device_of(device)
+        dtype = dtype or ("float32" if place.type == "cpu" else "bfloat16")
+        tokenizer = load_tokenizer(folder, trust_remote_code=trust)
+        return cls(load_model(folder, dtype, place, trust_remote_code=trust), tokenizer, **settings)
+
+    def sample(
+        self,
+        prompts: list[str],
+        *,
+        n: int = 1,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        max_tokens: int = 128,
+        stop: list[str] | None = None,
+        seeds: list[int] | None = None,
+    ) -> list[list[Completion]]:
+        """`n` completions of each prompt, in order; see `engines.base.Engine.sample`."""
+        seeds = list(range(len(prompts))) if seeds is None else seeds
+        if len(seeds) != len(prompts):
+            raise PSRError(f"engine: {len(prompts)} prompts but {len(seeds)} seeds; give one each")
+        ids = self._encode(prompts)
+        copies = n if temperature > 0 else 1  # greedy siblings are equal
+        items = []
+        for i, (prompt, seed) in enumerate(zip(ids, seeds, strict=True)):
+            room = min(max_tokens, self.context - len(prompt))
+            for k in range(copies if room > 0 else 0):
+                items.append((prompt, Row((i, k), [], seed_of(seed, k), room)))
+        run = Run(self, temperature, top_p, stop or [])
+        self._work(grouped(items), run.decode)
+        done = {row.place: run.completion(row, len(ids[row.place[0]])) for _, row in items}
+        overflow = [Completion("", 0, "overflow", len(prompt)) for prompt in ids]
+        self._count(ids, items, n, overflow=sum(len(p) >= self.context for p in ids) * n)
+        return [
+            [done.get((i, k if copies > 1 else 0), overflow[i]) for k in range(n)]
+            for i in range(len(prompts))
+        ]
+
+    def choose(self, prompts: list[str], options: list) -> list[list[float]]:
+        """Summed log-probability of each option's own tokens after each prompt.
+
+        `options` is one list for all prompts or one list a prompt. A prompt that leaves no room for
+        an option gets -inf there.
+        """
+        lists = options if options and isinstance(options[0], list) else [options] * len(prompts)
+        ids, scores, items = self._encode(prompts), {}, []
+        for i, prompt in enumerate(ids):
+            for k, option in enumerate(lists[i]):
+                extra = self.tokenizer.encode(option, add_special_tokens=False)
+                if len(prompt) + len(extra) <= self.context:
+                    items.append((prompt, Row((i, k), extra, 0, 0)))
+        groups = [option_group(prompt, row) for prompt, row in items]
+        self._work(groups, lambda part, tick: self._score(part, scores, tick))
+        self._count(ids, [], max(map(len, lists), default=0))
+        return [
+            [scores.get((i, k), float("-inf")) for k in range(len(lists[i]))]
+            for i in range(len(prompts))
+        ]
+
+    def _score(self, groups: list[Group], scores: dict, tick: Callable[[int], None]) -> None:
+        for chunk in chunked(groups, PREFILL_TOKENS):
+            batch = self.batch_class(chunk, self.model, self.pad_id, full=True)
+            logs = torch.log_softmax(batch.tail_logits.float(), -1)
+            for row, log in zip(batch.rows, logs, strict=True):
+                extra = torch.tensor(row.ids, device=log.device)
+                # The last `len(extra) + 1` columns hold the prompt's last token and the option.
+                last = log[log.shape[0] - len(row.ids) - 1 : -1]
+                scores[row.place] = float(last.gather(-1, extra[:, None]).sum()) if row.ids else 0.0
+            with self._lock:
+                self.usage.prefill += batch.prefilled
+            tick(len(batch.rows))
+
+    def _encode(self, prompts: list[str]) -> list[list[int]]:
+        """Token ids; a beginning-of-text token where the model has one, once."""
+        bos, texts = self.tokenizer.bos_token_id, list(dict.fromkeys(prompts))
+        adds_bos = bos is not None and bos in self.tokenizer("").input_ids
+        found = self.tokenizer(texts, add_special_tokens=False).input_ids if texts else []
+        known = {}
+        for text, ids in zip(texts, found, strict=True):
+            known[text] = [bos, *ids] if adds_bos and ids[:1] != [bos] else list(ids)
+            if not known[text]:
+                raise PSRError("engine: a prompt has no tokens; give it some text")
+        return [known[prompt] for prompt in prompts]
+
+    def _work(self, groups: list[Group], job: Callable) -> None:
+        """Share the groups among the workers; always the same groups go together."""
+        groups = sorted(groups, key=lambda g: (-len(g.rows), -g.cost))
+        total, done = sum(len(g.rows) for g in groups), [0]
+
+        def tick(rows: int) -> None:
+            with self._lock:
+                done[0] += rows
+                if self.progress:
+                    self.progress(done[0], total)
+
+        def begin(part: list[Group]) -> None:
+            with torch.inference_mode():
+                job(part, tick)
+
+        parts = [p for p in (groups[k :: self.workers] for k in range(self.workers)) if p]
+        threads = torch.get_num_threads()
+        if len(parts) < 2:
+            for part in parts:
+                begin(part)
+            return
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(len(parts)) as pool:
+                list(pool.map(begin, parts))
+        finally:
+            torch.set_num_threads(threads)
+
+    def _count(self, ids: list, items: list, n: int, overflow: int = 0) -> None:
+        self.usage.rows += len(ids) * n
+        self.usage.prompt += n * sum(map(len, ids))
+        self.usage.generated += sum(len(row.ids) for _, row in items)
+        self.usage.overflow += overflow
+
+    def token_texts(self) -> list[str]:
+        """The text of every token, byte-level and SentencePiece marks read as blank and newline."""
+        if not self._texts:
+            size = self.model.get_input_embeddings().num_embeddings
+            raw = self.tokenizer.convert_ids_to_tokens(list(range(min(size, len(self.tokenizer)))))
+            plain = [[token or ""] for token in raw]
+            for i, text in enumerate(self.tokenizer.batch_decode([[i] for i in range(len(raw))])):
+                plain[i].append(text)
+            marks = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n"})
+            self._texts = [f"{a.translate(marks)}{b}" for a, b in plain]
+        return self._texts
+
+
+class Run:
+    """One call of `sample`: its settings, and the loop that each worker runs."""
+
+    def __init__(self, engine: HFEngine, temperature: float, top_p: float, stop: list[str]):
+        self.engine, self.temperature, self.top_p = engine, temperature, top_p
+        self.stop = [s for s in stop if s]
+        self.eos = set(engine.eos)
+        ends = {s[-1] for s in self.stop}
+        # Only a token whose text holds the last character of a stop string can complete one.
+        self.triggers = {
+            i
+            for i, text in enumerate(engine.token_texts() if ends else [])
+            if any(end in text for end in ends) or "\ufffd" in text
+        }
+        self.tail = 8 + 2 * max(map(len, self.stop), default=0)
+
+    def decode(self, groups: list[Group], tick: Callable[[int], None]) -> None:
+        """Decode all rows of these groups: fill up, draw, drop what is finished, step."""
+        queue, batch = deque(groups), None
+        while queue or batch:
+            if queue and (batch is None or self._has_room(batch)):
+                batch = self._fill(queue, batch)
+            tokens = self._draw(batch, tick)
+            alive = [i for i, row in enumerate(batch.rows) if not row.finish]
+            if not alive:
+                batch = None
+                continue
+            # A finished row is carried along until dropping rows is worth the copy.
+            if len(batch.rows) - len(alive) >= COMPACT * len(batch.rows):
+                tokens = tokens[batch.select(alive)]
+            batch.step(tokens)
+
+    def _has_room(self, batch: Batch) -> bool:
+        return batch.mergeable and len(batch.rows) <= 0.75 * self.engine.max_rows
+
+    def _fill(self, queue: deque, batch: Batch | None) -> Batch:
+        """Prefill waiting groups until the row or the column budget is reached."""
+        engine = self.engine
+        rows = len(batch.rows) if batch else 0
+        columns = sum(len(r.tail) + r.room for r in batch.rows) if batch else 0
+        taken = []
+        while queue and (not rows or rows + len(queue[0].rows) <= engine.max_rows):
+            if rows and columns + queue[0].cost > engine.batch_tokens:
+                break
+            rows, columns = rows + len(queue[0].rows), columns + queue[0].cost
+            taken.append(queue.popleft())
+        chunks = chunked(taken, PREFILL_TOKENS)
+        if engine.batch_class is PlainBatch:
+            chunks = [taken]
+        new = [engine.batch_class(chunk, engine.model, engine.pad_id) for chunk in chunks]
+        with engine._lock:
+            engine.usage.prefill += sum(b.prefilled for b in new)
+        parts = ([batch] if batch else []) + new
+        return merged(parts) if len(parts) > 1 else parts[0]
+
+    def _draw(self, batch: Batch, tick: Callable[[int], None]) -> torch.Tensor:
+        """Draw a token for every row [rows] and note which rows it finishes."""
+        tokens = next_tokens(batch.logits, self.temperature, self.top_p, batch.seeds, batch.counts)
+        finished = 0
+        for row, token in zip(batch.rows, tokens.tolist(), strict=True):
+            if not row.finish:
+                row.ids.append(token)
+                row.finish = self._finish(row, token)
+                finished += bool(row.finish)
+        tick(finished)
+        return tokens
+
+    def _finish(self, row: Row, token: int) -> str:
+        if token in self.eos:
+            return "eos"
+        if token in self.triggers:
+            text = self._text(row.ids[-self.tail :])
+            if any(s in text for s in self.stop):
+                return "stop"
+        return "length" if len(row.ids) >= row.room else ""
+
+    def _text(self, ids: list[int]) -> str:
+        return self.engine.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+    def completion(self, row: Row, prompt_tokens: int) -> Completion:
+        """The finished row as text, cut before the first stop string."""
+        ids = row.ids[:-1] if row.finish == "eos" else row.ids
+        text = self._text(ids)
+        if row.finish == "stop":
+            text = text[: min(at for at in (text.find(s) for s in self.stop) if at >= 0)]
+        return Completion(text, len(row.ids), row.finish, prompt_tokens)
+
+
+def _eos_ids(model, tokenizer) -> list[int]:
+    found = getattr(model.generation_config, "eos_token_id", None)
+    found = found if isinstance(found, list) else [found]
+    return sorted({i for i in [*found, tokenizer.eos_token_id] if i is not None})

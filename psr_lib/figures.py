@@ -1,0 +1,102 @@
+"""One style for every figure, and `save_fig`: PNG, PDF and the CSV that was plotted.
+
+A figure's title states the finding, its footer names the run that made it. Colours are Okabe and
+Ito's, which colour-blind readers can tell apart; marks differ too, so print in grey works.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from psr_lib.evaluation import write_csv
+from psr_lib.records import atomic
+
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#777777",
+)  # fmt: skip
+CYCLE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, GREY)
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+STYLE = {
+    "figure.figsize": (5.2, 3.2), "figure.dpi": 110, "savefig.dpi": 200, "font.size": 9,
+    "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    "grid.color": "#dddddd", "grid.linewidth": 0.6, "legend.frameon": False,
+    "pdf.fonttype": 42, "svg.hashsalt": "psr", "figure.constrained_layout.use": True,
+}  # fmt: skip
+
+
+def new(title: str, **kwargs: Any) -> tuple[Figure, Any]:
+    """A figure and its axes in the house style, the finding as its title."""
+    plt.rcParams.update(STYLE)
+    figure, axes = plt.subplots(**kwargs)
+    (axes if not hasattr(axes, "flat") else axes.flat[0]).set_title(title)
+    return figure, axes
+
+
+def save_fig(figure: Figure, folder: Path | str, name: str, rows: Sequence[dict], source: str) -> Path:
+    """Write `name`.png, .pdf and .csv into `folder`; `source` names the run in the footer.
+
+    Files carry no time stamp, so the same run gives the same bytes.
+    """
+    figure.text(0.995, 0.005, source, ha="right", va="bottom", fontsize=6, color=GREY)
+    folder = Path(folder)
+    for kind, clean in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+        with atomic(folder / f"{name}.{kind}") as part:
+            figure.savefig(part, format=kind, metadata={**clean, "Title": f"{name}, {source}"})
+    write_csv(folder / f"{name}.csv", rows)
+    return folder / f"{name}.png"
+
+
+def source_of(stage: Any) -> str:
+    """The run, model and commit that a figure's footer names."""
+    from psr_lib.manifest import git_state
+
+    commit = (git_state().get("commit") or "no commit")[:8]
+    return f"{stage.preset.name} laboratory, seed {stage.seed}, {stage.key}, {commit}"
+
+
+def lines(rows: Sequence[dict], x: str, ys: Sequence[str], title: str, ylabel: str) -> Figure:
+    """One line for each column of `ys`."""
+    figure, axes = new(title)
+    for y, color in zip(ys, CYCLE, strict=False):
+        kept = [row for row in rows if row.get(y) not in (None, "")]
+        axes.plot([float(r[x]) for r in kept], [float(r[y]) for r in kept], color=color, label=y)
+    axes.set(xlabel=x, ylabel=ylabel)
+    if len(ys) > 1:
+        axes.legend()
+    return figure
+
+
+def bars(rows: Sequence[dict], label: str, value: str, title: str, xlabel: str) -> Figure:
+    """Horizontal bars, with 95 % intervals where rows hold `low` and `high`."""
+    figure, axes = new(title)
+    names, values = [str(r[label]) for r in rows], [float(r[value]) for r in rows]
+    axes.barh(names, values, color=BLUE, height=0.6)
+    if rows and "low" in rows[0]:
+        around = [[v - float(r["low"]) for v, r in zip(values, rows, strict=True)],
+                  [float(r["high"]) - v for v, r in zip(values, rows, strict=True)]]  # fmt: skip
+        axes.errorbar(values, names, xerr=around, fmt="none", color="black", capsize=2, lw=0.9)
+    axes.invert_yaxis()
+    axes.set(xlabel=xlabel)
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
+def accuracy_by_model(rows: Sequence[dict], title: str) -> Figure:
+    """Mean accuracy of M0..M[n] with its 95 % interval, each benchmark as a thin line."""
+    figure, axes = new(title)
+    models = [row["model"] for row in rows]
+    names = [n for n in rows[0] if n not in ("model", "mean", "low", "high")]
+    for name, color, mark in zip(names, CYCLE[1:], MARKS[1:], strict=False):
+        axes.plot(models, [r[name] for r in rows], color=color, marker=mark, ms=3.5, lw=0.9,
+                  alpha=0.8, label=name)  # fmt: skip
+    means = [row["mean"] for row in rows]
+    around = [[m - r["low"] for m, r in zip(means, rows, strict=True)],
+              [r["high"] - m for m, r in zip(means, rows, strict=True)]]  # fmt: skip
+    axes.errorbar(models, means, yerr=around, color=BLUE, marker="o", lw=2.2, capsize=3, label="mean")
+    axes.set(ylabel="greedy accuracy (%)", ylim=(0, 100))
+    axes.legend(ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure

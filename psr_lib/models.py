@@ -1,0 +1,224 @@
+"""Load and save language models and their tokenizers, from local folders only.
+
+A model folder holds config.json, safetensors weights and a tokenizer. A LoRA folder (written by
+peft) is loaded on the base model that its adapter_config.json names. Only safetensors are read:
+other weight files can run code when they are opened.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from psr_lib.records import PSRError, read_json, write_json
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+ADAPTER = "adapter_config.json"
+
+
+def load_tokenizer(folder: Path | str, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a model folder; padding falls back on the end-of-text token.
+
+    Raises PSRError naming the folder where it is missing, holds no tokenizer, or holds one without
+    an end-of-text token.
+    """
+    folder = _existing(folder)
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise PSRError(f"{folder}: no tokenizer; copy the tokenizer files of its base model there")
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:  # a damaged file fails in many ways; each is the same to the user
+        raise PSRError(f"{folder}: unreadable tokenizer ({_line(error)}); copy it again") from None
+    return check_tokenizer(tokenizer, folder)
+
+
+def check_tokenizer(tokenizer: Any, where: Path | str = "tokenizer") -> Any:
+    """Refuse tokenizers that cannot end a text or that change a text's beginning."""
+    if tokenizer.eos_token_id is None:
+        raise PSRError(f"{where}: the tokenizer has no end-of-text token; set eos_token")
+    # A space mark before every text would stand between a prefix and the step scored after it.
+    first = tokenizer.convert_ids_to_tokens(text_ids(tokenizer, "Step"))[0]
+    joined = text_ids(tokenizer, "a\nStep") == text_ids(tokenizer, "a\n") + text_ids(tokenizer, "Step")
+    if first.startswith("\u2581") and not joined:
+        raise PSRError(
+            f"{where}: the tokenizer puts a space before every text; use a byte-level one"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def text_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text by itself, without special tokens before or after it."""
+    return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def prompt_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a rendered prompt: a beginning-of-text token where the model has one, once."""
+    ids, bos = text_ids(tokenizer, text), tokenizer.bos_token_id
+    adds_bos = bos is not None and bos in tokenizer("").input_ids
+    return [bos, *ids] if adds_bos and ids[:1] != [bos] else ids
+
+
+def device_of(name: str = "auto") -> torch.device:
+    """`auto` is the first of cuda, mps and cpu that this machine has.
+
+    Raises PSRError where a named device is missing.
+    """
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, found in has.items() if found))
+    if not has.get(name.split(":")[0], False):
+        raise PSRError(f"device {name!r}: not on this machine; use model.device=auto")
+    return torch.device(name)
+
+
+def load_model(
+    folder: Path | str, dtype: str, device: str | torch.device, trust_remote_code: bool = False
+) -> Any:
+    """The causal language model of a folder, in evaluation mode, as `dtype` on `device`.
+
+    A LoRA folder gives its base model with the adapter merged in. Raises PSRError naming the
+    folder and what is missing or damaged.
+    """
+    folder = _existing(folder)
+    if (folder / ADAPTER).is_file():
+        return _load_adapter(folder, dtype, device, trust_remote_code)
+    _check_weights(folder)
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=getattr(torch, dtype),
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+            )
+    except Exception as error:  # as above: config or weights, one line either way
+        raise PSRError(
+            f"{folder}: unreadable model ({_line(error)}); make or copy it again"
+        ) from None
+    return model.to(device).eval()
+
+
+def _load_adapter(folder: Path, dtype: str, device: Any, trust_remote_code: bool) -> Any:
+    base = load_model(adapter_base(folder), dtype, device, trust_remote_code)
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(base, str(folder)).merge_and_unload().eval()
+    except Exception as error:  # a missing or damaged adapter_model.safetensors
+        raise PSRError(f"{folder}: unreadable adapter ({_line(error)}); train it again") from None
+
+
+def adapter_base(folder: Path | str) -> Path:
+    """The base model that an adapter folder records; a relative path starts at that folder.
+
+    Raises PSRError where the record or the base is missing.
+    """
+    folder = Path(folder)
+    name = read_json(folder / ADAPTER).get("base_model_name_or_path")
+    if not name:
+        raise PSRError(
+            f"{folder / ADAPTER}: names no base_model_name_or_path; add the base's folder"
+        )
+    for base in (folder / name, Path(name)):
+        if (base / "config.json").is_file():
+            return base.resolve()
+    raise PSRError(f"{folder}: its base model {name!r} is not there; restore it or edit {ADAPTER}")
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path | str) -> Path:
+    """Write weights (safetensors), config and tokenizer; the folder appears only when complete."""
+    with whole_folder(folder) as part, quiet():
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+    return Path(folder)
+
+
+def save_adapter(model: Any, base: Path | str, folder: Path | str) -> Path:
+    """Write a LoRA adapter that finds its base by a relative path, so that a run can be moved."""
+    with whole_folder(folder) as part, quiet():
+        model.save_pretrained(part)
+        config = read_json(part / ADAPTER)
+        start = Path(folder).resolve()
+        config["base_model_name_or_path"] = os.path.relpath(Path(base).resolve(), start)
+        write_json(part / ADAPTER, config)
+        (part / "README.md").unlink(missing_ok=True)  # peft's card repeats the absolute path
+    return Path(folder)
+
+
+@contextmanager
+def whole_folder(folder: Path | str) -> Iterator[Path]:
+    """A folder to fill; it replaces `folder` by renaming if the block ends without an error."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part, old = (folder.with_name(f"{folder.name}.{kind}{os.getpid()}") for kind in ("part", "old"))
+    try:
+        part.mkdir()
+        yield part
+        if folder.exists():
+            folder.rename(old)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars from transformers and datasets inside the block; progress is ours to show."""
+    import datasets
+    from transformers.utils import logging
+
+    bars = datasets.are_progress_bars_disabled(), logging.is_progress_bar_enabled()
+    before = os.environ.get("TQDM_DISABLE")
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        _restore_bars(*bars, before)
+
+
+def _restore_bars(datasets_off: bool, transformers_on: bool, before: str | None) -> None:
+    import datasets
+    from transformers.utils import logging
+
+    if not datasets_off:
+        datasets.enable_progress_bars()
+    if transformers_on:
+        logging.enable_progress_bar()
+    os.environ.pop("TQDM_DISABLE", None)
+    if before is not None:
+        os.environ["TQDM_DISABLE"] = before
+
+
+def _existing(folder: Path | str) -> Path:
+    if not Path(folder).is_dir():
+        raise PSRError(f"{folder}: no such model folder; make it, or download the model there")
+    return Path(folder)
+
+
+def _check_weights(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise PSRError(f"{folder}: no config.json; this is not a model folder, name another")
+    if not any(folder.glob("*.safetensors")):
+        raise PSRError(f"{folder}: no .safetensors weights; save the model again as safetensors")
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error, short enough for one line."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:160]

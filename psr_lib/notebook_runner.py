@@ -1,0 +1,176 @@
+"""A strict front for Papermill: unknown or wrong-typed parameters stop before anything is written.
+
+Papermill alone injects a misspelt parameter and goes on. Here the notebook's own `parameters` cell
+is the contract, and a failing cell ends in one line that names it.
+"""
+
+import ast
+import io
+import logging
+import os
+import sys
+import tokenize
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from psr_lib import manifest, progress
+from psr_lib.presets import suggest
+from psr_lib.records import PSRError, fits, write_text
+
+TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
+RUNNING = "PSR_RUNNER"  # tells a notebook's kernel that the runner has prepared its run
+PROGRESS_OFF = {"TQDM_DISABLE": "1"}  # bars of other libraries flood a log; psr_lib.progress stays
+
+
+class NotebookFailed(RuntimeError):
+    """A cell failed; the message is one line that names the executed notebook."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A line of the `parameters` cell."""
+
+    name: str
+    type: str
+    default: str
+    help: str
+
+
+def parameters(notebook: Path) -> dict[str, Parameter]:
+    """The notebook's parameters as its `parameters` cell declares them; raises PSRError if none.
+
+    Read from the syntax tree: Papermill's own inspection loses a line whose comment holds a `=`.
+    """
+    source = manifest.parameters_source(notebook)
+    if not source:
+        raise PSRError(f"{manifest.shown(notebook)}: no cell tagged 'parameters'; add one")
+    lines = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {t.start[0]: t.string.lstrip("# ") for t in lines if t.type == tokenize.COMMENT}
+    found = (_parameter(node, comments) for node in ast.parse(source).body)
+    return {parameter.name: parameter for parameter in found if parameter}
+
+
+def _parameter(node: ast.stmt, comments: Mapping[int, str]) -> Parameter | None:
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+        name, kind, value = node.target.id, ast.unparse(node.annotation), node.value
+    elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        name, value = node.targets[0].id, node.value
+        kind = type(ast.literal_eval(value)).__name__
+    else:
+        return None
+    if kind not in TYPES:
+        raise PSRError(f"parameter {name}: type {kind} is not one of {', '.join(TYPES)}")
+    return Parameter(name, kind, ast.unparse(value), comments.get(node.end_lineno or 0, ""))
+
+
+def check(notebook: Path, values: Mapping[str, Any]) -> None:
+    """Raise PSRError unless every value has a parameter of that name and type."""
+    known = parameters(notebook)
+    for name, value in values.items():
+        if name not in known:
+            raise PSRError(f"{notebook.name}: unknown parameter {name!r}; {suggest(name, known)}")
+        kind = known[name].type
+        if not fits(value, TYPES[kind] if kind != "list" else list[Any]):
+            raise PSRError(f"{notebook.name}: {name} should be {kind}, found {value!r}")
+
+
+def help_text(notebook: Path) -> str:
+    """The notebook's parameters with types, defaults and comments, one a line."""
+    rows = [(f"{p.name}: {p.type} = {p.default}", p.help) for p in parameters(notebook).values()]
+    width = max(len(left) for left, _ in rows)
+    return "\n".join([notebook.name, *(f"  {left:<{width}}  {right}" for left, right in rows)])
+
+
+def execute(notebook: Path, output: Path, values: Mapping[str, Any]) -> None:
+    """Run a notebook with these parameters on this interpreter's kernel and keep it as `output`.
+
+    Its progress lines go to the terminal. Raises PSRError before the run (parameters), and
+    NotebookFailed with one line after it (a failing cell, a kernel that died).
+    """
+    import papermill  # takes a second, and only a run needs it
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    check(notebook, values)
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # the check above is the stricter one
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with kernel_environment(notebook):
+            papermill.execute_notebook(
+                str(notebook),
+                str(output),
+                parameters=dict(values),
+                kernel_name="python3",
+                cwd=str(notebook.parent),
+                progress_bar=False,
+                stdout_file=ProgressLines(),
+                extra_arguments=["--log-level=50"],  # the kernel's own warnings help nobody
+            )
+    except PapermillExecutionError as error:
+        last = str(error.evalue).strip().split("\n")[-1]
+        where = f"executed notebook: {manifest.shown(output)}"
+        raise NotebookFailed(f"{notebook.name}: {error.ename}: {last} ({where})") from None
+    except DeadKernelError:
+        message = "its kernel died, most often for want of memory; see SET= for smaller batches"
+        raise NotebookFailed(f"{notebook.name}: {message}") from None
+    finally:
+        strip_paths(output)
+
+
+@contextmanager
+def kernel_environment(notebook: Path) -> Iterator[None]:
+    """What the kernel inherits: this repository's library, calm threads, the runner's mark."""
+    paths = [str(manifest.root()), os.environ.get("PYTHONPATH", "")]
+    wanted = {
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        "JUPYTER_PREFER_ENV_PATH": "1",  # python3 is this interpreter, not a kernel of the user's
+        # Spinning threads starve each other as soon as a second process wants the cores.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
+        RUNNING: notebook.stem,
+        **PROGRESS_OFF,
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+class ProgressLines:
+    """A stream that passes on the progress lines of a notebook and leaves the rest in it."""
+
+    def __init__(self) -> None:
+        self.rest = ""
+
+    def write(self, text: str) -> None:
+        """Print the whole lines that are progress."""
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            if line.startswith(progress.MARK):
+                print(line, flush=True)
+
+    def flush(self) -> None:
+        """Show what was printed."""
+        sys.stdout.flush()
+
+
+def strip_paths(output: Path) -> None:
+    """Leave only file names where Papermill recorded this machine's paths."""
+    import nbformat
+
+    if not output.is_file():
+        return
+    notebook = nbformat.read(output, as_version=4)
+    recorded = notebook.metadata.get("papermill", {})
+    for name in ("input_path", "output_path"):
+        if recorded.get(name):
+            recorded[name] = Path(recorded[name]).name
+    recorded.pop("environment_variables", None)
+    write_text(output, nbformat.writes(notebook) + "\n")

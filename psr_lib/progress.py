@@ -1,0 +1,98 @@
+"""Plain-text progress: done / total, rate and time left, at most one line every few seconds.
+
+It prints whole lines and nothing else, so it reads the same in a terminal, in a notebook and in a
+log. It is silent where the environment sets CI or PSR_QUIET=1.
+
+    for row in track(rows, "grading"):
+        ...
+    with track(300, "search") as progress:
+        progress.update(120, pairs=57)
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import Any
+
+MARK = "  .. "  # how the runner knows the lines that it passes on from a notebook
+EVERY = 5.0  # seconds between two lines
+
+
+def quiet() -> bool:
+    """Whether progress is switched off by CI or PSR_QUIET=1."""
+    return bool(os.environ.get("CI")) or os.environ.get("PSR_QUIET", "") not in ("", "0")
+
+
+class Progress:
+    """A counter that prints where it stands; made by `track`."""
+
+    def __init__(
+        self,
+        items: Iterable[Any] | int,
+        label: str,
+        every: float = EVERY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.items = items
+        self.label = label
+        self.total = items if isinstance(items, int) else _length(items)
+        self.every, self.clock = every, clock
+        self.done = 0
+        self.numbers: dict[str, Any] = {}
+        self.started = self.printed = clock()
+        self.shown = -1  # what the last printed line said was done
+
+    def __iter__(self) -> Iterator[Any]:
+        with self:
+            for item in range(self.items) if isinstance(self.items, int) else self.items:
+                yield item
+                self.update(self.done + 1)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.shown not in (-1, self.done):  # short work stays silent
+            self._print()
+
+    def update(self, done: int, **numbers: Any) -> None:
+        """Say that `done` of the total are done; other numbers are shown beside it."""
+        self.done = done
+        self.numbers.update(numbers)
+        if self.clock() - self.printed >= self.every:
+            self._print()
+
+    def line(self) -> str:
+        """The line as printed, such as 'search 120/300, 12.0/s, 0:15 left, pairs 57'."""
+        rate = self.done / max(self.clock() - self.started, 1e-9)
+        parts = [f"{self.label} {self.done}" + (f"/{self.total}" if self.total else "")]
+        parts.append(f"{rate:.1f}/s" if rate >= 0.1 else f"{rate * 60:.1f}/min")
+        if self.total and self.done:
+            parts.append(f"{clock_time(max(self.total - self.done, 0) / rate)} left")
+        parts += [f"{name} {value}" for name, value in self.numbers.items()]
+        return MARK + ", ".join(parts)
+
+    def _print(self) -> None:
+        self.printed, self.shown = self.clock(), self.done
+        if not quiet():
+            print(self.line(), flush=True)
+
+
+def track(items: Iterable[Any] | int, label: str) -> Progress:
+    """Progress over an iterable, or over a total that the caller counts with `update`."""
+    return Progress(items, label)
+
+
+def clock_time(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss.
+
+    >>> clock_time(75)
+    '1:15'
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _length(items: Iterable[Any]) -> int:
+    return len(items) if isinstance(items, Sized) else 0

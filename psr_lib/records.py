@@ -1,0 +1,246 @@
+"""Typed records of the loop, and how they reach the disk and come back.
+
+Every artifact is JSON or JSON Lines. A file is written beside its final place and moved there when
+complete, so a half-written file is never read. A row that does not fit its record type is an error
+that names the file, the line and the field.
+
+>>> row = Question(id="tiny/easy/0", text="Tom has 4 pens. Tom buys 2 pens. How many pens does Tom have?")
+>>> from_dict(Question, to_dict(row)) == row
+True
+"""
+
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin
+
+T = TypeVar("T")
+
+
+class PSRError(ValueError):
+    """An error that a user can act on: one line that names the thing and the way out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """All that the self-rewarding loop may see of a problem: no gold answer (paper section 3.3)."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A question with its gold answer; gold is for evaluation and for named controls only."""
+
+    id: str
+    source: str
+    question: str
+    answer: str
+    solution: str = ""
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def ask(self) -> Question:
+        """The question without its answer."""
+        return Question(id=self.id, text=self.question)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IFTExample:
+    """Problem -> step-segmented solution (paper section 3.2, "IFT")."""
+
+    id: str
+    problem_id: str
+    question: str
+    steps: list[str]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeExample:
+    """Problem, steps so far and two next steps -> explanation and verdict (section 3.2, "EFT")."""
+
+    id: str
+    problem_id: str
+    question: str
+    prefix: list[str]
+    step_a: str
+    step_b: str
+    better: str
+    explanation: str
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepPair:
+    """One row of PPD: best and worst sibling after the same prefix (section 3.3, Eq. 3-5).
+
+    `chosen_final` and `rejected_final` say whether that step ends the solution, and so whether an
+    end-of-text token may follow it in training.
+    """
+
+    id: str
+    problem_id: str
+    question: str
+    prefix: list[str]
+    chosen: str
+    rejected: str
+    chosen_final: bool
+    rejected_final: bool
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+def to_dict(record: Any) -> dict[str, Any]:
+    """A record as a plain dictionary, fields in their declared order."""
+    return asdict(record)
+
+
+def from_dict(cls: type[T], row: dict[str, Any], where: str = "row") -> T:
+    """Build a record, checking that every field is there, known and of its type.
+
+    Raises PSRError naming `where` and the field.
+    """
+    if not isinstance(row, dict):
+        raise PSRError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    known = {f.name: f for f in fields(cls)}
+    for name in row:
+        if name not in known:
+            raise PSRError(f"{where}: unknown field {name!r}; {cls.__name__} has {sorted(known)}")
+    try:
+        record = cls(**row)
+    except TypeError as error:
+        raise PSRError(f"{where}: {cls.__name__}: {error}") from None
+    for name, spec in known.items():
+        if not fits(getattr(record, name), spec.type):
+            found = type(getattr(record, name)).__name__
+            raise PSRError(f"{where}: field {name!r} should be {spec.type}, found {found}")
+    return record
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a JSON value has the annotated type (int passes for float, bool never for int)."""
+    if kind is Any:
+        return True
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return any(fits(value, arg) for arg in args)
+    if origin is list:
+        return isinstance(value, list) and all(fits(item, args[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+@contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """A path to write to; it replaces `path` in one move if the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part{os.getpid()}")
+    try:
+        yield part
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write indented JSON atomically; keys stay in their order."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read JSON; raises PSRError that names a missing or damaged file."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PSRError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise PSRError(f"{path}: not valid JSON ({error}); delete it and rerun its stage") from None
+
+
+def write_jsonl(path: Path | str, rows: Iterable[Any]) -> int:
+    """Write records (or dictionaries) one a line, atomically; returns the number of rows.
+
+    A name that ends in `.gz` is compressed, without a time stamp, so equal rows give equal bytes.
+    """
+    lines = [
+        json.dumps(row if isinstance(row, dict) else to_dict(row), ensure_ascii=False) + "\n"
+        for row in rows
+    ]
+    data = "".join(lines).encode("utf-8")
+    with atomic(path) as part:
+        part.write_bytes(gzip.compress(data, mtime=0) if str(path).endswith(".gz") else data)
+    return len(lines)
+
+
+def read_jsonl(path: Path | str, cls: type[T] | None = None) -> list[T]:
+    """Read a JSONL file (`.gz` too) into records of `cls`, or into dictionaries without one.
+
+    Raises PSRError naming file, line and field where a row is damaged or does not fit.
+    """
+    try:
+        data = Path(path).read_bytes()
+        text = (gzip.decompress(data) if str(path).endswith(".gz") else data).decode("utf-8")
+    except FileNotFoundError:
+        raise PSRError(f"{path}: no such file") from None
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise PSRError(f"{path}: unreadable ({error}); delete it and rerun its stage") from None
+    rows = []
+    # Only "\n" ends a row: str.splitlines would also cut at U+2028 inside a string.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            rows.append(_parse_row(line, cls, f"{path}:{number}"))
+    return rows
+
+
+def _parse_row(line: str, cls: type[T] | None, where: str) -> Any:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise PSRError(f"{where}: not valid JSON ({error.msg})") from None
+    return row if cls is None else from_dict(cls, row, where)
+
+
+def hash_text(text: str) -> str:
+    """sha256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def hash_json(value: Any) -> str:
+    """sha256 of a JSON value, independent of the order of its keys."""
+    return hash_text(json.dumps(value, sort_keys=True, ensure_ascii=False))
+
+
+def hash_file(path: Path | str) -> str:
+    """sha256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seed_of(*parts: Any) -> int:
+    """A 63-bit seed from any parts, the same on every machine and in every process.
+
+    >>> seed_of(0, "tiny/easy/3", 2) == seed_of(0, "tiny/easy/3", 2)
+    True
+    """
+    digest = hashlib.sha256("\x1f".join(str(part) for part in parts).encode("utf-8")).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

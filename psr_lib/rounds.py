@@ -1,0 +1,250 @@
+"""What the stage notebooks call: one function for each thing a stage does with its models.
+
+Each takes the open stage, so that what it reads is recorded and what it costs is counted.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from psr_lib import evaluation, problems, prompts, reviews
+from psr_lib.engines.hf import HFEngine
+from psr_lib.judge import Judge
+from psr_lib.progress import track
+from psr_lib.records import (
+    IFTExample,
+    JudgeExample,
+    Problem,
+    Question,
+    StepPair,
+    read_jsonl,
+    write_jsonl,
+)
+from psr_lib.search import SearchTrace, search_stats, step_search
+
+
+def open_engine(stage: Any, n: int) -> HFEngine:
+    """M[n] of the stage's method, ready to generate."""
+    settings = stage.preset.engine
+    return HFEngine.load(
+        stage.model(n),
+        dtype=settings.dtype or stage.preset.model.dtype,
+        device=stage.preset.model.device,
+        batch_tokens=settings.batch_tokens,
+        trust_remote_code=stage.preset.model.trust_remote_code,
+    )
+
+
+def ask_oracle(question: Question, prefix: list[str], step_a: str, step_b: str) -> str | None:
+    """The oracle as a judge, for the control `gold-judge` only; it is no part of the method."""
+    return problems.oracle_verdict(question.text, prefix, step_a, step_b)
+
+
+def make_judge(stage: Any, engine: HFEngine, shots: Sequence[JudgeExample] = ()) -> Judge:
+    """The judge that the preset (or a control) names, playing Eq. 2's round robin."""
+    return Judge(
+        engine, prompts.load(stage.preset.prompts), engine.tokenizer, stage.preset.judge,
+        seed=stage.seed, scoring=stage.preset.search.scoring, oracle=ask_oracle, shots=shots,
+    )  # fmt: skip
+
+
+def search_round(stage: Any, questions: Sequence[Question], engine: HFEngine) -> list[SearchTrace]:
+    """Step search of M[n-1] on the questions of round n (Eq. 1-5); counts go to the manifest."""
+    family = prompts.load(stage.preset.prompts)
+    judge = make_judge(stage, engine)
+    with track(len(questions), "search") as progress:
+        traces = step_search(
+            engine, family, engine.tokenizer, questions, stage.preset.search, judge, stage.seed,
+            progress=lambda done, _: progress.update(done),
+        )  # fmt: skip
+    stats = search_stats(traces)
+    stage.tokens(generated=stats["generated_tokens"], judged=stats["judged_tokens"])
+    stage.count(**stats)
+    return traces
+
+
+def solve(stage: Any, engine: HFEngine, sets: Mapping[str, Sequence[Problem]]) -> list[dict]:
+    """Greedy answers to every problem of the benchmarks, graded."""
+    family = prompts.load(stage.preset.prompts)
+    rows = evaluation.greedy_accuracy(
+        engine, family, engine.tokenizer, sets, stage.preset.eval.max_tokens
+    )
+    stage.tokens(generated=sum(row["tokens"] for row in rows))
+    return rows
+
+
+def judge_heldout(
+    stage: Any, engine: HFEngine, examples: Sequence[JudgeExample], shots: Sequence[JudgeExample]
+) -> list[dict]:
+    """Verdicts on the held-out pairs by the model itself, and which parts of each are right."""
+    rows = evaluation.judge_accuracy(
+        engine, prompts.load(stage.preset.prompts), engine.tokenizer, examples,
+        stage.preset.judge, seed=stage.seed, shots=shots, skills=reviews.skills,
+    )  # fmt: skip
+    stage.tokens(judged=sum(row["tokens"] for row in rows))
+    return rows
+
+
+def search_benchmarks(
+    stage: Any, engine: HFEngine, sets: Mapping[str, Sequence[Problem]]
+) -> tuple[list[dict], list[SearchTrace]]:
+    """Test-time search (section 5.2) on the first `data.search_size` problems of each set."""
+    size = stage.preset.data.search_size
+    small = {name: rows[:size] for name, rows in sets.items()}
+    family = prompts.load(stage.preset.prompts)
+    with track(sum(map(len, small.values())), "test-time search") as progress:
+        rows, traces = evaluation.search_accuracy(
+            engine, family, engine.tokenizer, small, stage.preset.search,
+            make_judge(stage, engine), stage.seed, max_tokens=stage.preset.eval.max_tokens,
+            progress=lambda done, _: progress.update(done),
+        )  # fmt: skip
+    totals = search_stats(traces)
+    stage.tokens(generated=totals["generated_tokens"], judged=totals["judged_tokens"])
+    return rows, traces
+
+
+def fixed_shots(stage: Any) -> list[JudgeExample]:
+    """The worked examples for M0's judging: the shortest of EFT's first hundred, labels mixed."""
+    rows = read_jsonl(stage.input("data/eft.jsonl"), JudgeExample)[:100]
+    rows.sort(key=lambda row: (len(row.question) + sum(map(len, row.prefix)), row.id))
+    wanted = stage.preset.eval.judge_shots
+    half = [[row for row in rows if row.better == label] for label in "AB"]
+    mixed = [row for pair in zip(*half, strict=False) for row in pair]
+    return mixed[:wanted]
+
+
+def train_m1(stage: Any) -> dict[str, Any]:
+    """One mixed SFT of M0 on IFT and EFT (section 3.2); the weights go to the stage's folder."""
+    from psr_lib.sft import train_sft
+
+    ift = read_jsonl(stage.input("data/ift.jsonl"), IFTExample)
+    eft = read_jsonl(stage.input("data/eft.jsonl"), JudgeExample)
+    source = stage.model(0)
+    family, tokenizer = prompts.load(stage.preset.prompts), _tokenizer(source)
+    return train_sft(
+        source, tokenizer, [*ift, *eft], stage.preset.sft, stage.folder.parent, stage.seed,
+        family, show("SFT"), device=stage.preset.model.device,
+    )  # fmt: skip
+
+
+def train_round(stage: Any) -> dict[str, Any]:
+    """M[n] from M[n-1]: step-wise DPO (section 3.4), or the control that the method names."""
+    settings, n = stage.preset.dpo, stage.iteration
+    pairs = read_jsonl(stage.pairs(), StepPair)
+    start = stage.model(1 if settings.start_from == "sft" else n - 1)
+    common = (stage.folder.parent, stage.seed, prompts.load(stage.preset.prompts))
+    device = {"device": stage.preset.model.device}
+    if stage.method == "sft-chosen":
+        from psr_lib.sft import train_sft_on_chosen
+
+        return train_sft_on_chosen(start, pairs, settings, *common, show("SFT on chosen"), **device)
+    if stage.method == "ift-more":
+        return _train_more(stage, start, len(pairs), common, device)
+    from psr_lib.dpo import train_dpo
+
+    reference = stage.model(1 if settings.reference == "sft" else n - 1)
+    return train_dpo(start, reference, pairs, settings, *common, show("step-wise DPO"), **device)
+
+
+def _train_more(stage: Any, start: Any, rows: int, common: tuple, device: dict) -> dict[str, Any]:
+    """Control `ift-more`: as many updates as DPO would make, on IFT that M1 has not seen."""
+    from psr_lib.sft import train_sft
+    from psr_lib.training import updates_of
+
+    settings = stage.preset.dpo
+    ift = read_jsonl(stage.input(f"data/ift_more_{stage.iteration}.jsonl"), IFTExample)
+    steps = updates_of(rows, settings, None)
+    out, seed, family = common
+    return train_sft(
+        start, _tokenizer(start), ift, settings, out, seed, family, show("more IFT"),
+        max_steps=steps, **device,
+    )  # fmt: skip
+
+
+def _tokenizer(folder: Any) -> Any:
+    from psr_lib.models import load_tokenizer
+
+    return load_tokenizer(folder)
+
+
+def show(label: str) -> Any:
+    """A training callback that prints progress."""
+    state: dict[str, Any] = {}
+
+    def update(done: int, total: int, last: dict[str, float]) -> None:
+        bar = state.setdefault("bar", track(total, label))
+        numbers = {"loss": f"{last['loss']:.3f}"} if "loss" in last else {}
+        bar.update(done, **numbers)
+
+    return update
+
+
+def oracle_report(traces: Sequence[SearchTrace]) -> dict[str, float | int]:
+    """How the self-judge did on the model's own siblings, by the oracle (laboratory only).
+
+    `judge_accuracy` over verdicts where just one of the two steps is right; `pair_accuracy` over
+    the pairs that go to training; `decidable` is the share of verdicts that have a right answer.
+    """
+    verdicts, decided, right = 0, 0, 0
+    for trace in traces:
+        for e in trace.expansions:
+            texts = [c.text for c in e.candidates if c.valid]
+            good = [problems.is_right(trace.question.text, e.prefix, text) for text in texts]
+            for (i, j), verdict in e.robin.verdicts.items():
+                verdicts += 1
+                if good[i] != good[j]:
+                    decided += 1
+                    right += verdict.answer == ("A" if good[i] else "B")
+    return {"siblings_judge_accuracy": right / max(1, decided), "siblings_decidable":
+            decided / max(1, verdicts), "siblings_n": decided, **pair_report(traces)}  # fmt: skip
+
+
+def pair_report(traces: Sequence[SearchTrace]) -> dict[str, float | int]:
+    """By the oracle: how often the chosen and the rejected step of a pair is right."""
+    pairs = [pair for trace in traces for pair in trace.pairs]
+    chosen = [problems.is_right(p.question, p.prefix, p.chosen) for p in pairs]
+    rejected = [problems.is_right(p.question, p.prefix, p.rejected) for p in pairs]
+    total = max(1, len(pairs))
+    return {"chosen_right": sum(chosen) / total, "rejected_right": sum(rejected) / total,
+            "ordered_right": sum(c and not r for c, r in zip(chosen, rejected, strict=True)) / total,
+            "ordered_wrong": sum(r and not c for c, r in zip(chosen, rejected, strict=True)) / total}  # fmt: skip
+
+
+def candidate_rows(expansion: Any) -> list[dict[str, Any]]:
+    """The distinct candidates of an expansion with their copies, wins and fate."""
+    rows, seen = [], set()
+    for i, candidate in enumerate(expansion.candidates):
+        fate = {expansion.chosen: "best", expansion.rejected: "worst"}.get(i, "")
+        if candidate.text in seen and not fate:
+            continue
+        seen.add(candidate.text)
+        rows.append({"copies": expansion.multiplicity[i], "wins": expansion.scores[i],
+                     "fate": fate, "step": candidate.text})  # fmt: skip
+    return rows
+
+
+def funnel(counts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """From questions to pairs: how many of each there were."""
+    names = {"problems": "questions", "expansions": "expansions", "candidates": "candidates",
+             "judge_calls": "ordered pairs (Eq. 2)", "judge_made": "verdicts asked for",
+             "pairs": "preference pairs"}  # fmt: skip
+    return [{"what": label, "count": counts[name]} for name, label in names.items()]
+
+
+def training_story(history: Sequence[Mapping[str, float]]) -> tuple[str, list[str], str]:
+    """Title, columns and axis label of the training figure: the log-probabilities, or the loss."""
+    pair = ["logps/chosen", "logps/rejected"]
+    if pair[0] not in history[0]:
+        title = f"The loss goes from {history[0]['loss']:.2f} to {history[-1]['loss']:.2f}"
+        return title, ["loss"], "loss (nats per scored token)"
+    moved = history[-1][pair[0]] - history[0][pair[0]]
+    verb = "rises" if moved > 0 else "falls"
+    return f"The chosen step's log-probability {verb} by {abs(moved):.2f}", pair, "log-probability"
+
+
+def write_search(stage: Any, rows: Sequence[dict], traces: Sequence[SearchTrace]) -> None:
+    """Store the answers and the table of the test-time search, if there was one."""
+    if not rows:
+        return
+    write_jsonl(stage.output("search_answers.jsonl.gz"), rows)
+    write_jsonl(stage.output("search_traces.jsonl.gz"), [trace.to_row() for trace in traces])
+    evaluation.write_csv(stage.output("search_accuracy.csv"), evaluation.accuracy_rows(rows))

@@ -1,0 +1,283 @@
+"""What a stage notebook needs of its run: `open_stage`, and the command line behind make.
+
+    stage = runs.open_stage("03_search_judge", preset=preset, method=method, iteration=iteration,
+                            seed=seed, runs_dir=runs_dir, overrides=overrides)
+    rows = read_jsonl(stage.input("data/questions_2.jsonl"))
+    write_jsonl(stage.output("ppd.jsonl"), pairs)
+    stage.finish()
+
+Opened by hand in JupyterLab, a stage first builds what is missing before it, through the same
+runner that make uses.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from psr_lib import manifest, presets, stages
+from psr_lib.notebook_runner import RUNNING
+from psr_lib.records import PSRError, write_json
+from psr_lib.stages import Key, RunDir, State, stage_state
+
+__all__ = ["Key", "RunDir", "Stage", "State", "open_stage", "stage_state"]
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+class SectionView:
+    """The preset as one stage may read it: a section it does not declare is an error.
+
+    What a stage reads without declaring it would be missing from its parameters' hash, and a
+    changed value would then leave an old result in place.
+    """
+
+    def __init__(self, preset: presets.Preset, stage: str) -> None:
+        self._preset, self._stage = preset, stage
+
+    def __repr__(self) -> str:
+        return repr(self._preset.sections("name", *stages.STAGES[self._stage]))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        value = getattr(self._preset, name)
+        if name not in ("name", *stages.STAGES[self._stage]):
+            raise PSRError(f"{self._stage} does not declare preset section {name!r}; see stages.py")
+        return value
+
+
+class Stage:
+    """An open stage: its preset and folder, the inputs it read, the outputs it will write."""
+
+    def __init__(self, run: RunDir, key: Key, method: str, preset: presets.Preset) -> None:
+        self.run, self.key, self.method, self.iteration = run, key, method, key.n
+        self.seed = run.seed
+        self.preset: Any = SectionView(stages.stage_preset(preset, key), key.stage)
+        self.folder = run.folder(key)
+        self.params = stages.parameters(preset, key, run.seed)
+        self.code = stages.code_of(key)
+        self._inputs: dict[str, Any] = {}
+        self._declared: list[Path] = []
+        self.counts: dict[str, Any] = {}
+        self._tokens = {"generated": 0, "judged": 0}
+        self._started = time.time()
+        self._before = _file_states(self.folder)
+
+    def input(self, name: str) -> Path:
+        """A file of this run, such as 'data/ift.jsonl', verified against its stage's manifest."""
+        path = self.run.path / name
+        _verify(self.run, path)
+        return self._record(path)
+
+    def source(self, name: str) -> Path:
+        """A file or folder of the repository that the stage reads, such as 'data/tiny/test'."""
+        path = manifest.root() / name
+        if not path.exists():
+            raise PSRError(f"{name}: no such file in the repository; restore it with git")
+        return self._record(path)
+
+    def pairs(self) -> Path:
+        """The step pairs of this round: the method's own, or psrlm's for controls that borrow."""
+        path = self.run.ppd(self.method, self.iteration) / "ppd.jsonl"
+        return self.input(path.relative_to(self.run.path).as_posix())
+
+    def model(self, n: int) -> Path | str:
+        """Folder of M[n] for this method, or the hub's name where the base model is not local."""
+        if n == 0:
+            return self._base_model()
+        path = self.run.model(self.method, n)
+        _verify(self.run, path)
+        _check_model(path)
+        return self._record(path)
+
+    def _base_model(self) -> Path | str:
+        base = self.preset.model.base
+        path = manifest.root() / base
+        if not path.exists() and HUB_ID.fullmatch(base) and not base.startswith("data/"):
+            self._inputs[f"hub:{base}"] = {"hash": base}
+            return base
+        _check_model(path)
+        return self._record(path)
+
+    def _record(self, path: Path) -> Path:
+        self._inputs[stages.input_name(self.run, path)] = manifest.describe(path)
+        return path
+
+    def output(self, name: str) -> Path:
+        """Where to write a file or folder of this stage; `finish` checks that it is there."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._declared.append(path)
+        return path
+
+    def count(self, **numbers: Any) -> None:
+        """Numbers for the manifest, such as parsed=, dropped=, ties=, rolled_back=."""
+        self.counts.update(numbers)
+
+    def tokens(self, generated: int = 0, judged: int = 0) -> None:
+        """Add to the tokens generated for solutions and for verdicts."""
+        self._tokens["generated"] += int(generated)
+        self._tokens["judged"] += int(judged)
+
+    def finish(self) -> dict[str, Any]:
+        """Write the manifest, last of all, and return it; raises PSRError if an output is missing.
+
+        Files that an earlier run left here and this one did not write again are removed.
+        """
+        for path in self._declared:
+            if not path.exists():
+                raise PSRError(f"{manifest.shown(path)}: was announced but never written")
+        self._drop_leftovers()
+        result = self._manifest()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / manifest.NAME, result)
+        (self.folder / manifest.BEFORE).unlink(missing_ok=True)
+        if not os.environ.get(RUNNING):
+            stages.unlock(self.run)
+        return result
+
+    def _drop_leftovers(self) -> None:
+        now = _file_states(self.folder)
+        old = [name for name, state in now.items() if self._before.get(name) == state]
+        if old and len(old) == len(now):
+            place = manifest.shown(self.folder)
+            raise PSRError(
+                f"{place}: nothing was written since the stage was opened; run all cells"
+            )
+        for name in old:
+            (self.folder / name).unlink()
+
+    def _manifest(self) -> dict[str, Any]:
+        names = manifest.files_in(self.folder)
+        return {
+            "format": manifest.FORMAT,
+            "stage": self.key.stage,
+            "preset": self.run.preset,
+            "method": self.key.method,
+            "iteration": self.key.n,
+            "seed": self.seed,
+            "by_hand": not os.environ.get(RUNNING),
+            "params": self.params,
+            "params_hash": stages.params_hash(self.params),
+            "code": self.code,
+            "git": manifest.git_state(),
+            "inputs": self._inputs,
+            "outputs": {name: manifest.describe(self.folder / name) for name in names},
+            "versions": manifest.versions(),
+            "device": manifest.device(),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
+            "wall_seconds": round(time.time() - self._started, 2),
+            "tokens": self._tokens,
+            "counts": self.counts,
+            "status": "complete",
+        }
+
+
+def open_stage(
+    name: str,
+    *,
+    preset: str,
+    method: str = stages.MAIN,
+    iteration: int = 0,
+    seed: int = 0,
+    runs_dir: str = "runs",
+    overrides: str = "",
+) -> Stage:
+    """Open a stage of a run; by hand, build what is missing before it first.
+
+    A relative `runs_dir` lies in the repository. Raises PSRError on a bad name, value or round,
+    before anything is written.
+    """
+    resolved = presets.load(preset, overrides)
+    key = stages.make_key(name, method, iteration, resolved.rounds)
+    run = RunDir(preset, check_seed(seed), runs_dir)
+    if not os.environ.get(RUNNING):
+        _prepare_by_hand(run, key, method, resolved, overrides)
+    manifest.set_aside(run.folder(key))
+    return Stage(run, key, method, resolved)
+
+
+def check_seed(seed: Any) -> int:
+    """The seed if it is a whole number of at least 0; raises PSRError otherwise."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise PSRError(f"seed: expected a whole number of 0 or more, found {seed!r}")
+    return seed
+
+
+def _prepare_by_hand(
+    run: RunDir, key: Key, method: str, preset: presets.Preset, overrides: str
+) -> None:
+    before = stages.in_order(stages.needs(key))
+    if any(stage_state(run, need, preset).word != "current" for need in before):
+        stages.unlock(run)
+        _build(run, key, method, overrides)
+    stages.lock(run, f"{key}, by hand")
+
+
+def _build(run: RunDir, key: Key, method: str, overrides: str) -> None:
+    """Build what the stage needs in a process of its own: a kernel cannot run papermill inside."""
+    command = [sys.executable, "-m", "psr_lib.runs", "build", "--stage", key.stage]
+    command += ["--preset", run.preset, "--method", method, "--n", str(key.n)]
+    command += ["--seed", str(run.seed), "--runs-dir", str(run.root), "--set", overrides]
+    paths = [str(manifest.root()), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    line = ""
+    with subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+    if process.returncode:
+        raise PSRError(f"what {key} needs could not be built: {line.strip()}")
+
+
+def _verify(run: RunDir, path: Path) -> None:
+    """Raise PSRError unless the stage that made this file or folder is complete and unchanged."""
+    owner = path if path.is_dir() else path.parent
+    while owner != run.path and not (owner / manifest.NAME).is_file() and owner != owner.parent:
+        owner = owner.parent
+    again = f"delete {manifest.shown(path if owner == run.path else owner)} and make it again"
+    found = manifest.read(owner) if owner != run.path else None
+    if found is None:
+        raise PSRError(f"{manifest.shown(path)}: no complete stage made it; run make iteration")
+    inside = path.relative_to(owner).as_posix()
+    if path != owner and inside not in found["outputs"] and not path.is_dir():
+        raise PSRError(f"{manifest.shown(path)}: {found['stage']} did not make it; {again}")
+    wanted = {k: v for k, v in found["outputs"].items() if path == owner or k.startswith(inside)}
+    wrong = manifest.damage(owner, {**found, "outputs": wanted})
+    if wrong:
+        raise PSRError(f"{manifest.shown(owner)}: {wrong} (made by {found['stage']}); {again}")
+
+
+def _check_model(path: Path) -> None:
+    """Raise PSRError unless the folder holds a configuration, weights and a tokenizer."""
+    place = manifest.shown(path)
+    if not path.is_dir():
+        raise PSRError(
+            f"{place}: no such model folder; set model.base, or make base for the tiny one"
+        )
+    files = {file.name for file in path.iterdir()}
+    if not any(name.endswith((".safetensors", ".bin", ".gguf")) for name in files):
+        raise PSRError(f"{place}: no weights (*.safetensors) in it; make the model again")
+    if "config.json" not in files and "adapter_config.json" not in files:
+        raise PSRError(f"{place}: no config.json in it; make the model again")
+    if not files & set(TOKENIZERS):
+        raise PSRError(f"{place}: no tokenizer in it; save the tokenizer beside the weights")
+
+
+def _file_states(folder: Path) -> dict[str, tuple[int, int, int]]:
+    states = {}
+    for name in manifest.files_in(folder) if folder.is_dir() else ():
+        found = (folder / name).stat()
+        states[name] = (found.st_mtime_ns, found.st_size, found.st_ino)
+    return states
+
+
+if __name__ == "__main__":
+    from psr_lib.commands import main
+
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""Step-by-step search with self-judging (paper section 3.3, Eq. 1-5).
+
+Each round every open problem samples w next steps, the judge plays them against each other, the
+winner is appended and (winner, loser) becomes a preference pair. If the best and the worst score
+are equal, the previous step and its pair are dropped and sampled again. `max_iterations` counts
+every expansion, those that roll back too. All problems advance together, in two engine calls a
+round.
+
+An ill-formed candidate (one that does not begin with the mark of its own step, holds another step's
+mark, or was cut by the token limit) takes no part: it is counted, not judged, and neither chosen
+nor rejected, so the pairs teach reasoning and not the format.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psr_lib.engines.base import Completion, Engine
+from psr_lib.judge import Item, Judge, RoundRobin
+from psr_lib.prompts import Family
+from psr_lib.records import PSRError, Question, StepPair, seed_of
+from psr_lib.steps import is_final, number, split_steps
+from psr_lib.traces import Candidate, Expansion, SearchTrace
+
+TIES, PICKS = ("rollback", "first"), ("random", "first")
+Progress = Callable[[int, int], None]
+
+
+def step_search(
+    engine: Engine,
+    family: Family,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    search: Any,
+    judge: Judge,
+    seed: int,
+    *,
+    select: bool = False,
+    max_tokens: int = 512,
+    progress: Progress | None = None,
+) -> list[SearchTrace]:
+    """Search every question; one trace each, in order.
+
+    `search` is the preset's block of that name; `judge` ranks the candidates with its own scoring.
+    With `select` it is the test-time search (section 4): no pairs and no roll-back, a tie goes to
+    the most frequent candidate, and at the cap greedy decoding finishes within `max_tokens`.
+    """
+    _check(search)
+    traces = [SearchTrace(question) for question in questions]
+    run = _Search(engine, family, tokenizer, search, judge, seed, select)
+    while active := [trace for trace in traces if not trace.status]:
+        run.round(active)
+        if progress:
+            progress(sum(bool(trace.status) for trace in traces), len(traces))
+    for trace in traces:
+        trace.pairs = [pair for pair in trace._kept if pair is not None]
+    if select:
+        _finish([t for t in traces if t.status == "cap"], engine, family, tokenizer, max_tokens)
+    return traces
+
+
+@dataclass
+class _Search:
+    engine: Engine
+    family: Family
+    tokenizer: Any
+    search: Any
+    judge: Judge
+    seed: int
+    select: bool
+
+    def round(self, traces: list[SearchTrace]) -> None:
+        """One expansion of every trace."""
+        proposals = self.propose(traces)
+        items = [
+            Item(t.question, tuple(t.path), tuple(c.text for c in cs if c.valid), len(t.expansions))
+            for t, cs in zip(traces, proposals, strict=True)
+        ]
+        robins = self.judge.rank(items, skip_unanimous=self.select)
+        for trace, candidates, robin in zip(traces, proposals, robins, strict=True):
+            self.advance(trace, candidates, robin)
+
+    def propose(self, traces: list[SearchTrace]) -> list[list[Candidate]]:
+        """w candidates for each trace's next step (Eq. 1).
+
+        The noise belongs to (seed, problem, depth, attempt) and the sibling's number.
+        """
+        prompts = [
+            self.family.render(self.tokenizer, self.family.solve(t.question.text, t.path))
+            for t in traces
+        ]
+        found = self.engine.sample(
+            prompts,
+            n=self.search.width,
+            temperature=self.search.temperature,
+            top_p=self.search.top_p,
+            max_tokens=self.search.max_step_tokens,
+            stop=[self.family.stop],
+            seeds=[self.step_seed(t, "sample") for t in traces],
+        )
+        for trace, completions in zip(traces, found, strict=True):
+            trace.tokens["prompt"] += sum(c.prompt_tokens for c in completions)
+            trace.tokens["generated"] += sum(c.tokens for c in completions)
+        return [
+            [read_candidate(c, len(t.path) + 1) for c in completions]
+            for t, completions in zip(traces, found, strict=True)
+        ]
+
+    def step_seed(self, trace: SearchTrace, use: str) -> int:
+        depth = len(trace.path) + 1
+        return seed_of(self.seed, use, trace.question.id, depth, trace.visits(depth))
+
+    def advance(self, trace: SearchTrace, candidates: list[Candidate], robin: RoundRobin) -> None:
+        """Choose, keep or roll back (Eq. 3-5), and close the trace if it is done."""
+        trace.tokens["judged"] += sum(v.tokens for v in robin.verdicts.values())
+        valid = [i for i, c in enumerate(candidates) if c.valid]
+        depth, counts = len(trace.path) + 1, Counter(candidates[i].text for i in valid)
+        wins = dict(zip(valid, robin.scores, strict=True))
+        expansion = Expansion(
+            depth=depth,
+            attempt=trace.visits(depth),
+            prefix=list(trace.path),
+            candidates=candidates,
+            scores=[wins.get(i) for i in range(len(candidates))],
+            multiplicity=[counts[c.text] if c.valid else 0 for c in candidates],
+            robin=robin,
+            tie=len(set(wins.values())) < 2,
+        )
+        noise = random.Random(self.step_seed(trace, "pick"))
+        trace.expansions.append(expansion)
+        if robin.overflow or all(c.finish == "overflow" for c in candidates):
+            expansion.outcome = trace.status = "overflow"
+        elif expansion.tie:
+            self._tied(trace, expansion, valid)
+        else:
+            self._keep(trace, expansion, wins, noise)
+        if not trace.status and len(trace.expansions) >= self.search.max_iterations:
+            trace.status = "cap"
+
+    def _keep(self, trace: SearchTrace, expansion: Expansion, wins: dict, noise) -> None:
+        expansion.outcome = "kept"
+        best = [i for i, score in wins.items() if score == max(wins.values())]
+        worst = [i for i, score in wins.items() if score == min(wins.values())]
+        first = self.search.pick == "first"
+        expansion.chosen = best[0] if first else noise.choice(best)
+        expansion.rejected = worst[0] if first else noise.choice(worst)
+        self._append(trace, expansion, None if self.select else _pair(trace, expansion))
+
+    def _tied(self, trace: SearchTrace, expansion: Expansion, valid: list[int]) -> None:
+        expansion.outcome = "tie"
+        if self.select and not valid:
+            trace.status = "cap"  # nothing to choose from: greedy decoding goes on from here
+        elif self.select or (self.search.tie == "first" and valid):
+            often = expansion.multiplicity if self.select else [1] * len(expansion.candidates)
+            expansion.chosen = max(valid, key=lambda i: (often[i], -i))
+            self._append(trace, expansion, None)
+        elif trace.path and self.search.tie == "rollback":
+            expansion.rolled_back = True
+            trace.path.pop()
+            trace._kept.pop()
+
+    def _append(self, trace: SearchTrace, expansion: Expansion, pair: StepPair | None) -> None:
+        chosen = expansion.candidates[expansion.chosen]
+        trace.path.append(chosen.text)
+        trace._kept.append(pair)
+        if chosen.final:
+            trace.status = "complete"
+
+
+def read_candidate(completion: Completion, depth: int) -> Candidate:
+    """A completion as a candidate for step `depth`."""
+    text = completion.text.strip()
+    whole = completion.finish in ("stop", "eos")
+    valid = whole and number(text) == depth and len(split_steps(text)) == 1
+    final = is_final(text) or completion.finish == "eos"
+    return Candidate(text, valid, final, completion.finish, completion.tokens)
+
+
+def greedy_solutions(
+    engine: Engine,
+    family: Family,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    max_tokens: int = 512,
+    prefixes: Sequence[Sequence[str]] | None = None,
+) -> list[Completion]:
+    """Whole solutions by greedy decoding, each after its prefix of steps if there is one."""
+    prefixes = prefixes or [()] * len(questions)
+    prompts = [
+        family.render(tokenizer, family.solve(question.text, prefix))
+        for question, prefix in zip(questions, prefixes, strict=True)
+    ]
+    found = engine.sample(
+        prompts,
+        n=1,
+        temperature=0.0,
+        top_p=1.0,
+        max_tokens=max_tokens,
+        # A base model may go on to a next problem of its own making.
+        stop=[] if family.chat else ["\n\n"],
+        seeds=[0] * len(prompts),
+    )
+    return [completions[0] for completions in found]
+
+
+def _pair(trace: SearchTrace, expansion: Expansion) -> StepPair | None:
+    """The preference pair; None where both texts are the same up to blanks (no gradient)."""
+    chosen = expansion.candidates[expansion.chosen]
+    rejected = expansion.candidates[expansion.rejected]
+    if chosen.text.split() == rejected.text.split():
+        return None
+    return StepPair(
+        id=f"{trace.question.id}#{expansion.depth}.{expansion.attempt}",
+        problem_id=trace.question.id,
+        question=trace.question.text,
+        prefix=list(expansion.prefix),
+        chosen=chosen.text,
+        rejected=rejected.text,
+        chosen_final=chosen.final,
+        rejected_final=rejected.final,
+        meta={
+            "scores": expansion.scores,
+            "chosen": expansion.chosen,
+            "rejected": expansion.rejected,
+        },
+    )
+
+
+def _finish(traces: list[SearchTrace], engine, family, tokenizer, max_tokens: int) -> None:
+    """Complete capped paths greedily."""
+    if not traces:
+        return
+    questions, prefixes = [t.question for t in traces], [t.path for t in traces]
+    found = greedy_solutions(engine, family, tokenizer, questions, max_tokens, prefixes)
+    for trace, completion in zip(traces, found, strict=True):
+        trace.rest = completion.text
+        trace.tokens["prompt"] += completion.prompt_tokens
+        trace.tokens["generated"] += completion.tokens
+
+
+def _check(search: Any) -> None:
+    for name, known in (("tie", TIES), ("pick", PICKS)):
+        value = getattr(search, name)
+        if value not in known:
+            raise PSRError(f"search.{name}: no {value!r}; choose one of {list(known)}")
+    for name in ("width", "max_iterations", "max_step_tokens"):
+        if getattr(search, name) < 1:
+            raise PSRError(f"search.{name}: {getattr(search, name)} is too small; give at least 1")

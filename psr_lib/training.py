@@ -1,0 +1,239 @@
+"""What supervised and preference training share: batches, arguments, progress, what is kept.
+
+Both run on TRL's trainers. A global batch is always a random draw of the rows; inside it the rows
+are ordered by length before it is cut into micro-batches, so little is spent on padding while the
+gradient stays that of the random batch.
+"""
+
+import random
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import Sampler
+from transformers import PrinterCallback, TrainerCallback
+
+from psr_lib.models import device_of, load_model, quiet, save_adapter, save_model
+from psr_lib.records import PSRError, seed_of
+
+Progress = Callable[[int, int, dict[str, float]], None]  # updates done, updates in all, last log
+MICRO_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 32768}  # padded tokens of one forward pass
+LOGS = 200  # rows of a history, about
+LARGE = 500_000_000  # parameters from which activations are recomputed to save GPU memory
+
+
+class TrainSettings(Protocol):
+    """What is read of a preset's `sft` and `dpo` sections; `batch` is the global batch in rows."""
+
+    epochs: int
+    lr: float
+    batch: int
+    scheduler: str
+    warmup_ratio: float
+    weight_decay: float
+    max_length: int
+    lora_r: int
+    lora_alpha: int
+    bf16: bool
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How a global batch is cut: batch = micro x accumulation x devices, in rows."""
+
+    batch: int
+    micro: int
+    accumulation: int
+    devices: int
+
+
+def plan_batch(batch: int, devices: int, row_tokens: int, budget: int) -> BatchPlan:
+    """The largest micro-batch that divides the batch and whose padded tokens fit the budget.
+
+    Raises PSRError where the batch does not divide over the devices.
+    """
+    if batch < 1 or batch % devices:
+        raise PSRError(f"batch {batch} does not divide over {devices} devices; take a multiple")
+    share = batch // devices
+    fits = [
+        m for m in range(1, share + 1) if share % m == 0 and (m == 1 or m * row_tokens <= budget)
+    ]
+    return BatchPlan(batch, max(fits), share // max(fits), devices)
+
+
+class BatchesByLength(Sampler[int]):
+    """Row numbers in global batches drawn at random by seed and epoch, each longest row first."""
+
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
+        self.lengths, self.batch, self.seed, self.epoch = lengths, batch, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer as each epoch begins."""
+        self.epoch = int(epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(range(len(self.lengths)))
+        random.Random(seed_of(self.seed, "epoch", self.epoch)).shuffle(order)
+        for start in range(0, len(order), self.batch):
+            yield from sorted(order[start : start + self.batch], key=lambda i: -self.lengths[i])
+
+
+class LocalTrainer:
+    """Mixed into TRL's trainers: our order of rows, and no message to anybody else's server."""
+
+    sampler: BatchesByLength
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> BatchesByLength:
+        return self.sampler
+
+    def _send_telemetry(self) -> None:
+        pass
+
+
+class Report(TrainerCallback):
+    """Keeps every log row of a run and passes progress on."""
+
+    def __init__(self, on_progress: Progress | None) -> None:
+        self.history: list[dict[str, float]] = []
+        self.on_progress = on_progress
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """A log row without the trainer's closing summary."""
+        if logs and "loss" in logs:
+            self.history.append({"step": state.global_step, **logs})
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """One update done."""
+        if self.on_progress:
+            last = self.history[-1] if self.history else {}
+            self.on_progress(state.global_step, state.max_steps, last)
+
+
+def arguments(
+    settings: TrainSettings, plan: BatchPlan, *, work: Path, seed: int, updates: int, model: Any
+) -> dict[str, Any]:
+    """The trainer's arguments that both kinds share, every default that matters set by name."""
+    device = model.device.type
+    return {
+        "output_dir": str(work),
+        "max_steps": updates,
+        "per_device_train_batch_size": plan.micro,
+        "gradient_accumulation_steps": plan.accumulation,
+        "learning_rate": settings.lr,
+        "lr_scheduler_type": settings.scheduler,
+        "warmup_steps": int(updates * settings.warmup_ratio),
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": 1.0,
+        "optim": "adamw_torch_fused" if device in ("cpu", "cuda") else "adamw_torch",
+        "bf16": settings.bf16,
+        "gradient_checkpointing": device == "cuda" and model.num_parameters() > LARGE,
+        "use_cpu": device == "cpu",
+        "dataloader_pin_memory": device == "cuda",
+        "dataloader_num_workers": 0,  # rows are ready token ids: a worker costs more than it saves
+        "logging_steps": max(1, updates // LOGS),
+        "logging_nan_inf_filter": False,  # a loss that is not a number must be seen
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": seed,
+        "data_seed": seed,
+        "max_length": None,  # longer rows were counted and left out before
+    }
+
+
+def lora(settings: TrainSettings) -> Any:
+    """LoRA on every linear layer but the output head; None trains all weights."""
+    if not settings.lora_r:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=0.0,  # the reference must equal the policy before the first update
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def policy(model_dir: Path | str, device: str, trust_remote_code: bool) -> Any:
+    """The model to train: 32-bit weights, because 16-bit ones swallow small updates."""
+    return load_model(model_dir, "float32", device_of(device), trust_remote_code)
+
+
+def updates_of(rows: int, settings: TrainSettings, max_steps: int | None) -> int:
+    """Optimiser updates of a run: `max_steps`, or whole epochs with the last batch kept."""
+    return max_steps or settings.epochs * -(-rows // settings.batch)
+
+
+def context(model: Any, settings: TrainSettings) -> int:
+    """Longest row in tokens: the setting, or the model's own limit where that is smaller."""
+    return min(settings.max_length, getattr(model.config, "max_position_embeddings", None) or 10**9)
+
+
+def world_size() -> int:
+    """Processes that train together under a launcher; 1 without one."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+@contextmanager
+def workspace(out_dir: Path | str) -> Iterator[Path]:
+    """`out_dir/tmp` for what training keeps meanwhile; known harmless warnings are silent."""
+    work = Path(out_dir) / "tmp"
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        with quiet(), warnings.catch_warnings():
+            yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def run(trainer: Any, report: Report, plan: BatchPlan, counts: dict[str, int]) -> dict[str, Any]:
+    """Train, and say what was done; `tokens` counts what went through the model, no padding.
+
+    Raises PSRError where the loss stops being a finite number.
+    """
+    trainer.remove_callback(PrinterCallback)
+    start = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - start
+    history = report.history
+    bad = next((r["step"] for r in history if not torch.isfinite(torch.tensor(r["loss"]))), None)
+    if bad is not None:
+        raise PSRError(f"training: the loss is not finite at update {bad}; lower the learning rate")
+    weights = [p for p in trainer.model.parameters() if p.requires_grad]
+    return {
+        "history": history,
+        "counts": counts,
+        "updates": trainer.state.global_step,
+        "batch": vars(plan),
+        "tokens": int(history[-1]["num_tokens"]) if history else 0,
+        "seconds": seconds,
+        "trained_parameters": sum(p.numel() for p in weights),
+        "device": trainer.model.device.type,
+    }
+
+
+def keep(
+    model: Any, tokenizer: Any, model_dir: Path | str, out_dir: Path | str, merge: bool
+) -> dict[str, str]:
+    """Save what was trained: full weights in `out_dir/model`, a LoRA adapter in `out_dir/adapter`.
+
+    With `merge` a LoRA run leaves full weights too, so that every engine can load them.
+    """
+    out_dir, saved = Path(out_dir), {}
+    if hasattr(model, "merge_and_unload"):
+        saved["adapter"] = str(save_adapter(model, model_dir, out_dir / "adapter"))
+        if not merge:
+            return saved
+        model = model.merge_and_unload()
+    return {"model": str(save_model(model, tokenizer, out_dir / "model")), **saved}

@@ -1,0 +1,319 @@
+"""The transformers engine against transformers' own generate and against brute force."""
+
+import math
+
+import pytest
+import tiny_model
+import torch
+
+from psr_lib.engines import attention
+from psr_lib.engines.base import Completion, Engine, Usage
+from psr_lib.engines.batch import PlainBatch
+from psr_lib.engines.groups import Row, grouped
+from psr_lib.engines.hf import HFEngine
+from psr_lib.engines.sampling import cut, next_tokens, nucleus, uniform
+from psr_lib.records import PSRError
+
+PIECES = "Tom has pens buys How many does Step Problem x The answer is 3 9 1 . : ?"
+WORDS = PIECES.split(" ")
+
+
+def text(k: int, length: int) -> str:
+    """A prompt of known tokens that differs by k."""
+    return " ".join(WORDS[(k * 7 + i * (k + 1)) % len(WORDS)] for i in range(length))
+
+
+def prompts_of(count: int) -> list[str]:
+    """Prompts of many lengths, several with a long common beginning, some equal."""
+    shared = text(3, 30)
+    some = [text(k, 1 + 3 * (k % 9)) for k in range(count)]
+    return [s if k % 3 else f"{shared} {s}" for k, s in enumerate(some)] + some[:2]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_model.word_tokenizer()
+
+
+def engine_of(tokenizer, **settings):
+    """A fresh engine over a fixed random model; `heads` and `plain` change its kind."""
+    plain = settings.pop("plain", False)
+    sizes = {"num_attention_heads": 4, "num_key_value_heads": settings.pop("heads", 2)}
+    model = tiny_model.random_model(len(tokenizer), **sizes)
+    engine = HFEngine(model, tokenizer, **({"workers": 1} | settings))
+    if plain:
+        engine.batch_class = PlainBatch
+    return engine
+
+
+def sample(engine, prompts, **changes):
+    """Sample with short defaults."""
+    settings = {"n": 1, "temperature": 1.0, "top_p": 0.95, "max_tokens": 12, "stop": []}
+    settings |= {"seeds": list(range(len(prompts)))}
+    return engine.sample(prompts, **(settings | changes))
+
+
+def reference(engine, prompt, count):
+    """Greedy token ids by transformers."""
+    ids = torch.tensor([engine.tokenizer(prompt).input_ids])
+    model = engine.model
+    with torch.inference_mode():
+        out = model.generate(ids, attention_mask=ids * 0 + 1, do_sample=False, max_new_tokens=count)
+    return out[0, ids.shape[1] :].tolist()
+
+
+def test_it_is_an_engine(tokenizer):
+    engine = engine_of(tokenizer)
+    assert isinstance(engine, Engine) and engine.honours_seeds
+    assert engine.batch_class is not PlainBatch  # a Llama shares prefixes
+
+
+@pytest.mark.parametrize(("heads", "plain"), [(4, False), (2, False), (1, False), (2, True)])
+def test_greedy_equals_transformers_generate(tokenizer, heads, plain):
+    engine = engine_of(tokenizer, heads=heads, plain=plain, max_rows=7, batch_tokens=400)
+    prompts = prompts_of(20)
+    found = sample(engine, prompts, temperature=0.0, max_tokens=16)
+    for prompt, (completion,) in zip(prompts, found, strict=True):
+        ids = reference(engine, prompt, 16)
+        ended = ids[-1] == 1
+        assert completion.text == tokenizer.decode(ids[:-1] if ended else ids)
+        assert completion.tokens == len(ids)
+        assert completion.finish == ("eos" if ended else "length")
+        assert completion.prompt_tokens == len(tokenizer(prompt).input_ids)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_row_alone_gives_the_same_text_as_in_any_batch(tokenizer, plain):
+    engine, prompts = engine_of(tokenizer, plain=plain), prompts_of(16)
+    together = sample(engine, prompts, n=3)
+    small = engine_of(tokenizer, plain=plain, max_rows=4, batch_tokens=200)
+    assert sample(small, prompts, n=3) == together
+    order = list(range(len(prompts)))[::-1]
+    turned = sample(small, [prompts[i] for i in order], n=3, seeds=order)
+    assert turned[::-1] == together
+    for i in (0, 5, 9):
+        assert sample(engine, [prompts[i]], n=3, seeds=[i])[0] == together[i]
+        assert sample(engine, [prompts[i]], n=1, seeds=[i])[0] == together[i][:1]
+
+
+def test_shared_prefix_and_plain_batches_agree(tokenizer):
+    prompts = prompts_of(16)
+    kinds = [engine_of(tokenizer, plain=plain) for plain in (False, True)]
+    shared, plain = (sample(engine, prompts, n=2) for engine in kinds)
+    assert shared == plain
+    assert max(engine.usage.prefill for engine in kinds) < kinds[0].usage.prompt
+    judge_like = [f"{text(1, 100)} {text(k, 5)}" for k in range(12)]
+    for engine in kinds:
+        engine.usage = Usage()
+        sample(engine, judge_like)
+    assert kinds[0].usage.prefill < kinds[1].usage.prefill / 3
+
+
+def test_several_workers_give_what_one_gives(tokenizer):
+    prompts, seen = prompts_of(16), []
+    engine = engine_of(tokenizer, workers=3, max_rows=8)
+    engine.progress = lambda done, total: seen.append((done, total))
+    threads = torch.get_num_threads()
+    assert sample(engine, prompts, n=2) == sample(engine_of(tokenizer), prompts, n=2)
+    assert torch.get_num_threads() == threads
+    assert seen[-1] == (36, 36) and sorted(seen) == seen
+
+
+def test_siblings_and_seeds_differ(tokenizer):
+    engine = engine_of(tokenizer)
+    prompt = text(1, 9)
+    found = sample(engine, [prompt, prompt], n=6, top_p=1.0)
+    texts = [c.text for completions in found for c in completions]
+    assert len(set(texts)) == 12
+    assert sample(engine, [prompt], n=6, top_p=1.0, seeds=[1])[0] == found[1]
+    greedy = sample(engine, [prompt], n=3, temperature=0.0)[0]
+    assert len(set(greedy)) == 1 and engine.usage.rows == 12 + 6 + 3
+
+
+def test_stop_strings_cut_exactly(tokenizer):
+    engine = engine_of(tokenizer)
+    prompts = [text(k, 8) for k in range(12)]
+    free = sample(engine, prompts, max_tokens=60, top_p=1.0)
+    for stop in (["."], ["\n", "is"], [" Step"], ["9 1", "]]"]):
+        found = sample(engine, prompts, max_tokens=60, top_p=1.0, stop=stop)
+        for (whole,), (short,) in zip(free, found, strict=True):
+            ends = [whole.text.find(s) for s in stop if s in whole.text]
+            assert short.text == whole.text[: min(ends)] if ends else short == whole
+            assert (short.finish == "stop") == bool(ends)
+            assert short.tokens <= whole.tokens
+
+
+def test_stop_strings_over_byte_level_tokens():
+    tokenizer = tiny_model.merging_tokenizer()
+    engine = engine_of(tokenizer)
+    prompts = [f"Step {k}: T" for k in range(8)]
+    free = sample(engine, prompts, max_tokens=50, top_p=1.0)
+    for stop in (["p 1"], ["\nStep"], ["e"], [" "]):
+        found = sample(engine, prompts, max_tokens=50, top_p=1.0, stop=stop)
+        for (whole,), (short,) in zip(free, found, strict=True):
+            assert short.text == whole.text.split(stop[0])[0]
+
+
+def test_eos_ends_a_row_and_is_not_in_the_text(tokenizer):
+    engine = engine_of(tokenizer)
+    found = sample(
+        engine, [text(k, 5) for k in range(40)], max_tokens=40, top_p=1.0, temperature=3.0
+    )
+    ended = [c for (c,) in found if c.finish == "eos"]
+    assert ended and all("<eos>" not in c.text and c.tokens <= 40 for c in ended)
+    assert all(c.tokens == 40 for (c,) in found if c.finish == "length")
+
+
+def test_prompts_that_leave_no_room_overflow(tokenizer):
+    engine = engine_of(tokenizer)
+    context = engine.context
+    long, full = "3" * (context + 5), "3" * context
+    near, short = "3" * (context - 4), "3"
+    found = sample(
+        engine, [long, short, full, near], n=2, max_tokens=9, top_p=1.0, seeds=[1, 2, 3, 5]
+    )
+    assert found[0] == [Completion("", 0, "overflow", context + 5)] * 2
+    assert found[2][0].finish == "overflow" and engine.usage.overflow == 4
+    assert all(c.tokens <= 4 for c in found[3]) and all(c.tokens > 0 for c in found[1] + found[3])
+    assert engine.choose([full, near], ["3"])[0] == [-math.inf]
+
+
+def test_choose_equals_brute_force(tokenizer):
+    prompts, options = prompts_of(9), ["[[A]]", " 3 9.", "Step 1: 14", ""]
+    for plain in (False, True):
+        engine = engine_of(tokenizer, plain=plain)
+        found = engine.choose(prompts, options)
+        for prompt, scores in zip(prompts, found, strict=True):
+            before = tokenizer(prompt).input_ids
+            for option, score in zip(options, scores, strict=True):
+                extra = tokenizer(option).input_ids
+                with torch.inference_mode():
+                    logits = engine.model(torch.tensor([before + extra])).logits[0]
+                logs = torch.log_softmax(logits, -1)
+                total = sum(float(logs[len(before) - 1 + i, t]) for i, t in enumerate(extra))
+                assert score == pytest.approx(total, abs=1e-4)
+    own = engine.choose(prompts[:2], [["3"], ["9", "3"]])
+    assert own[1][1] == pytest.approx(engine.choose(prompts[1:2], ["3"])[0][0], abs=1e-5)
+
+
+def test_sampling_follows_the_softmax():
+    torch.manual_seed(0)
+    rows, logits = 40_000, torch.randn(12) * 1.5
+    many, seeds = logits.expand(rows, -1), torch.arange(rows)
+    for temperature, top_p in ((1.0, 1.0), (0.7, 1.0), (1.0, 0.8)):
+        drawn = next_tokens(many, temperature, top_p, seeds, torch.full((rows,), 3))
+        kept, ids = nucleus(torch.softmax(logits / temperature, -1)[None], top_p)
+        expected = torch.zeros(12).scatter(0, ids[0], kept[0])
+        expected = expected / expected.sum() * rows
+        counts = torch.bincount(drawn, minlength=12)
+        inside = expected > 0
+        assert int(counts[~inside].sum()) == 0
+        chi_square = ((counts - expected)[inside] ** 2 / expected[inside]).sum()
+        assert chi_square < 31.3  # 11 degrees of freedom, p = 0.001
+
+
+def test_nucleus_is_the_smallest_set_that_reaches_top_p():
+    probs = torch.tensor([[0.5, 0.3, 0.15, 0.05]])
+    for top_p, size in ((0.4, 1), (0.5, 1), (0.51, 2), (0.8, 2), (0.81, 3), (0.99, 4)):
+        assert int((cut(probs.double(), top_p) > 0).sum()) == size, top_p
+
+
+def test_a_large_vocabulary_is_cut_as_a_small_one():
+    torch.manual_seed(0)
+    logits = torch.randn(6, 9000) * torch.tensor([1.0, 2, 3, 4, 5, 6])[:, None]
+    seeds, steps = torch.arange(6), torch.zeros(6, dtype=torch.long)
+    probs = torch.softmax(logits, -1)
+    top, ids = probs.sort(dim=-1, descending=True, stable=True)
+    for rows in (slice(0, 6), slice(4, 6)):  # flat rows need the full sort, peaked ones do not
+        kept, _ = nucleus(probs[rows], 0.9)
+        wide = cut(top[rows], 0.9)
+        assert torch.equal(kept > 0, wide[:, : kept.shape[1]] > 0)
+        mine = next_tokens(logits[rows], 1.0, 0.9, seeds[rows], steps[rows])
+        arrival = -torch.log(uniform(seeds[rows], steps[rows], ids[rows])) / wide
+        assert torch.equal(mine, ids[rows].gather(1, arrival.argmin(1, keepdim=True))[:, 0])
+
+
+def test_noise_is_uniform_and_its_keys_are_independent():
+    tokens = torch.arange(256)[None]
+    base = uniform(torch.arange(400), torch.zeros(400, dtype=torch.long), tokens)
+    assert float(base.min()) > 0 and float(base.max()) < 1
+    counts = torch.histc(base.float(), 64, 0, 1)
+    expected = base.numel() / 64
+    assert float(((counts - expected) ** 2 / expected).sum()) < 103.5  # 63 degrees, p = 0.001
+    flat = (base - 0.5).flatten()
+    shifted = [
+        uniform(torch.arange(400), torch.ones(400, dtype=torch.long), tokens),
+        uniform(torch.arange(400) + 1, torch.zeros(400, dtype=torch.long), tokens),
+        uniform(torch.arange(400), torch.zeros(400, dtype=torch.long), tokens + 1),
+    ]
+    for other in shifted:
+        correlation = float((flat * (other - 0.5).flatten()).mean() * 12)
+        assert abs(correlation) < 4 / math.sqrt(flat.numel())
+    assert base.unique().numel() == base.numel()
+    huge = torch.tensor([2**63 - 1, 0]), torch.tensor([0, 10**6])
+    assert bool(((u := uniform(*huge, tokens)) > 0).all() and (u < 1).all())
+
+
+def test_groups_hold_every_row_once_with_its_whole_prompt():
+    def prompt(*parts):
+        return [token for part in parts for token in part]
+
+    state = [list(range(100, 150)), list(range(200, 260))]
+    steps = [list(range(10 * k, 10 * k + 9)) for k in range(4)]
+    prompts = [prompt(s, a, [99], b) for s in state for a in steps for b in steps]
+    prompts += [[5], [5], [7, 8, 9]]
+    items = [(p, Row((i, k), [], 0, 4)) for i, p in enumerate(prompts) for k in range(2)]
+    groups = grouped(items)
+    seen = {row.place: group.prefix + row.tail for group in groups for row in group.rows}
+    assert seen == {row.place: p for p, row in items}
+    assert all(row.tail for group in groups for row in group.rows)
+    computed = sum(len(g.prefix) + sum(len(r.tail) for r in g.rows) for g in groups)
+    assert computed < sum(len(p) for p, _ in items) / 2
+
+
+def test_other_attentions_are_left_to_the_model():
+    class Config:
+        model_type, sliding_window, layer_types = "llama", None, None
+
+    assert attention.supports(Config)
+    for change in (
+        {"model_type": "gpt2"},
+        {"sliding_window": 64},
+        {"layer_types": ["sliding_attention"]},
+    ):
+        assert not attention.supports(type("Other", (Config,), change))
+
+
+def test_the_model_still_works_outside_the_engine(tokenizer):
+    model = tiny_model.random_model(len(tokenizer))
+    ids = torch.tensor([tokenizer(text(1, 20)).input_ids] * 2)
+    with torch.inference_mode():
+        before = model(ids).logits
+        HFEngine(model, tokenizer)
+        assert torch.allclose(model(ids).logits, before, atol=1e-5)
+
+
+def test_load_reads_a_model_folder(tokenizer, tmp_path):
+    folder, _ = tiny_model.make_tiny_model(tmp_path / "model", tokenizer=tokenizer)
+    engine = HFEngine.load(folder, device="cpu", batch_tokens=512)
+    assert engine.batch_tokens == 512 and engine.model.dtype == torch.float32
+    low = HFEngine.load(folder, dtype="bfloat16", device="cpu")
+    assert sample(low, [text(1, 9)])[0][0].tokens > 0
+    with pytest.raises(PSRError, match="nowhere"):
+        HFEngine.load(tmp_path / "nowhere")
+
+
+def test_bad_calls_are_named(tokenizer):
+    engine = engine_of(tokenizer)
+    with pytest.raises(PSRError, match="seeds"):
+        sample(engine, ["3"], seeds=[1, 2])
+    with pytest.raises(PSRError, match="no tokens"):
+        sample(engine, [""])
+    assert sample(engine, []) == [] and engine.choose([], ["a"]) == []
+
+
+def test_usage_counts():
+    usage = Usage(rows=1, generated=5)
+    before = usage.copy()
+    usage.add(Usage(rows=2, prompt=7, generated=1))
+    assert usage.since(before) == Usage(rows=2, prompt=7, generated=1) and before.rows == 1

@@ -1,0 +1,107 @@
+"""Presets: every key there and commented, bad values refused in one line, overrides typed."""
+
+import re
+
+import pytest
+import yaml
+
+from psr_lib import presets
+from psr_lib.presets import load, names, split_overrides
+from psr_lib.records import PSRError
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_preset_loads_and_is_named_as_its_file(name):
+    assert load(name).name == name
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_key_is_commented_with_its_source(name):
+    text = (presets.FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if re.match(r"\s*\w+: *\S", line) and not line.startswith("#"):
+            assert re.search(r"# .*(paper|laboratory choice)", line), line
+
+
+def test_tiny_holds_what_the_issue_asks_for():
+    tiny = load("tiny")
+    assert tiny.rounds == 4 and tiny.search.width == 6
+    assert tiny.data.questions >= (150, 300, 450) and tiny.data.benchmark_size >= 300
+    assert tiny.data.eft_heldout == 500 and tiny.eval.search_rounds == (1, 4)
+
+
+def test_overrides_take_the_type_of_their_field():
+    changed = load("tiny", "search.width=4, dpo.lr=1e-3 data.questions=[10,20,30] sft.bf16=true")
+    assert changed.search.width == 4 and type(changed.search.width) is int
+    assert changed.dpo.lr == 0.001 and changed.sft.bf16 is True
+    assert changed.data.questions == (10, 20, 30)
+    assert load("tiny", ["search.temperature=1"]).search.temperature == 1.0
+    assert load("tiny").search.width == 6
+
+
+def test_overrides_split_at_commas_and_spaces_but_not_in_lists():
+    assert split_overrides(" a=1,b=2  c=[1, 2] ") == ["a=1", "b=2", "c=[1, 2]"]
+    assert split_overrides("") == [] and split_overrides(["a=1", "b=2"]) == ["a=1", "b=2"]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("search.wdth=3", "did you mean 'search.width'"),
+        ("search.width=1", "search.width: 1 is too small"),
+        ("search.width=2.5", "expected int"),
+        ("search.width=true", "expected int"),
+        ("search.temperature=-0.1", "too small"),
+        ("search.temperature=nan", "expected float"),
+        ("search.top_p=0", "more than 0"),
+        ("search.top_p=1.1", "too large"),
+        ("search.tie=rolback", "did you mean 'rollback'"),
+        ("sft.bf16=maybe", "expected bool"),
+        ("dpo.lr=fast", "expected float"),
+        ("data.questions=3", "list such as"),
+        ("data.questions=[1,x,3]", "expected int"),
+        ("data.questions=[1,2]", "one count a round"),
+        ("data.benchmarks=[easy,easy]", "differ"),
+        ("data.split=train", "choose one of dev, test"),
+        ("rounds=0", "too small"),
+        ("rounds=5", "one count a round"),
+        ("name=other", "cannot be set"),
+        ("search=3", "cannot be set"),
+        ("search.width", "key=value"),
+        ("search.width=", "key=value"),
+        ("search.width=[", "not a value"),
+    ],
+)
+def test_bad_overrides_are_one_line_that_names_the_key(override, words):
+    with pytest.raises(PSRError) as caught:
+        load("tiny", [override])
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["tinny", "", "../presets/tiny", "tiny.yaml"])
+def test_unknown_presets_are_refused_with_the_known_names(name):
+    with pytest.raises(PSRError, match="tiny"):
+        load(name)
+
+
+def test_a_file_with_an_unknown_or_missing_key_is_refused(tmp_path, monkeypatch):
+    values = yaml.safe_load((presets.FOLDER / "tiny.yaml").read_text(encoding="utf-8"))
+    monkeypatch.setattr(presets, "FOLDER", tmp_path)
+    values["search"]["widht"] = values["search"].pop("width")
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(PSRError, match=r"search: unknown key 'widht'; did you mean 'width'"):
+        load("mine")
+    del values["search"]["widht"]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(PSRError, match=r"search: key 'width' is missing"):
+        load("mine")
+
+
+def test_a_section_hash_depends_on_its_sections_alone():
+    plain, other = load("tiny"), load("tiny", "eval.max_tokens=64")
+    assert plain.section_hash("search", "judge") == other.section_hash("search", "judge")
+    assert plain.section_hash("eval") != other.section_hash("eval")
+
+
+def test_yaml_and_override_spell_a_number_the_same_way():
+    assert load("tiny", "dpo.lr=5e-5").section_hash("dpo") == load("tiny").section_hash("dpo")

@@ -1,0 +1,479 @@
+"""The runner: what it refuses, what it runs, what it skips and why; through its command line."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import nbformat
+import pytest
+from conftest import OPEN, PARAMETERS, ROOT, make_notebook
+
+from psr_lib import manifest, notebook_runner, progress, stages
+from psr_lib.presets import load
+from psr_lib.records import PSRError
+from psr_lib.stages import Key, RunDir, make_key
+
+ROUND_2 = ["00_base_model", "01_data_prep", "02_init M1", "03_search_judge M2", "04_step_dpo M2"]
+ROUND_2 += ["05_evaluate M2"]
+
+
+def one_line(text: str) -> str:
+    """The only line of an error output."""
+    assert len(text.strip().splitlines()) == 1, text
+    assert "Traceback" not in text
+    return text.strip()
+
+
+# --- what is planned
+
+
+def test_a_round_needs_all_models_before_it():
+    plan = stages.in_order(stages.round_keys("psrlm", 3))
+    assert [str(key) for key in plan] == [
+        "01_data_prep" if i == 1 else name
+        for i, name in enumerate(
+            [*ROUND_2[:5], "03_search_judge M3", "04_step_dpo M3", "05_evaluate M3"]
+        )
+    ]
+
+
+def test_controls_share_m1_and_borrowers_take_psrlms_pairs():
+    run = RunDir("tiny")
+    assert run.model("random-judge", 1) == run.model("psrlm", 1)
+    assert run.model("random-judge", 2) != run.model("psrlm", 2)
+    assert run.ppd("sft-chosen", 3) == run.ppd("psrlm", 3)
+    plan = stages.in_order(stages.round_keys("sft-chosen", 2))
+    assert Key("03_search_judge", "psrlm", 2) in plan
+    assert Key("03_search_judge", "sft-chosen", 2) not in plan
+    assert make_key("05_evaluate", "random-judge", 1, 4) == Key("05_evaluate", "psrlm", 1)
+
+
+def test_only_the_search_of_a_control_has_another_judge():
+    tiny = load("tiny")
+    search = stages.parameters(tiny, Key("03_search_judge", "random-judge", 2), 0)
+    scored = stages.parameters(tiny, Key("05_evaluate", "random-judge", 2), 0)
+    assert search["judge"]["kind"] == "random" and scored["judge"]["kind"] == "self"
+
+
+@pytest.mark.parametrize("name, n", [("02_init", 2), ("03_search_judge", 1), ("05_evaluate", 5)])
+def test_rounds_that_a_stage_does_not_have_are_refused(name, n):
+    with pytest.raises(PSRError, match="take iteration"):
+        make_key(name, "psrlm", n, 4)
+
+
+# --- the strict front
+
+
+def test_unknown_and_wrong_typed_parameters_write_nothing(tmp_path):
+    notebook = make_notebook(tmp_path / "nb.ipynb", "1", parameters=PARAMETERS.format(n=2))
+    output = tmp_path / "out" / "nb.ipynb"
+    for values, words in (
+        ({"iteratoin": 2}, "did you mean 'iteration'"),
+        ({"iteration": "2"}, "iteration should be int"),
+        ({"iteration": True}, "iteration should be int"),
+        ({"preset": 3}, "preset should be str"),
+    ):
+        with pytest.raises(PSRError, match=words):
+            notebook_runner.execute(notebook, output, values)
+    assert not output.parent.exists()
+
+
+def test_parameters_are_read_with_types_and_comments(tmp_path):
+    cell = "a: int = 1  # with a = in it\nb = 0.5\nc: list = [1]\nimport os\nd: bool = True"
+    notebook = make_notebook(tmp_path / "nb.ipynb", parameters=cell)
+    found = notebook_runner.parameters(notebook)
+    assert {name: p.type for name, p in found.items()} == dict(
+        a="int", b="float", c="list", d="bool"
+    )
+    assert found["a"].help == "with a = in it"
+    assert "a: int = 1" in notebook_runner.help_text(notebook)
+    with pytest.raises(PSRError, match="no cell tagged"):
+        notebook_runner.check(make_notebook(tmp_path / "no.ipynb", "x = 1"), {"x": 2})
+
+
+def test_a_failing_cell_is_one_line_and_its_notebook_is_kept(empty_repo):
+    name = "00_base_model"
+    cells = ("print('before')", "raise ValueError('bad\\nluck')", "print('after')")
+    parameters = PARAMETERS.format(n=0)
+    make_notebook(empty_repo.root / f"notebooks/{name}.ipynb", *cells, parameters=parameters)
+    done = empty_repo.call("reproduce")
+    line = one_line(done.stderr)
+    assert done.returncode == 1 and "ValueError: luck" in line
+    kept = empty_repo.run / "base/notebooks/00_base_model.ipynb"
+    assert str(kept.relative_to(empty_repo.root)) in line
+    text = kept.read_text()
+    assert "before" in text and not (empty_repo.run / "base/manifest.json").exists()
+
+
+def test_a_notebook_that_never_finishes_its_stage_fails(empty_repo):
+    cells = (OPEN.format(name="00_base_model"), "1 + 1")
+    path = empty_repo.root / "notebooks/00_base_model.ipynb"
+    make_notebook(path, *cells, parameters=PARAMETERS.format(n=0))
+    done = empty_repo.call("reproduce")
+    assert done.returncode == 1 and "stage.finish()" in one_line(done.stderr)
+
+
+# --- running and skipping
+
+
+def test_round_2_builds_what_is_missing_before_it(finished):
+    repo, printed = finished
+    for name in ROUND_2:
+        assert f"{name}: running (no complete result yet)" in printed
+    assert "  .. toy search 2/2" in printed and "pairs 7" in printed
+    assert "a table that stays in the notebook" not in printed
+    kept = repo.run / "psrlm/M2/notebooks/03_search_judge.ipynb"
+    assert "a table that stays in the notebook" in kept.read_text()
+    assert not (repo.run / "psrlm/M3").exists() and not (repo.run / "base/eval").exists()
+
+
+def test_executed_notebooks_name_no_path_of_the_machine(finished):
+    repo, _ = finished
+    for path in repo.run.rglob("*.ipynb"):
+        recorded = nbformat.read(path, as_version=4).metadata.papermill
+        assert str(repo.root) not in json.dumps(recorded), path
+        assert recorded["parameters"]["runs_dir"] == "runs"
+
+
+def test_a_manifest_tells_what_was_read_used_and_written(finished):
+    repo, _ = finished
+    found = json.loads((repo.run / "psrlm/M2/ppd/manifest.json").read_text())
+    assert found["stage"] == "03_search_judge" and found["status"] == "complete"
+    assert set(found["inputs"]) == {"run:data/questions_2.jsonl", "run:psrlm/M1/model"}
+    assert found["outputs"]["ppd.jsonl"]["rows"] == 1
+    assert found["params"]["search"]["width"] == 3 and "sft" not in found["params"]
+    assert found["tokens"] == {"generated": 3, "judged": 7} and found["counts"] == {"pairs": 1}
+    assert {"git", "versions", "device", "wall_seconds", "seed", "params_hash"} <= set(found)
+    assert "psr_lib/toy_deep.py" in found["code"]
+    assert not {"psr_lib/unused.py", "psr_lib/runs.py", "psr_lib/evaluation.py"} & set(
+        found["code"]
+    )
+
+
+def test_a_second_call_does_nothing_and_says_so(repo):
+    before = repo.files()
+    done = repo.call("iteration", "--n", "2")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        *(f"{name}: up to date" for name in ROUND_2),
+        "nothing to do: everything is up to date",
+    ]
+    changed = {path for path, when in repo.files().items() if before.get(path) != when}
+    assert {path.rsplit("/", 1)[1] for path in changed} <= {".lock"}
+
+
+def test_an_override_reruns_what_reads_it_and_says_why(repo):
+    done = repo.call("iteration", "--n", "2", "--set", "search.width=4")
+    assert done.returncode == 0, done.stderr
+    assert "02_init M1: up to date" in done.stdout
+    assert "03_search_judge M2: running (search.width 3 -> 4)" in done.stdout
+    assert "04_step_dpo M2: running (run:psrlm/M2/ppd/ppd.jsonl changed)" in done.stdout
+    assert "05_evaluate M2: running (search.width 3 -> 4)" in done.stdout
+    assert "4" in (repo.run / "psrlm/M2/ppd/ppd.jsonl").read_text()
+    assert "stale" in repo.states()["03_search_judge M2"]
+
+
+def test_code_that_a_stage_imports_makes_it_stale_and_other_code_does_not(repo):
+    repo.write("psr_lib/unused.py", "changed = True\n")
+    repo.write("psr_lib/evaluation.py", "changed = True\n")
+    assert set(repo.states()[name] for name in ROUND_2) == {"current"}
+    repo.write("psr_lib/toy_deep.py", "SALT = 2\n")
+    states = repo.states()
+    assert states["02_init M1"] == "stale    psr_lib/toy_deep.py changed"
+    assert states["03_search_judge M2"].startswith("stale")
+
+
+def test_the_notebooks_code_makes_it_stale_but_its_text_and_defaults_do_not(repo):
+    path = repo.root / "notebooks/03_search_judge.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[0].source = notebook.cells[0].source.replace(
+        "iteration: int = 2", "iteration: int = 4"
+    )
+    notebook.cells.append(nbformat.v4.new_markdown_cell("a remark"))
+    path.write_text(nbformat.writes(notebook))
+    assert repo.states()["03_search_judge M2"] == "current"
+    notebook.cells[2].source += "\nprint(1)"
+    path.write_text(nbformat.writes(notebook))
+    assert repo.states()["03_search_judge M2"] == "stale    03_search_judge.ipynb changed"
+    assert repo.states()["04_step_dpo M2"] == "current"
+
+
+def test_a_changed_base_model_makes_m1_stale(repo):
+    repo.write("data/tiny/base/model.safetensors", "other weights")
+    assert repo.states()["02_init M1"] == "stale    repository:data/tiny/base changed"
+
+
+def test_an_edited_output_is_named_and_never_overwritten_unasked(repo):
+    edited = repo.write("runs/smoke/seed0/psrlm/M2/ppd/ppd.jsonl", "edited\n")
+    done = repo.call("iteration", "--n", "2")
+    line = one_line(done.stderr)
+    assert done.returncode == 2 and edited.read_text() == "edited\n"
+    assert "03_search_judge M2: runs/smoke/seed0/psrlm/M2/ppd/ppd.jsonl changed" in line
+    assert "delete runs/smoke/seed0/psrlm/M2/ppd or add FORCE=1" in line
+    assert repo.states()["03_search_judge M2"].startswith("damaged")
+    done = repo.call("iteration", "--n", "2", "--force")
+    assert done.returncode == 0, done.stderr
+    assert edited.read_text() != "edited\n" and "02_init M1: up to date" in done.stdout
+
+
+@pytest.mark.parametrize("text", ["", '{"format": 1', '{"format": 0, "status": "complete"}'])
+def test_a_half_written_manifest_is_damage(repo, text):
+    repo.write("runs/smoke/seed0/data/manifest.json", text)
+    assert repo.states()["01_data_prep"].startswith("damaged")
+
+
+def test_a_missing_output_is_named(repo):
+    (repo.run / "data/questions_3.jsonl").unlink()
+    done = repo.call("iteration", "--n", "2")
+    assert done.returncode == 2 and "questions_3.jsonl is missing" in one_line(done.stderr)
+
+
+def test_a_model_without_tokenizer_is_one_line(empty_repo):
+    (empty_repo.root / "data/tiny/base/tokenizer.json").unlink()
+    done = empty_repo.call("iteration", "--n", "1")
+    line = one_line(done.stderr)
+    assert done.returncode == 1 and "data/tiny/base: no tokenizer in it" in line
+
+
+def test_force_runs_the_named_round_again_and_leaves_nothing_old(repo):
+    repo.write("runs/smoke/seed0/psrlm/M2/ppd/old.jsonl", "old\n")
+    done = repo.call("iteration", "--n", "2", "--force")
+    assert "03_search_judge M2: running (forced)" in done.stdout
+    assert "02_init M1: up to date" in done.stdout
+    assert not (repo.run / "psrlm/M2/ppd/old.jsonl").exists()
+
+
+def test_a_control_starts_from_psrlms_m1(repo):
+    done = repo.call("iteration", "--n", "2", "--method", "random-judge")
+    assert done.returncode == 0, done.stderr
+    assert "02_init M1: up to date" in done.stdout
+    assert not (repo.run / "random-judge/M1").exists()
+    found = json.loads((repo.run / "random-judge/M2/ppd/manifest.json").read_text())
+    assert "run:psrlm/M1/model" in found["inputs"]
+    assert "random" in (repo.run / "random-judge/M2/ppd/ppd.jsonl").read_text()
+
+
+def test_reproduce_runs_every_round_and_ends_with_the_table(repo):
+    done = repo.call("reproduce", "--set", "rounds=2")
+    assert done.returncode == 0, done.stderr
+    assert "05_evaluate M0: done" in done.stdout and "05_evaluate M2" in done.stdout
+    assert "runs/smoke/seed0 psrlm\ntoy psrlm\nexecuted notebooks: runs/smoke" in done.stdout
+
+
+def test_base_passes_retrain_to_its_notebook(repo):
+    done = repo.call("base")
+    assert done.returncode == 0 and "00_base_model: running (forced)" in done.stdout
+    text = (repo.run / "base/notebooks/00_base_model.ipynb").read_text()
+    assert "retrain = True" in text
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--n", "0"], "N=0: preset smoke has rounds 1 to 4"),
+        (["--n", "9"], "N=9: preset smoke has rounds 1 to 4"),
+        (["--n", "two"], "N=two"),
+        ([], "N is missing"),
+        (["--n", "2", "--preset", "nope"], "preset 'nope' is unknown"),
+        (["--n", "2", "--set", "search.wdth=3"], "did you mean 'search.width'"),
+        (["--n", "2", "--set", "search.width=1"], "search.width: 1 is too small"),
+        (["--n", "2", "--method", "psrml"], "did you mean 'psrlm'"),
+        (["--n", "2", "--seed", "-1"], "SEED=-1"),
+        (["--n", "2", "--iteration", "3"], "unrecognized arguments"),
+    ],
+)
+def test_a_bad_request_is_one_line_and_writes_nothing(empty_repo, arguments, words):
+    done = empty_repo.call("iteration", *arguments)
+    assert done.returncode == 2 and words in one_line(done.stderr)
+    assert done.stdout == "" and not (empty_repo.root / "runs").exists()
+
+
+def test_help_notebook_shows_parameters_with_comments(empty_repo):
+    done = empty_repo.call("help-notebook", "03")
+    assert done.returncode == 0 and "which round" in done.stdout
+    assert "unknown" in one_line(empty_repo.call("help-notebook", "77").stderr)
+
+
+# --- two at once, and stopping
+
+
+def slow_search(repo):
+    """Make the search sleep, and start round 2 without waiting for it."""
+    cells = (OPEN.format(name="03_search_judge"), "import time; print(stage); time.sleep(60)")
+    path = repo.root / "notebooks/03_search_judge.ipynb"
+    make_notebook(path, *cells, parameters=PARAMETERS.format(n=2))
+    process = subprocess.Popen(
+        repo.command("iteration", "--n", "2"),
+        cwd=repo.root,
+        env=repo.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    kept = repo.run / "psrlm/M2/ppd/manifest.before.json"
+    while not kept.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert kept.exists(), "the search never started"
+    return process
+
+
+def test_a_second_make_is_refused_and_a_stopped_one_goes_on_cleanly(repo):
+    process = slow_search(repo)
+    try:
+        second = repo.call("iteration", "--n", "2")
+        assert second.returncode == 2
+        assert f"runs/smoke/seed0 is in use by process {process.pid}" in one_line(second.stderr)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert one_line(errors).startswith("interrupted:")
+    # Nothing had been written yet, so the result from before still stands under its old code.
+    assert repo.states()["03_search_judge M2"] == "stale    03_search_judge.ipynb changed"
+
+
+def test_a_stage_stopped_half_way_counts_as_missing(repo):
+    folder = repo.run / "psrlm/M2/ppd"
+    manifest.set_aside(folder)
+    assert repo.states()["03_search_judge M2"] == "current"
+    (folder / "ppd.jsonl").write_text("half")
+    assert repo.states()["03_search_judge M2"].startswith("missing")
+
+
+# --- by hand
+
+
+def test_a_notebook_run_by_hand_builds_what_it_needs(empty_repo):
+    script = (
+        "from psr_lib import runs, toy\n"
+        "stage = runs.open_stage('02_init', preset='smoke', iteration=1)\n"
+        "toy.model(stage.folder, 1)\n"
+        "assert stage.finish()['by_hand']"
+    )
+    done = subprocess.run(
+        [os.sys.executable, "-c", script],
+        cwd=empty_repo.root / "notebooks",
+        env=empty_repo.environment(PYTHONPATH=str(empty_repo.root)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "building what 02_init M1 needs" in done.stdout
+    assert "01_data_prep: done" in done.stdout
+    assert empty_repo.states()["02_init M1"] == "current"
+
+
+def test_a_stage_reads_only_what_it_declares_and_what_is_verified(repo):
+    script = (
+        "from psr_lib import runs\n"
+        "import pathlib\n"
+        "def refused(call, word):\n"
+        "    try:\n"
+        "        call()\n"
+        "    except runs.PSRError as error:\n"
+        "        assert word in str(error), error\n"
+        "    else:\n"
+        "        raise SystemExit(word)\n"
+        "stage = runs.open_stage('04_step_dpo', preset='smoke', iteration=2)\n"
+        "refused(lambda: stage.preset.eval, \"does not declare preset section 'eval'\")\n"
+        "refused(lambda: stage.input('data/nope.jsonl'), 'did not make it')\n"
+        "refused(lambda: stage.input('random-judge/M2/ppd/ppd.jsonl'), 'no complete stage')\n"
+        "refused(lambda: stage.source('data/none'), 'no such file')\n"
+        "refused(stage.finish, 'nothing was written')\n"
+        "stage.pairs().write_text('edited')\n"
+        "refused(stage.pairs, 'ppd.jsonl changed after it was written')\n"
+        "stage.output('model.safetensors')\n"
+        "stage.output('extra.json')\n"
+        "refused(stage.finish, 'extra.json: was announced but never written')\n"
+    )
+    done = subprocess.run(
+        [os.sys.executable, "-c", script],
+        cwd=repo.root / "notebooks",
+        env=repo.environment(PYTHONPATH=str(repo.root)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+
+
+# --- hashes
+
+
+def test_large_files_are_sampled_over_their_whole_length(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "LARGE", 100)
+    monkeypatch.setattr(manifest, "SAMPLE", 4)
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(200))
+    before = manifest.fingerprint(path)
+    for place in (0, 199):
+        changed = bytearray(200)
+        changed[place] = 1
+        path.write_bytes(changed)
+        assert manifest.fingerprint(path) != before
+    path.write_bytes(bytes(201))
+    assert manifest.fingerprint(path) != before
+
+
+def test_imports_are_followed_through_packages_lazy_and_relative_imports(tmp_path):
+    library = tmp_path / "psr_lib"
+    (library / "engines").mkdir(parents=True)
+    files = {
+        "a.py": "def f():\n    import psr_lib.b\n",
+        "b.py": "from psr_lib.engines import hf\n",
+        "c.py": "",
+        "engines/__init__.py": "from . import base\n",
+        "engines/base.py": "from ..c import x\n",
+        "engines/hf.py": "from psr_lib import runs\n",
+        "runs.py": "from psr_lib import d\n",
+        "d.py": "",
+    }
+    for name, text in files.items():
+        (library / name).write_text(text)
+    found = manifest.imported_files("%matplotlib inline\nfrom psr_lib import a, runs", library)
+    names = {path.relative_to(library).as_posix() for path in found}
+    assert names == {"a.py", "b.py", "c.py"} | {
+        f"engines/{n}.py" for n in ("__init__", "base", "hf")
+    }
+    (library / "c.py").write_text("def broken(")
+    with pytest.raises(PSRError, match=r"psr_lib.c: not valid Python"):
+        manifest.imported_files("import psr_lib.c", library)
+
+
+def test_differences_name_the_value():
+    old, new = {"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3, "d": 4}}
+    assert manifest.differences(old, new) == ["a.c 2 -> 3", "a.d None -> 4"]
+
+
+# --- progress
+
+
+def test_progress_prints_at_most_one_line_every_few_seconds(capsys, monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.delenv("PSR_QUIET", raising=False)
+    now = [0.0]
+    with progress.Progress(10, "search", every=5, clock=lambda: now[0]) as count:
+        for done in range(1, 11):
+            now[0] += 2
+            count.update(done, pairs=done * 3)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert lines[0] == "  .. search 3/10, 0.5/s, 0:14 left, pairs 9"
+    assert lines[-1].startswith("  .. search 10/10")
+
+
+def test_progress_is_quiet_on_request_and_for_short_work(capsys, monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    assert list(progress.track([1, 2, 3], "short")) == [1, 2, 3]
+    monkeypatch.setenv("PSR_QUIET", "1")
+    list(progress.Progress(range(3), "quiet", every=0))
+    assert capsys.readouterr().out == ""
+
+
+def test_the_repository_is_found_from_the_library():
+    assert manifest.root() == ROOT
