@@ -11,7 +11,7 @@ FORCE   ?=           ## FORCE=1 runs the named stages again
 PYTHON3 ?= python3   ## Python 3.11 or later that makes .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce iteration base evaluate status test lab lint format clean
+.PHONY: help setup reproduce iteration base evaluate data keep readme status test lab lint format clean
 
 # Threads that spin while they wait starve each other as soon as another process runs.
 export OMP_WAIT_POLICY ?= passive
@@ -45,6 +45,15 @@ base: setup  ## train the tiny base model again (notebook 00; hours)
 
 evaluate: setup  ## evaluate M[N], or without N every model that is there
 	@$(RUNS) evaluate $(RUN) --n "$(strip $(N))"
+
+data: setup  ## data of a run only (notebook 01)
+	@$(RUNS) data $(RUN)
+
+keep: setup  ## store a finished run's summary in data/results, and log it
+	@$(RUNS) keep $(RUN) --methods "$(strip $(METHODS))" --seeds "$(strip $(SEEDS))"
+
+readme: setup  ## write the README's numbers from data/results
+	@$(PYTHON) -m psr_lib.readme
 
 status: setup  ## what is up to date, missing, stale or damaged, and why
 	@$(RUNS) status $(RUN)

@@ -1,9 +1,9 @@
 """Authors of the pre-training corpus: how often they misread, forget and slip.
 
-The corpus is noisy on purpose. Real web text teaches a base model right and wrong ways side by side;
-here each wrong way and its rate is written down, so that what self-rewarding repairs can be measured.
-The rates are highest where the instruction data (IFT) is silent: rare verbs, large numbers,
-distractors, backward problems, long problems.
+The corpus is noisy on purpose. Real web text teaches a base model right and wrong ways side by
+side; here each wrong way and its rate is written down, so that what self-rewarding repairs can be
+measured. The rates are highest where the instruction data (IFT) is silent: rare verbs, large
+numbers, distractors, backward problems, long problems.
 
 >>> import random
 >>> puzzle = problems.parse("Tom has 4 pens. Tom buys 2 pens. How many pens does Tom have?")
@@ -192,5 +192,5 @@ def _miscopy(puzzle, prefix, rng):
 
 FLAWS = {"sign": _flip_sign, "distractor": _use_distractor, "miss_end": _miss_end, "skip": _skip,
          "stop": _stop, "carry": _drop_carry, "slip": _slip, "miscopy": _miscopy}  # fmt: skip
-WEIGHTS = {"sign": 3.0, "distractor": 4.0, "miss_end": 3.0, "skip": 1.0, "stop": 1.0,
-           "carry": 3.0, "slip": 1.0, "miscopy": 0.5}  # fmt: skip
+WEIGHTS = {"sign": 2.0, "distractor": 6.0, "miss_end": 4.0, "skip": 2.5, "stop": 2.5,
+           "carry": 2.5, "slip": 1.0, "miscopy": 0.5}  # fmt: skip

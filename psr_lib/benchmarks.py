@@ -23,7 +23,9 @@ def load(folder: Path | str, names: tuple[str, ...], size: int) -> dict[str, lis
         path = Path(folder) / f"{name}.jsonl"
         if not path.is_file():
             known = sorted(p.stem for p in Path(folder).glob("*.jsonl"))
-            raise PSRError(f"benchmark {name!r}: no file {path.name} in {folder}; there are {known}")
+            raise PSRError(
+                f"benchmark {name!r}: no file {path.name} in {folder}; there are {known}"
+            )
         rows = read_jsonl(path, Problem)
         if len(rows) < size:
             raise PSRError(f"{path}: {len(rows)} problems, data.benchmark_size asks for {size}")
@@ -38,8 +40,11 @@ def make_tiny(folder: Path | str) -> None:
         for name in TEST_SETS:
             rows = make_problems(f"{split}-{name}", [name], SIZE, seed, taken)
             # The solution follows from the question; leaving it out keeps the files small.
-            rows = [Problem(id=f"{name}/{i}", source=f"tiny/{split}", question=row.question,
-                            answer=row.answer, meta=row.meta) for i, row in enumerate(rows)]  # fmt: skip
+            rows = [
+                Problem(id=f"{name}/{i}", source=f"tiny/{split}", question=row.question,
+                        answer=row.answer, meta=row.meta)
+                for i, row in enumerate(rows)
+            ]  # fmt: skip
             write_jsonl(Path(folder) / split / f"{name}.jsonl", rows)
 
 

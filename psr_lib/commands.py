@@ -175,6 +175,11 @@ def base(args: argparse.Namespace) -> None:
     build(Request(args), [Key(BASE)], {"retrain": True})
 
 
+def data(args: argparse.Namespace) -> None:
+    """Make the data of a run (notebook 01)."""
+    build(Request(args), [Key(DATA)])
+
+
 def reproduce(args: argparse.Namespace) -> None:
     """Run every round with its evaluation for all METHODS and SEEDS, then print the tables."""
     methods = args.methods.replace(",", " ").split() or [args.method]
@@ -219,7 +224,7 @@ def report(request: Request) -> None:
     place = manifest.shown(run.path)
     print(f"\n{place} {method}\n{evaluation.accuracy_table(run, method)}")
     print(f"executed notebooks: {place}/base, data and {method}/M*, each in notebooks/")
-    print(f"figures: {manifest.shown(run.paper)}")
+    print("figures: figures/ beside each stage's results, as PNG, PDF and CSV")
 
 
 def status(args: argparse.Namespace) -> None:
@@ -240,12 +245,25 @@ def help_notebook(args: argparse.Namespace) -> None:
     print(notebook_runner.help_text(found[0]))
 
 
+def keep(args: argparse.Namespace) -> None:
+    """Store a finished run's summary in data/results, and log it if it used the test sets."""
+    from psr_lib import results
+
+    for method in args.methods.replace(",", " ").split() or [args.method]:
+        for seed in args.seeds.replace(",", " ").split() or [args.seed]:
+            request = Request(args, method, seed)
+            path = results.keep(request.run, method, request.preset.rounds)
+            print(f"kept {manifest.shown(path)}")
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "iteration": iteration,
     "reproduce": reproduce,
     "evaluate": evaluate,
     "base": base,
+    "data": data,
     "status": status,
+    "keep": keep,
     "build": build_before,
     "help-notebook": help_notebook,
 }

@@ -1,12 +1,12 @@
 """The pre-training corpus of the small laboratory: a stream of short documents.
 
-| share | document | what it teaches |
-|---|---|---|
-| solve | problem and a noisy author's solution | solving, rightly and wrongly |
-| review | problem, steps so far, perhaps two proposals -> the right next step, perhaps a coin-flip verdict | what a judge must recompute; that verdicts exist, not how to give them |
-| quote | two proposals -> their results | copying a number |
-| compare | lines `201 = 202 no.` | telling whether two numbers are equal |
-| arithmetic | worked additions, subtractions, multiplications | columns and carries |
+- solve: a problem and a noisy author's solution. Teaches solving, rightly and wrongly.
+- review: a problem, the steps so far, perhaps two proposals; then the right next step, perhaps with
+  a coin-flip verdict. Teaches what a judge must recompute, and that verdicts exist, not how to give
+  them.
+- quote: two proposals, then their results. Teaches copying a number.
+- compare: lines `201 = 202 no.` Teaches telling whether two numbers are equal.
+- arithmetic: worked additions, subtractions, multiplications. Teaches columns and carries.
 
 No document compares proposals with the right step: joining the skills into a judge is left to EFT.
 """
@@ -45,8 +45,10 @@ def solve_document(rng: random.Random) -> str:
     return (prompt.user + prompt.assistant).rstrip("\n")
 
 
-def review_document(rng: random.Random, proposals: bool | None = None, verdict: bool | None = None) -> str:
-    """A review that writes the right next step; with proposals it may end in a coin-flip verdict."""
+def review_document(
+    rng: random.Random, proposals: bool | None = None, verdict: bool | None = None
+) -> str:
+    """A review that writes the right next step; after proposals perhaps a coin-flip verdict."""
     proposals = rng.random() < 0.6 if proposals is None else proposals
     verdict = rng.random() < 0.5 if verdict is None else verdict
     puzzle, prefix, right = reviewed(rng)

@@ -25,7 +25,7 @@ def make_pools(stage: Any) -> dict[str, int]:
     taken = set().union(*(benchmarks.questions_of(stage.source(f"{TINY}/{split}"))
                           for split in benchmarks.SPLITS))  # fmt: skip
     seed, pools = stage.seed, {}
-    pools["ift"] = teachers.ift_rows(settings.ift, seed, taken, ift_shares(settings.ift_hard))
+    pools["ift"] = teachers.ift_rows(settings.ift, seed, taken, settings.ift_shares)
     pools["eft"] = teachers.eft_rows(settings.eft, seed, taken, LOOP_LEVELS)
     pools["eft_heldout"] = teachers.eft_rows(
         settings.eft_heldout, seed, taken, LOOP_LEVELS, name="eft_heldout"
@@ -33,12 +33,6 @@ def make_pools(stage: Any) -> dict[str, int]:
     sizes = settings.questions[: stage.preset.rounds - 1]
     for n, pool in enumerate(teachers.question_pools(sizes, seed, taken, LOOP_LEVELS), start=2):
         pools[f"questions_{n}"] = pool
-        shares = ift_shares(settings.ift_hard)
-        pools[f"ift_more_{n}"] = teachers.ift_rows(settings.ift, seed, taken, shares, f"ift_more_{n}")
+        name = f"ift_more_{n}"
+        pools[name] = teachers.ift_rows(settings.ift, seed, taken, settings.ift_shares, name)
     return {name: write_jsonl(stage.output(f"{name}.jsonl"), rows) for name, rows in pools.items()}
-
-
-def ift_shares(hard: float) -> dict[str, float]:
-    """`easy` but for a share `hard` that is spread over the other levels of the loop."""
-    others = [level for level in LOOP_LEVELS if level != "easy"]
-    return {"easy": 1 - hard, **{level: hard / len(others) for level in others}}

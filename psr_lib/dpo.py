@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from datasets import Dataset, load_from_disk
+from transformers import AutoConfig
 from trl import DPOConfig, DPOTrainer
 
 from psr_lib.models import load_tokenizer
@@ -82,7 +83,7 @@ def train_dpo(
     """
     tokenizer = load_tokenizer(model_dir, trust_remote_code)
     model = policy(model_dir, device, trust_remote_code)
-    rows, counts = step_rows(tokenizer, family, pairs, context(model, settings))
+    rows, counts = step_rows(tokenizer, family, pairs, context(model.config, settings))
     reference = None
     if Path(reference_dir).resolve() != Path(model_dir).resolve():
         reference = policy(reference_dir, device, trust_remote_code)
@@ -93,6 +94,16 @@ def train_dpo(
         )  # fmt: skip
         result = run(trainer, report, plan, counts)
         return result | keep(trainer.model, tokenizer, model_dir, out_dir, merge)
+
+
+def planned_updates(
+    model_dir: Path | str, pairs: Sequence[StepPair], settings: DPOSettings, family: Family
+) -> int:
+    """Updates that `train_dpo` will make on these pairs; for controls at equal updates."""
+    config = AutoConfig.from_pretrained(model_dir, local_files_only=True)
+    limit = context(config, settings)
+    rows, _ = step_rows(load_tokenizer(model_dir), family, pairs, limit)
+    return updates_of(len(rows), settings, None)
 
 
 def make_trainer(

@@ -6,6 +6,7 @@ Ito's, which colour-blind readers can tell apart; marks differ too, so print in 
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -23,6 +24,7 @@ STYLE = {
     "figure.figsize": (5.2, 3.2), "figure.dpi": 110, "savefig.dpi": 200, "font.size": 9,
     "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#dddddd", "grid.linewidth": 0.6, "legend.frameon": False,
     "pdf.fonttype": 42, "svg.hashsalt": "psr", "figure.constrained_layout.use": True,
 }  # fmt: skip
@@ -32,21 +34,28 @@ def new(title: str, **kwargs: Any) -> tuple[Figure, Any]:
     """A figure and its axes in the house style, the finding as its title."""
     plt.rcParams.update(STYLE)
     figure, axes = plt.subplots(**kwargs)
-    (axes if not hasattr(axes, "flat") else axes.flat[0]).set_title(title)
+    first = axes if not hasattr(axes, "flat") else axes.flat[0]
+    first.set_title(fill(title, 42))  # characters that fit beside long labels
     return figure, axes
 
 
-def save_fig(figure: Figure, folder: Path | str, name: str, rows: Sequence[dict], source: str) -> Path:
+def save_fig(
+    figure: Figure, folder: Path | str, name: str, rows: Sequence[dict], source: str
+) -> Path:
     """Write `name`.png, .pdf and .csv into `folder`; `source` names the run in the footer.
 
-    Files carry no time stamp, so the same run gives the same bytes.
+    Files carry no time stamp, so the same run gives the same bytes. The figure is closed, as
+    notebooks show the file.
     """
+    if engine := figure.get_layout_engine():
+        engine.set(rect=(0, 0.045, 1, 0.955))  # room for the footer
     figure.text(0.995, 0.005, source, ha="right", va="bottom", fontsize=6, color=GREY)
     folder = Path(folder)
     for kind, clean in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
         with atomic(folder / f"{name}.{kind}") as part:
             figure.savefig(part, format=kind, metadata={**clean, "Title": f"{name}, {source}"})
     write_csv(folder / f"{name}.csv", rows)
+    plt.close(figure)
     return folder / f"{name}.png"
 
 
@@ -59,11 +68,12 @@ def source_of(stage: Any) -> str:
 
 
 def lines(rows: Sequence[dict], x: str, ys: Sequence[str], title: str, ylabel: str) -> Figure:
-    """One line for each column of `ys`."""
+    """One line for each column of `ys`; few points are marked, so that a single one is seen."""
     figure, axes = new(title)
-    for y, color in zip(ys, CYCLE, strict=False):
+    for y, color, mark in zip(ys, CYCLE, MARKS, strict=False):
         kept = [row for row in rows if row.get(y) not in (None, "")]
-        axes.plot([float(r[x]) for r in kept], [float(r[y]) for r in kept], color=color, label=y)
+        axes.plot([float(r[x]) for r in kept], [float(r[y]) for r in kept], color=color, label=y,
+                  marker=mark if len(kept) < 20 else "", ms=3.5)  # fmt: skip
     axes.set(xlabel=x, ylabel=ylabel)
     if len(ys) > 1:
         axes.legend()
@@ -71,14 +81,16 @@ def lines(rows: Sequence[dict], x: str, ys: Sequence[str], title: str, ylabel: s
 
 
 def bars(rows: Sequence[dict], label: str, value: str, title: str, xlabel: str) -> Figure:
-    """Horizontal bars, with 95 % intervals where rows hold `low` and `high`."""
+    """Horizontal bars: 95 % intervals where rows hold `low` and `high`, else their values."""
     figure, axes = new(title)
     names, values = [str(r[label]) for r in rows], [float(r[value]) for r in rows]
-    axes.barh(names, values, color=BLUE, height=0.6)
+    drawn = axes.barh(names, values, color=BLUE, height=0.6)
     if rows and "low" in rows[0]:
         around = [[v - float(r["low"]) for v, r in zip(values, rows, strict=True)],
                   [float(r["high"]) - v for v, r in zip(values, rows, strict=True)]]  # fmt: skip
         axes.errorbar(values, names, xerr=around, fmt="none", color="black", capsize=2, lw=0.9)
+    else:
+        axes.bar_label(drawn, fmt="{:,.6g}", padding=3)
     axes.invert_yaxis()
     axes.set(xlabel=xlabel)
     axes.grid(axis="y", visible=False)
@@ -96,7 +108,21 @@ def accuracy_by_model(rows: Sequence[dict], title: str) -> Figure:
     means = [row["mean"] for row in rows]
     around = [[m - r["low"] for m, r in zip(means, rows, strict=True)],
               [r["high"] - m for m, r in zip(means, rows, strict=True)]]  # fmt: skip
-    axes.errorbar(models, means, yerr=around, color=BLUE, marker="o", lw=2.2, capsize=3, label="mean")
+    axes.errorbar(
+        models, means, yerr=around, color=BLUE, marker="o", lw=2.2, capsize=3, label="mean"
+    )
     axes.set(ylabel="greedy accuracy (%)", ylim=(0, 100))
     axes.legend(ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def accuracy_figure(rows: Sequence[dict], run: Any, method: str) -> Path:
+    """Accuracy over the rounds of one run, written below the run's `paper/figures`."""
+    first, last = rows[min(1, len(rows) - 1)], rows[-1]
+    title = (
+        f"{method}: {first['model']} solves {first['mean']:.0f} %, "
+        f"{last['model']} {last['mean']:.0f} %"
+    )
+    source = f"{run.preset} laboratory, seed {run.seed}, {method}"
+    name = f"accuracy_{method}"
+    return save_fig(accuracy_by_model(rows, title), run.paper / "figures", name, rows, source)

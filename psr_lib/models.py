@@ -46,7 +46,9 @@ def check_tokenizer(tokenizer: Any, where: Path | str = "tokenizer") -> Any:
         raise PSRError(f"{where}: the tokenizer has no end-of-text token; set eos_token")
     # A space mark before every text would stand between a prefix and the step scored after it.
     first = tokenizer.convert_ids_to_tokens(text_ids(tokenizer, "Step"))[0]
-    joined = text_ids(tokenizer, "a\nStep") == text_ids(tokenizer, "a\n") + text_ids(tokenizer, "Step")
+    joined = text_ids(tokenizer, "a\nStep") == text_ids(tokenizer, "a\n") + text_ids(
+        tokenizer, "Step"
+    )
     if first.startswith("\u2581") and not joined:
         raise PSRError(
             f"{where}: the tokenizer puts a space before every text; use a byte-level one"
@@ -129,9 +131,7 @@ def adapter_base(folder: Path | str) -> Path:
     folder = Path(folder)
     name = read_json(folder / ADAPTER).get("base_model_name_or_path")
     if not name:
-        raise PSRError(
-            f"{folder / ADAPTER}: names no base_model_name_or_path; add the base's folder"
-        )
+        raise PSRError(f"{folder / ADAPTER}: base_model_name_or_path is empty; name its base")
     for base in (folder / name, Path(name)):
         if (base / "config.json").is_file():
             return base.resolve()
@@ -177,7 +177,7 @@ def whole_folder(folder: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars from transformers and datasets inside the block; progress is ours to show."""
+    """No progress bars from transformers and datasets inside the block; ours are shown."""
     import datasets
     from transformers.utils import logging
 

@@ -58,7 +58,9 @@ def batches(
     while True:
         rows = tokenizer(list(islice(stream, chunk)), add_special_tokens=False)["input_ids"]
         rows = [[*row, tokenizer.eos_token_id] for row in rows if len(row) < recipe.context]
-        made = [pad(group, tokenizer.pad_token_id) for group in by_length(rows, recipe.batch_tokens)]
+        made = [
+            pad(group, tokenizer.pad_token_id) for group in by_length(rows, recipe.batch_tokens)
+        ]
         rng.shuffle(made)
         yield from made
 

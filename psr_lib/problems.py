@@ -19,8 +19,14 @@ from psr_lib.records import Problem, PSRError, seed_of
 
 NAMES = ("Tom", "Mia", "Sam", "Ana", "Leo", "Zoe", "Ben", "Eva")
 ITEMS = ("apples", "pens", "books", "cards", "coins", "shells", "stamps", "marbles")
-COMMON = {"buys": "gain", "finds": "gain", "gets": "gain",
-          "sells": "loss", "loses": "loss", "breaks": "loss"}
+COMMON = {
+    "buys": "gain",
+    "finds": "gain",
+    "gets": "gain",
+    "sells": "loss",
+    "loses": "loss",
+    "breaks": "loss",
+}
 RARE = {"receives": "gain", "collects": "gain", "earns": "gain",
         "borrows": "gain", "inherits": "gain", "gathers": "gain",
         "donates": "loss", "drops": "loss", "lends": "loss",
@@ -47,8 +53,10 @@ class Event:
 
     def phrase(self) -> str:
         """How a step names the event."""
-        return f"{self.amount} times as many" if self.verb == "times" else (
-            f"{self.who} {self.verb} {self.amount}"
+        return (
+            f"{self.amount} times as many"
+            if self.verb == "times"
+            else (f"{self.who} {self.verb} {self.amount}")
         )
 
 
@@ -83,8 +91,10 @@ class Puzzle:
         """The question as it is asked."""
         middle = " ".join(event.sentence() for event in self.events)
         if self.backward:
-            return (f"{self.hero} has some {self.what}. {middle} Now {self.hero} has {self.known} "
-                    f"{self.what}. How many {self.what} did {self.hero} have at first?")  # fmt: skip
+            return (
+                f"{self.hero} has some {self.what}. {middle} Now {self.hero} has {self.known} "
+                f"{self.what}. How many {self.what} did {self.hero} have at first?"
+            )
         return (f"{self.hero} has {self.known} {self.what}. {middle} "
                 f"How many {self.what} does {self.hero} have?")  # fmt: skip
 
@@ -187,8 +197,8 @@ _EVENT = re.compile(
 _END = re.compile(r"Now \w+ has (\d+) \w+\.")
 _STEP = re.compile(
     r"^Step (?P<k>\d+): (?P<undo>undo )?(?:(?P<times>\d+) times as many|(?P<who>\w+) (?P<verb>\w+) "
-    r"(?P<n>\d+))\. (?P<value>\d+) (?P<sign>[-+*]) (?P<amount>\d+): (?P<work>.+), so (?P<result>\d+)"
-    r"\.(?: The answer is \\boxed\{(?P<box>\d+)\}\.)?$"
+    r"(?P<n>\d+))\. (?P<value>\d+) (?P<sign>[-+*]) (?P<amount>\d+): (?P<work>.+), so "
+    r"(?P<result>\d+)\.(?: The answer is \\boxed\{(?P<box>\d+)\}\.)?$"
 )
 
 

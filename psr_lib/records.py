@@ -4,7 +4,7 @@ Every artifact is JSON or JSON Lines. A file is written beside its final place a
 complete, so a half-written file is never read. A row that does not fit its record type is an error
 that names the file, the line and the field.
 
->>> row = Question(id="tiny/easy/0", text="Tom has 4 pens. Tom buys 2 pens. How many pens does Tom have?")
+>>> row = Question(id="tiny/easy/0", text="Tom has 4 pens. How many pens does Tom have?")
 >>> from_dict(Question, to_dict(row)) == row
 True
 """

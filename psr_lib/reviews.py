@@ -38,7 +38,8 @@ def skills(example: JudgeExample, text: str) -> dict[str, bool]:
     """Whether an explanation recomputes, copies and compares rightly.
 
     `recompute`: the step it writes is the oracle's; `copy`: both candidates' results are quoted as
-    they stand and beside the recomputed one; `compare`: every yes/no fits the two numbers it quotes.
+    they stand and beside the recomputed one; `compare`: every yes/no fits the two numbers that it
+    quotes.
     """
     right = problems.next_step(problems.parse(example.question), example.prefix)
     written = text.strip().split(" A: ")[0]

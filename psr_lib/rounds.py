@@ -14,12 +14,14 @@ from psr_lib.records import (
     IFTExample,
     JudgeExample,
     Problem,
+    PSRError,
     Question,
     StepPair,
     read_jsonl,
     write_jsonl,
 )
-from psr_lib.search import SearchTrace, search_stats, step_search
+from psr_lib.search import step_search
+from psr_lib.traces import SearchTrace, search_stats
 
 
 def open_engine(stage: Any, n: int) -> HFEngine:
@@ -127,9 +129,17 @@ def train_m1(stage: Any) -> dict[str, Any]:
 
 
 def train_round(stage: Any) -> dict[str, Any]:
-    """M[n] from M[n-1]: step-wise DPO (section 3.4), or the control that the method names."""
+    """M[n] from M[n-1]: step-wise DPO (section 3.4), or the control that the method names.
+
+    Raises PSRError where the search left no pair.
+    """
     settings, n = stage.preset.dpo, stage.iteration
     pairs = read_jsonl(stage.pairs(), StepPair)
+    if not pairs:
+        raise PSRError(
+            f"round {n}: the search left no pairs to train on; raise search.temperature, "
+            'search.width or data.questions, such as SET="search.temperature=1.6"'
+        )
     start = stage.model(1 if settings.start_from == "sft" else n - 1)
     common = (stage.folder.parent, stage.seed, prompts.load(stage.preset.prompts))
     device = {"device": stage.preset.model.device}
@@ -138,22 +148,24 @@ def train_round(stage: Any) -> dict[str, Any]:
 
         return train_sft_on_chosen(start, pairs, settings, *common, show("SFT on chosen"), **device)
     if stage.method == "ift-more":
-        return _train_more(stage, start, len(pairs), common, device)
+        return _train_more(stage, start, pairs, common, device)
     from psr_lib.dpo import train_dpo
 
     reference = stage.model(1 if settings.reference == "sft" else n - 1)
     return train_dpo(start, reference, pairs, settings, *common, show("step-wise DPO"), **device)
 
 
-def _train_more(stage: Any, start: Any, rows: int, common: tuple, device: dict) -> dict[str, Any]:
+def _train_more(
+    stage: Any, start: Any, pairs: Sequence[StepPair], common: tuple, device: dict
+) -> dict[str, Any]:
     """Control `ift-more`: as many updates as DPO would make, on IFT that M1 has not seen."""
+    from psr_lib.dpo import planned_updates
     from psr_lib.sft import train_sft
-    from psr_lib.training import updates_of
 
     settings = stage.preset.dpo
     ift = read_jsonl(stage.input(f"data/ift_more_{stage.iteration}.jsonl"), IFTExample)
-    steps = updates_of(rows, settings, None)
     out, seed, family = common
+    steps = planned_updates(start, pairs, settings, family)
     return train_sft(
         start, _tokenizer(start), ift, settings, out, seed, family, show("more IFT"),
         max_steps=steps, **device,
@@ -204,22 +216,25 @@ def pair_report(traces: Sequence[SearchTrace]) -> dict[str, float | int]:
     chosen = [problems.is_right(p.question, p.prefix, p.chosen) for p in pairs]
     rejected = [problems.is_right(p.question, p.prefix, p.rejected) for p in pairs]
     total = max(1, len(pairs))
-    return {"chosen_right": sum(chosen) / total, "rejected_right": sum(rejected) / total,
-            "ordered_right": sum(c and not r for c, r in zip(chosen, rejected, strict=True)) / total,
-            "ordered_wrong": sum(r and not c for c, r in zip(chosen, rejected, strict=True)) / total}  # fmt: skip
+    both = list(zip(chosen, rejected, strict=True))
+    return {
+        "chosen_right": sum(chosen) / total,
+        "rejected_right": sum(rejected) / total,
+        "ordered_right": sum(c and not r for c, r in both) / total,
+        "ordered_wrong": sum(r and not c for c, r in both) / total,
+    }
 
 
 def candidate_rows(expansion: Any) -> list[dict[str, Any]]:
     """The distinct candidates of an expansion with their copies, wins and fate."""
-    rows, seen = [], set()
+    rows: dict[str, dict[str, Any]] = {}
     for i, candidate in enumerate(expansion.candidates):
         fate = {expansion.chosen: "best", expansion.rejected: "worst"}.get(i, "")
-        if candidate.text in seen and not fate:
-            continue
-        seen.add(candidate.text)
-        rows.append({"copies": expansion.multiplicity[i], "wins": expansion.scores[i],
-                     "fate": fate, "step": candidate.text})  # fmt: skip
-    return rows
+        if fate or candidate.text not in rows:  # a chosen copy speaks for all of its text
+            rows[candidate.text] = {"copies": expansion.multiplicity[i],
+                                    "wins": expansion.scores[i],
+                                    "fate": fate, "step": candidate.text}  # fmt: skip
+    return list(rows.values())
 
 
 def funnel(counts: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -231,14 +246,18 @@ def funnel(counts: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def training_story(history: Sequence[Mapping[str, float]]) -> tuple[str, list[str], str]:
-    """Title, columns and axis label of the training figure: the log-probabilities, or the loss."""
-    pair = ["logps/chosen", "logps/rejected"]
+    """Title, columns and axis label of the training figure: the two rewards, or the loss.
+
+    A reward is beta times the log-ratio to the reference, so batches of longer and shorter steps
+    can be compared; log-probabilities cannot.
+    """
+    pair = ["rewards/chosen", "rewards/rejected"]
     if pair[0] not in history[0]:
         title = f"The loss goes from {history[0]['loss']:.2f} to {history[-1]['loss']:.2f}"
         return title, ["loss"], "loss (nats per scored token)"
-    moved = history[-1][pair[0]] - history[0][pair[0]]
-    verb = "rises" if moved > 0 else "falls"
-    return f"The chosen step's log-probability {verb} by {abs(moved):.2f}", pair, "log-probability"
+    ends = (round(row[pair[0]] - row[pair[1]], 3) + 0 for row in (history[0], history[-1]))
+    title = "The reward margin goes from {:.3f} to {:.3f}".format(*ends)  # "+ 0" makes -0 a 0
+    return title, pair, "reward: β × log-ratio to the reference"
 
 
 def write_search(stage: Any, rows: Sequence[dict], traces: Sequence[SearchTrace]) -> None:

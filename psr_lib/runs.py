@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from psr_lib import manifest, presets, stages
 from psr_lib.notebook_runner import RUNNING
 from psr_lib.records import PSRError, write_json
@@ -39,7 +41,8 @@ class SectionView:
         self._preset, self._stage = preset, stage
 
     def __repr__(self) -> str:
-        return repr(self._preset.sections("name", *stages.STAGES[self._stage]))
+        values = self._preset.sections("name", *stages.STAGES[self._stage])
+        return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=100).rstrip()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

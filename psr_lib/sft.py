@@ -62,7 +62,7 @@ def train_sft(
     """
     model = policy(model_dir, device, trust_remote_code)
     check_tokenizer(tokenizer, model_dir)
-    kept, counts = sft_rows(tokenizer, family, rows, context(model, settings))
+    kept, counts = sft_rows(tokenizer, family, rows, context(model.config, settings))
     with workspace(out_dir) as work:
         trainer, plan, report = make_trainer(
             model, tokenizer, kept, settings,
@@ -92,7 +92,7 @@ def train_sft_on_chosen(
     """
     tokenizer = load_tokenizer(model_dir, trust_remote_code)
     model = policy(model_dir, device, trust_remote_code)
-    kept, counts = step_rows(tokenizer, family, pairs, context(model, settings))
+    kept, counts = step_rows(tokenizer, family, pairs, context(model.config, settings))
     chosen = [row.on_chosen() for row in kept]
     with workspace(out_dir) as work:
         trainer, plan, report = make_trainer(

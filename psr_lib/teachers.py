@@ -54,7 +54,7 @@ def eft_rows(
 def _judged(
     puzzle: Puzzle, level: str, better: str, name: str, rng: random.Random
 ) -> JudgeExample | None:
-    """One pair at a random place of a puzzle; now and then after a wrong step, as in a real search."""
+    """One pair at a random place of a puzzle; now and then after a wrong step, as in a search."""
     steps = puzzle.solution() if rng.random() < 0.8 else authors.solve(puzzle, rng)
     prefix = steps[: rng.randrange(len(steps))]
     right = problems.next_step(puzzle, prefix)
@@ -101,7 +101,7 @@ def _spread(shares: Mapping[str, float], size: int, rng: random.Random) -> list[
     """`size` level names in the given shares, shuffled."""
     unknown = sorted(set(shares) - set(LEVELS))
     if unknown or not shares:
-        raise PSRError(f"data.ift_levels: unknown {unknown}; choose from {sorted(LEVELS)}")
+        raise PSRError(f"data.ift_shares: unknown {unknown}; choose from {sorted(LEVELS)}")
     total, names = sum(shares.values()), []
     for level, share in shares.items():
         names += [level] * round(size * share / total)

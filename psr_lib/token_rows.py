@@ -142,3 +142,8 @@ def explain_row(
     scored = row.completion_ids if isinstance(row, SFTRow) else getattr(row, f"{side}_ids")
     marked = [(i, False) for i in row.prompt_ids] + [(i, True) for i in scored]
     return [(tokenizer.decode([i]), flag) for i, flag in marked]
+
+
+def bracketed(tokens: Iterable[tuple[str, bool]]) -> str:
+    r"""The tokens of `explain_row` as one text, scored ones in brackets, their newlines as \n."""
+    return " ".join(f"[{t}]".replace("\n", "\\n") if scored else t for t, scored in tokens)

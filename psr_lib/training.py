@@ -8,10 +8,9 @@ gradient stays that of the random batch.
 import random
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -132,7 +131,7 @@ def arguments(
         "lr_scheduler_type": settings.scheduler,
         "warmup_steps": int(updates * settings.warmup_ratio),
         "weight_decay": settings.weight_decay,
-        "max_grad_norm": 1.0,
+        "max_grad_norm": 1.0,  # usual; the paper is silent
         "optim": "adamw_torch_fused" if device in ("cpu", "cuda") else "adamw_torch",
         "bf16": settings.bf16,
         "gradient_checkpointing": device == "cuda" and model.num_parameters() > LARGE,
@@ -175,9 +174,9 @@ def updates_of(rows: int, settings: TrainSettings, max_steps: int | None) -> int
     return max_steps or settings.epochs * -(-rows // settings.batch)
 
 
-def context(model: Any, settings: TrainSettings) -> int:
+def context(config: Any, settings: TrainSettings) -> int:
     """Longest row in tokens: the setting, or the model's own limit where that is smaller."""
-    return min(settings.max_length, getattr(model.config, "max_position_embeddings", None) or 10**9)
+    return min(settings.max_length, getattr(config, "max_position_embeddings", None) or 10**9)
 
 
 def world_size() -> int:
@@ -187,11 +186,12 @@ def world_size() -> int:
 
 @contextmanager
 def workspace(out_dir: Path | str) -> Iterator[Path]:
-    """`out_dir/tmp` for what training keeps meanwhile; known harmless warnings are silent."""
+    """`out_dir/tmp`, empty, for what training keeps meanwhile; progress bars are off inside."""
     work = Path(out_dir) / "tmp"
-    work.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(work, ignore_errors=True)  # a killed run may have left its own
+    work.mkdir(parents=True)
     try:
-        with quiet(), warnings.catch_warnings():
+        with quiet():
             yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -215,8 +215,8 @@ def run(trainer: Any, report: Report, plan: BatchPlan, counts: dict[str, int]) -
         "history": history,
         "counts": counts,
         "updates": trainer.state.global_step,
-        "batch": vars(plan),
-        "tokens": int(history[-1]["num_tokens"]) if history else 0,
+        "batch": asdict(plan),
+        "tokens": int(trainer._total_train_tokens),
         "seconds": seconds,
         "trained_parameters": sum(p.numel() for p in weights),
         "device": trainer.model.device.type,
@@ -231,9 +231,12 @@ def keep(
     With `merge` a LoRA run leaves full weights too, so that every engine can load them.
     """
     out_dir, saved = Path(out_dir), {}
+    model.config.use_cache = True  # off while training; whoever loads the model wants to generate
     if hasattr(model, "merge_and_unload"):
         saved["adapter"] = str(save_adapter(model, model_dir, out_dir / "adapter"))
-        if not merge:
-            return saved
-        model = model.merge_and_unload()
-    return {"model": str(save_model(model, tokenizer, out_dir / "model")), **saved}
+        model = model.merge_and_unload() if merge else None
+    if model is not None:
+        saved["model"] = str(save_model(model, tokenizer, out_dir / "model"))
+    for name in {"model", "adapter"} - saved.keys():  # an earlier run's; the two must agree
+        shutil.rmtree(out_dir / name, ignore_errors=True)
+    return saved

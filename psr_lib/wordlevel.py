@@ -13,9 +13,10 @@ from psr_lib import problems
 PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
 MARKS = ("\n", "\\boxed{", "}", "[[A]]", "[[B]]", ".", ",", ":", "?", "+", "-", "*", "=")
 WORDS = (
-    "Problem Solution Steps Step Review Quote so far has have had some Then Now times as many How does "
-    "did at first undo The answer is A B yes no end none"
-).split()
+    "Problem", "Solution", "Steps", "Step", "Review", "Quote", "so", "far", "has", "have",
+    "had", "some", "Then", "Now", "times", "as", "many", "How", "does", "did", "at", "first",
+    "undo", "The", "answer", "is", "A", "B", "yes", "no", "end", "none",
+)  # fmt: skip
 SPACE = "\u2581"  # stands for the space before a token
 PIECE = r"\\boxed\{|\[\[[AB]\]\]|\d|[A-Za-z]+|\n|[^\s\w]"
 

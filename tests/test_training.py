@@ -119,6 +119,8 @@ def test_sft_on_chosen_makes_the_updates_of_dpo(folder, tmp_path):
     assert control["batch"]["batch"] == preference["batch"]["batch"]
     assert control["history"][-1]["loss"] < control["history"][0]["loss"]
     # Same first batch: the control's loss is minus the mean log-probability of DPO's chosen steps.
+    planned = dpo.planned_updates(folder, PAIRS, settings(epochs=2), FAMILY)
+    assert planned == preference["updates"]
     assert 0 < control["history"][0]["loss"] * 10 < -preference["history"][0]["logps/chosen"]
 
 
@@ -166,8 +168,14 @@ def test_saved_logits_are_the_models_own(folder, tmp_path):
     assert str(folder) not in (tmp_path / "copy" / "config.json").read_text()
 
 
+def test_trained_model_keeps_its_config(folder, tmp_path):
+    result = train("dpo", folder, tmp_path, max_steps=1)
+    assert read_json(Path(result["model"]) / "config.json") == read_json(folder / "config.json")
+
+
 def test_adapter_without_merging_is_all_that_is_kept(folder, tmp_path):
-    result = train("dpo", folder, tmp_path, lora_r=4, merge=False)
+    train("dpo", folder, tmp_path, max_steps=1)
+    result = train("dpo", folder, tmp_path, lora_r=4, merge=False, max_steps=1)
     assert "model" not in result and not (tmp_path / "model").exists()
     assert load_model(result["adapter"], "float32", "cpu").num_parameters() > 0
 
@@ -301,7 +309,7 @@ def test_missing_folder_and_lost_base_are_named(folder, tmp_path):
     adapter = Path(train("sft", folder, tmp_path, lora_r=2, merge=False)["adapter"])
     config = read_json(adapter / "adapter_config.json")
     write_json(adapter / "adapter_config.json", config | {"base_model_name_or_path": "../gone"})
-    with pytest.raises(PSRError, match="its base model '../gone' is not there"):
+    with pytest.raises(PSRError, match=r"its base model '\.\./gone' is not there"):
         load_model(adapter, "float32", "cpu")
 
 

@@ -55,7 +55,7 @@ class Data:
 
     source: str = text()
     ift: int = num(low=1)
-    ift_hard: float = num(low=0, high=1)
+    ift_shares: dict[str, float] = num(low=0)  # noqa: RUF009 - num() makes a field()
     eft: int = num(low=1)
     eft_heldout: int = num(low=1)
     questions: tuple[int, ...] = num(low=1)
@@ -183,13 +183,13 @@ def names() -> list[str]:
 
 
 def split_overrides(overrides: Iterable[str] | str) -> list[str]:
-    """Assignments from a text separated by commas or spaces; a list in [...] stays whole.
+    """Assignments from a text separated by commas or spaces; [...] and {...} stay whole.
 
     >>> split_overrides("search.width=4, data.questions=[10, 20]")
     ['search.width=4', 'data.questions=[10, 20]']
     """
     joined = overrides if isinstance(overrides, str) else " ".join(overrides)
-    return re.findall(r"(?:\[[^\]]*\]?|[^\s,\[])+", joined)
+    return re.findall(r"(?:\[[^\]]*\]?|\{[^}]*\}?|[^\s,\[{])+", joined)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -225,12 +225,22 @@ def _value(spec: Any, value: Any, where: str) -> Any:
     if is_dataclass(spec.type):
         return build(spec.type, value, where)
     value = _typed(spec.type, value, where)
-    for item in value if isinstance(value, tuple) else [value]:
+    for item in _items(value):
         _check_range(spec.metadata, item, where)
     return value
 
 
+def _items(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return list(value) if isinstance(value, tuple) else [value]
+
+
 def _typed(kind: Any, value: Any, where: str) -> Any:
+    if get_origin(kind) is dict:
+        if not isinstance(value, dict) or not value:
+            raise PSRError(f"{where}: expected names with numbers such as {{easy: 1}}; {value!r}")
+        return {str(key): _typed(float, item, f"{where}.{key}") for key, item in value.items()}
     if get_origin(kind) is tuple:
         if not isinstance(value, list):
             raise PSRError(f"{where}: expected a list such as [1, 2], found {value!r}")
@@ -305,6 +315,8 @@ def _read(kind: Any, raw: str, override: str) -> Any:
         return _number(raw, f"override {override!r}")
     if get_origin(kind) is tuple and not raw.startswith("["):
         raise PSRError(f"override {override!r}: expected a list such as [1,2]")
+    if get_origin(kind) is dict:  # a missing blank after the colon would make one text of it
+        raw = re.sub(r":(?=\S)", ": ", raw)
     try:
         return yaml.safe_load(raw)
     except yaml.YAMLError:

@@ -1,0 +1,82 @@
+"""Figures: three files a figure, the same bytes every time, nothing cut off or covered."""
+
+import matplotlib.pyplot as plt
+import pytest
+
+from psr_lib import figures
+from psr_lib.evaluation import read_csv
+
+ROWS = [{"benchmark": "ordered pairs (Eq. 2)", "accuracy": 0.5, "low": 0.3, "high": 0.7},
+        {"benchmark": "b", "accuracy": 1.0, "low": 0.9, "high": 1.0}]  # fmt: skip
+MODELS = [{"model": f"M{n}", "easy": 90.0, "big": 10.0 * n, "mean": 45 + 5.0 * n,
+           "low": 40.0, "high": 70.0} for n in range(5)]  # fmt: skip
+STEPS = [{"step": n, "rewards/chosen": 0.1 * n, "rewards/rejected": -0.2 * n} for n in range(1, 4)]
+LONG = "A finding that needs more words than fit above the axes of one small figure"
+
+
+def charts(title="A finding"):
+    """One figure of each kind, with the rows that were plotted."""
+    pair = ["rewards/chosen", "rewards/rejected"]
+    return {
+        "bars": (figures.bars(ROWS, "benchmark", "accuracy", title, "accuracy"), ROWS),
+        "counts": (figures.bars(STEPS, "step", "step", title, "count"), STEPS),
+        "lines": (figures.lines(STEPS, "step", pair, title, "reward"), STEPS),
+        "models": (figures.accuracy_by_model(MODELS, title), MODELS),
+    }
+
+
+@pytest.fixture(autouse=True)
+def no_open_figures():
+    plt.close("all")
+    yield
+    plt.close("all")
+
+
+def save_all(folder):
+    for name, (figure, rows) in charts().items():
+        figures.save_fig(figure, folder, name, rows, "smoke laboratory, seed 0, 05 M1, abc")
+
+
+def test_png_pdf_and_csv_have_the_same_bytes_twice(tmp_path):
+    save_all(tmp_path / "first")
+    save_all(tmp_path / "second")
+    made = sorted(path.name for path in (tmp_path / "first").iterdir())
+    assert made == sorted(f"{n}.{k}" for n in charts() for k in ("csv", "pdf", "png"))
+    for name in made:
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_no_time_stamp_and_the_source_in_the_files(tmp_path):
+    save_all(tmp_path)
+    for path in tmp_path.glob("*.p*"):
+        data = path.read_bytes()
+        assert b"CreationDate" not in data and b"ModDate" not in data and b"tIME" not in data
+        assert path.suffix == ".pdf" or b"seed 0, 05 M1, abc" in data
+    assert [row["benchmark"] for row in read_csv(tmp_path / "bars.csv")] == [
+        row["benchmark"] for row in ROWS
+    ]
+
+
+def test_a_saved_figure_is_closed(tmp_path):
+    save_all(tmp_path)
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("name", charts())
+@pytest.mark.parametrize("title", ["A finding", LONG])
+def test_nothing_is_cut_off_or_covered(tmp_path, name, title):
+    figure, rows = charts(title)[name]
+    figures.save_fig(figure, tmp_path, name, rows, "the source of this figure")
+    figure.canvas.draw()
+    inside = figure.axes[0].get_tightbbox()
+    footer = figure.texts[0].get_window_extent()
+    assert inside.x0 >= 0 and inside.x1 <= figure.bbox.x1 + 1, "cut at a side"
+    assert inside.y1 <= figure.bbox.y1 + 1, "cut at the top"
+    assert footer.y1 <= inside.y0 + 1, "the footer covers a label"
+
+
+def test_one_point_is_seen():
+    drawn = figures.lines(STEPS[:1], "step", ["rewards/chosen"], "t", "y").axes[0].lines[0]
+    assert drawn.get_marker() not in ("", "None", None)
+    many = [{"step": n, "y": n} for n in range(60)]
+    assert figures.lines(many, "step", ["y"], "t", "y").axes[0].lines[0].get_marker() == ""

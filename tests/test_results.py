@@ -1,0 +1,148 @@
+"""Kept summaries and their log, on a run folder made by hand; rises and leads by brute force."""
+
+import json
+from itertools import pairwise
+from random import Random
+
+import pytest
+
+from psr_lib import manifest, results
+from psr_lib.evaluation import accuracy_rows, read_csv, write_csv
+from psr_lib.records import PSRError, write_json, write_jsonl
+from psr_lib.stages import EVALUATE, RunDir
+
+SETS = {"easy": 4, "big": 3}
+
+
+def fake_answers(chance):
+    """Random outcomes, one row a problem, in no particular order."""
+    rows = [
+        {"problem_id": f"{name}/{k}", "benchmark": name, "strict": chance.random() < 0.5,
+         "lenient": True, "steps": 2, "tokens": 9, "finish": "eos"}
+        for name, size in SETS.items() for k in range(size)
+    ]  # fmt: skip
+    chance.shuffle(rows)
+    return rows
+
+
+def fake_evaluation(home, chance):
+    rows = fake_answers(chance)
+    write_jsonl(home / "answers.jsonl.gz", rows)
+    write_csv(home / "accuracy.csv", accuracy_rows(rows))
+    skills = {f"skill_{name}": 0.5 for name in ("recompute", "copy", "compare")}
+    write_json(home / "judge.json", {"accuracy": 0.9, "first_position": 0.5, **skills})
+    return rows
+
+
+def fake_run(root, method="psrlm", seed=0, rounds=2, split="test", luck=0):
+    """A complete run folder with random outcomes; returns the run and each evaluation's answers."""
+    run, chance, answers = RunDir("tiny", seed, root), Random(seed + luck), {}
+    for key in results.run_stages(method, rounds):
+        if key.stage == EVALUATE:
+            answers[key.n] = fake_evaluation(run.folder(key), chance)
+        params = {"seed": seed, "data": {"split": split}} if key.stage[:2] in ("01", "05") else {}
+        write_json(run.folder(key) / manifest.NAME, {
+            "format": manifest.FORMAT, "status": "complete", "outputs": {}, "inputs": {},
+            "code": {}, "params": params, "stage": key.stage, "method": key.method,
+            "iteration": key.n, "git": {"commit": "0123456789abcdef", "dirty": False},
+            "versions": {}, "device": "cpu", "wall_seconds": 60.0, "counts": {},
+            "tokens": {"generated": 1_000_000, "judged": 2_000_000},
+        })  # fmt: skip
+    return run, answers
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A repository of its own, so that the real data/results stays as it is."""
+    monkeypatch.setattr(manifest, "root", lambda: tmp_path)
+    return tmp_path
+
+
+def test_a_summary_holds_every_models_numbers_and_outcomes(root):
+    run, answers = fake_run(root / "runs")
+    found = results.summarise(run, "psrlm", 2)
+    assert [model["model"] for model in found["models"]] == ["M0", "M1", "M2"]
+    for n, model in enumerate(found["models"]):
+        by_id = sorted(answers[n], key=lambda row: row["problem_id"])
+        easy = [row["strict"] for row in by_id if row["benchmark"] == "easy"]
+        assert model["outcomes"]["easy"] == "".join(str(int(right)) for right in easy)
+        assert model["accuracy"]["easy"] == sum(easy) / 4
+        assert len(model["outcomes"]["big"]) == 3 and "search_accuracy" not in model
+    assert len(found["stages"]) == len(results.run_stages("psrlm", 2)) == 8
+    assert sum(stage["wall_seconds"] for stage in found["stages"]) == 480.0
+
+
+def test_a_borrowing_control_counts_psrlms_search(root):
+    run, _ = fake_run(root / "runs", "sft-chosen")
+    made = [
+        (s["stage"][:2], s["method"]) for s in results.summarise(run, "sft-chosen", 2)["stages"]
+    ]
+    assert ("03", "psrlm") in made and ("04", "sft-chosen") in made
+    assert ("04", "psrlm") not in made
+
+
+def test_an_unfinished_run_names_its_first_missing_stage(root):
+    run, _ = fake_run(root / "runs")
+    (run.model("psrlm", 2) / manifest.NAME).unlink()
+    with pytest.raises(PSRError, match="04_step_dpo M2 is not complete"):
+        results.keep(run, "psrlm", 2)
+    assert not (root / "data").exists()
+
+
+def test_the_log_only_grows(root):
+    log = root / "data/results" / results.LOG
+    texts = []
+    for seed, method in ((0, "psrlm"), (1, "psrlm"), (1, "sft-chosen"), (0, "psrlm")):
+        run, _ = fake_run(root / "runs", method, seed)
+        results.keep(run, method, 2)
+        texts.append(log.read_text())
+    assert all(new.startswith(old) and new != old for old, new in pairwise(texts))
+    rows = read_csv(log)
+    assert [(r["seed"], r["method"]) for r in rows] == [
+        ("0", "psrlm"), ("1", "psrlm"), ("1", "sft-chosen"), ("0", "psrlm"),
+    ]  # fmt: skip
+    assert tuple(rows[0]) == results.LOG_COLUMNS and rows[0]["models"] == "M1-M2"
+    first = results.load("tiny", 0, "psrlm")["models"]
+    assert float(rows[0]["mean_first"]) == pytest.approx(first[1]["accuracy"]["mean"], abs=1e-4)
+    assert float(rows[0]["mean_last"]) == pytest.approx(first[2]["accuracy"]["mean"], abs=1e-4)
+    assert rows[0]["params_hash"] == rows[1]["params_hash"]  # the seed is no setting
+    assert results.kept("tiny") == [(0, "psrlm"), (1, "psrlm"), (1, "sft-chosen")]
+
+
+def test_dev_runs_are_kept_but_not_logged(root):
+    run, _ = fake_run(root / "runs", seed=100, split="dev")
+    path = results.keep(run, "psrlm", 2)
+    assert json.loads(path.read_text())["split"] == "dev"
+    assert not (root / "data/results" / results.LOG).exists()
+    with pytest.raises(PSRError, match="no summary of tiny seed 7 psrlm"):
+        results.load("tiny", 7, "psrlm")
+
+
+def mean_gain(before, after):
+    """Mean over benchmarks of the difference of accuracies, the plain way."""
+    gains = []
+    for name, size in SETS.items():
+        right = [
+            sum(r["strict"] for r in rows if r["benchmark"] == name) for rows in (before, after)
+        ]
+        gains.append((right[1] - right[0]) / size)
+    return sum(gains) / len(gains)
+
+
+def test_rise_and_lead_against_brute_force(root):
+    made = {}
+    for method, luck in (("psrlm", 0), ("random-judge", 50)):
+        for seed in range(3):
+            run, answers = fake_run(root / method, method, seed, luck=luck)
+            made[method, seed] = results.summarise(run, method, 2), answers
+    ours = [made["psrlm", seed] for seed in range(3)]
+    theirs = [made["random-judge", seed] for seed in range(3)]
+    rise = results.rise([summary for summary, _ in ours])
+    plain = [mean_gain(answers[1], answers[2]) for _, answers in ours]
+    assert rise.per_seed == pytest.approx(plain) and rise.mean == pytest.approx(sum(plain) / 3)
+    assert rise.low <= rise.mean <= rise.high and rise.low < rise.high
+    lead = results.lead([summary for summary, _ in ours], [summary for summary, _ in theirs])
+    plain = [mean_gain(b[2], a[2]) for (_, a), (_, b) in zip(ours, theirs, strict=True)]
+    assert lead.per_seed == pytest.approx(plain) and any(plain)
+    early = results.lead([summary for summary, _ in ours], [s for s, _ in theirs], model=1)
+    assert early.per_seed != pytest.approx(lead.per_seed)

@@ -1,0 +1,129 @@
+"""What the stage notebooks show and count, on hand-made searches."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from psr_lib import problems, rounds
+from psr_lib.judge import RoundRobin, Verdict
+from psr_lib.presets import load
+from psr_lib.records import JudgeExample, PSRError, Question, StepPair, write_jsonl
+from psr_lib.traces import Candidate, Expansion, SearchTrace, search_stats
+
+TEXT = "Tom has 47 pens. Tom buys 38 pens. Tom sells 5 pens. How many pens does Tom have?"
+FIRST, LAST = problems.parse(TEXT).solution()
+SIGN, SLIP = FIRST.replace("85", "75"), FIRST.replace("85", "95")
+JUNK = "pens"
+
+
+def candidate(text, valid=True):
+    return Candidate(text, valid, final=False, finish="stop", tokens=3)
+
+
+def expansion(candidates, verdicts, prefix=(), **decided):
+    """An expansion whose verdicts are given by the places of the valid candidates."""
+    valid = [c for c in candidates if c.valid]
+    robin = RoundRobin((0,) * len(valid), {k: Verdict(v) for k, v in verdicts.items()}, 6, 5)
+    counts = [sum(c.text == d.text for d in valid) if c.valid else 0 for c in candidates]
+    return Expansion(
+        depth=len(prefix) + 1, attempt=0, prefix=list(prefix), candidates=candidates,
+        scores=[k if c.valid else None for k, c in enumerate(candidates)],
+        multiplicity=counts, robin=robin, **decided,
+    )  # fmt: skip
+
+
+def trace(expansions, pairs=()):
+    return SearchTrace(Question(id="q/0", text=TEXT), expansions=expansions, pairs=list(pairs))
+
+
+def pair(chosen, rejected, prefix=()):
+    return StepPair(id="q/0#1.0", problem_id="q/0", question=TEXT, prefix=list(prefix),
+                    chosen=chosen, rejected=rejected, chosen_final=False,
+                    rejected_final=False)  # fmt: skip
+
+
+# The ill-formed candidate comes first, so verdict (0, 1) is about FIRST and SIGN.
+SIBLINGS = [candidate(JUNK, valid=False), candidate(FIRST), candidate(SIGN), candidate(SLIP)]
+VERDICTS = {(0, 1): "A", (1, 0): "A", (0, 2): None, (2, 0): "B", (1, 2): "A", (2, 1): "B"}
+
+
+def test_oracle_counts_wrong_and_unreadable_verdicts_and_leaves_out_undecidable_ones():
+    report = rounds.oracle_report([trace([expansion(SIBLINGS, VERDICTS)])])
+    assert (report["siblings_n"], report["siblings_judge_accuracy"]) == (4, 2 / 4)
+    assert report["siblings_decidable"] == 4 / 6
+
+
+def test_oracle_judges_a_step_after_its_own_prefix():
+    after = [candidate(LAST), candidate(LAST.replace("80", "70"))]
+    right = trace([expansion(after, {(0, 1): "A", (1, 0): "B"}, prefix=[FIRST])])
+    assert rounds.oracle_report([right])["siblings_judge_accuracy"] == 1.0
+    misplaced = trace([expansion(after, {(0, 1): "A", (1, 0): "B"})])
+    assert rounds.oracle_report([misplaced])["siblings_n"] == 0
+
+
+def test_pairs_are_rated_by_the_oracle():
+    pairs = [pair(FIRST, SIGN), pair(SIGN, FIRST), pair(SIGN, SLIP), pair(FIRST, FIRST)]
+    pairs.append(pair(LAST, SIGN, prefix=[FIRST]))
+    assert rounds.pair_report([trace([], pairs[:2]), trace([], pairs[2:])]) == {
+        "chosen_right": 3 / 5, "rejected_right": 2 / 5,
+        "ordered_right": 2 / 5, "ordered_wrong": 1 / 5,
+    }  # fmt: skip
+
+
+def test_reports_of_nothing_are_zero():
+    assert set(rounds.oracle_report([]).values()) == {0}
+
+
+def test_candidates_are_shown_once_with_their_fate():
+    seen = [candidate(SIGN), candidate(FIRST), candidate(SIGN), candidate(JUNK, valid=False)]
+    rows = rounds.candidate_rows(expansion(seen, {}, chosen=1, rejected=2))
+    assert [(r["step"], r["fate"]) for r in rows] == [(SIGN, "worst"), (FIRST, "best"), (JUNK, "")]
+    assert [(r["copies"], r["wins"]) for r in rows] == [(2, 2), (1, 1), (0, None)]
+
+
+def test_funnel_reads_the_counts_of_a_search():
+    counts = search_stats([trace([expansion(SIBLINGS, VERDICTS)], [pair(FIRST, SIGN)])])
+    found = {row["what"]: row["count"] for row in rounds.funnel(counts)}
+    assert list(found.values()) == [1, 1, 4, 6, 5, 1]
+    assert list(found)[3:] == ["ordered pairs (Eq. 2)", "verdicts asked for", "preference pairs"]
+
+
+def test_training_story_tells_margins_for_dpo_and_loss_for_controls():
+    dpo = [{"rewards/chosen": -1e-7, "rewards/rejected": 0.0, "loss": 0.693},
+           {"rewards/chosen": 0.5, "rewards/rejected": -0.25, "loss": 0.5}]  # fmt: skip
+    title, columns, _ = rounds.training_story(dpo)
+    assert "from 0.000 to 0.750" in title and columns == ["rewards/chosen", "rewards/rejected"]
+    title, columns, _ = rounds.training_story([{"loss": 1.0}, {"loss": 0.25}])
+    assert "1.00 to 0.25" in title and columns == ["loss"]
+
+
+def shot(k, better, words=1):
+    return JudgeExample(id=f"eft/{k:03}", problem_id=f"p/{k}", question="word " * words, prefix=[],
+                        step_a="a", step_b="b", better=better, explanation="why")  # fmt: skip
+
+
+def stage_with(tmp_path, rows, shots):
+    write_jsonl(tmp_path / "eft.jsonl", rows)
+    evaluation = SimpleNamespace(judge_shots=shots)
+    return SimpleNamespace(
+        input=lambda name: tmp_path / "eft.jsonl", preset=SimpleNamespace(eval=evaluation)
+    )
+
+
+def test_shots_mix_the_labels_and_are_the_shortest_of_the_first_hundred(tmp_path):
+    rows = [shot(k, "A", words=k + 2) for k in range(60)]
+    rows += [shot(k, "B", words=k + 2) for k in range(60, 100)] + [shot(100, "B", words=1)]
+    found = rounds.fixed_shots(stage_with(tmp_path, rows, 3))
+    assert [row.id for row in found] == ["eft/000", "eft/060", "eft/001"]
+    assert [row.better for row in found] == ["A", "B", "A"]
+    assert rounds.fixed_shots(stage_with(tmp_path, rows, 0)) == []
+
+
+def test_a_round_without_pairs_says_what_to_do(tmp_path):
+    write_jsonl(tmp_path / "ppd.jsonl", [])
+    stage = SimpleNamespace(
+        preset=load("smoke"), iteration=3, method="psrlm", pairs=lambda: tmp_path / "ppd.jsonl"
+    )
+    with pytest.raises(PSRError, match=r"round 3: .*no pairs.*search\.temperature") as error:
+        rounds.train_round(stage)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,191 @@
+"""The whole loop as users run it: real runner, every notebook, preset smoke, shipped weights."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+from conftest import ROOT
+from nbclient import NotebookClient
+
+from psr_lib import presets, results
+from psr_lib.evaluation import read_csv
+from psr_lib.notebook_runner import RUNNING
+from psr_lib.records import Question, StepPair, read_json, read_jsonl
+from psr_lib.stages import Key, RunDir, in_order, round_keys, stage_state
+
+PRESET = presets.load("smoke")
+ROUNDS = range(2, PRESET.rounds + 1)
+COLUMNS = ["benchmark", "n", "accuracy", "low", "high", "lenient", "steps", "tokens", "cut"]
+RESULTS = ("ppd.jsonl", "traces.jsonl.gz", "answers.jsonl.gz", "verdicts.jsonl.gz", "accuracy.csv")
+NO_PAIRS_OF_ITS_OWN = ("ift-more", "sft-chosen")
+
+
+def start(folder, command, *args):
+    """The command line in a process of its own, its run in `folder`."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("CI", "PSR_QUIET", RUNNING)}
+    line = [sys.executable, "-m", "psr_lib.runs", command, "--preset", "smoke"]
+    return subprocess.Popen(
+        [*line, "--runs-dir", str(folder), *args], cwd=ROOT, env=kept, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def ended(process):
+    """What a started command printed, once it has ended."""
+    out, errors = process.communicate(timeout=1200)
+    return SimpleNamespace(code=process.returncode, out=out, errors=errors)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """A complete run, and beside it a second one of the same seed up to M2."""
+    first, second = (tmp_path_factory.mktemp(name) for name in ("first", "second"))
+    short = start(second, "iteration", "--n", "2")
+    long = ended(start(first, "reproduce"))
+    return SimpleNamespace(
+        first=RunDir("smoke", 0, first), second=RunDir("smoke", 0, second),
+        long=long, short=ended(short), folder=first,
+    )  # fmt: skip
+
+
+def files(folder):
+    """Every file with its time stamp."""
+    return {p: p.stat().st_mtime_ns for p in Path(folder).rglob("*") if p.is_file()}
+
+
+def test_one_command_runs_everything_and_ends_with_the_table(smoke):
+    assert (smoke.long.code, smoke.short.code) == (0, 0), smoke.long.errors + smoke.short.errors
+    table = smoke.long.out.split("\n\n")[-1].splitlines()
+    assert [line.split()[0] for line in table[2:7]] == ["M0", "M1", "M2", "M3", "M4"]
+    assert "executed notebooks:" in table[7] and "figures:" in table[8]
+
+
+def test_every_stage_is_complete_and_current(smoke):
+    keys = results.run_stages("psrlm", PRESET.rounds)
+    assert len(keys) == 5 + 3 * len(ROUNDS)
+    for key in keys:
+        assert stage_state(smoke.first, key, PRESET).word == "current", key
+        found = read_json(smoke.first.folder(key) / "manifest.json")
+        assert found["status"] == "complete" and found["outputs"] and not found["by_hand"]
+
+
+def test_pairs_fit_their_type_and_come_from_the_rounds_questions(smoke):
+    for n in ROUNDS:
+        pairs = read_jsonl(smoke.first.ppd("psrlm", n) / "ppd.jsonl", StepPair)
+        asked = read_jsonl(smoke.first.data / f"questions_{n}.jsonl", Question)
+        texts = {question.id: question.text for question in asked}
+        assert pairs, f"round {n} gave no pairs"
+        for pair in pairs:
+            assert texts[pair.problem_id] == pair.question
+            assert pair.chosen.split() != pair.rejected.split()
+            depth = len(pair.prefix) + 1
+            assert all(s.startswith(f"Step {depth}:") for s in (pair.chosen, pair.rejected))
+
+
+def test_training_counts_every_pair(smoke):
+    for n in ROUNDS:
+        pairs = read_jsonl(smoke.first.ppd("psrlm", n) / "ppd.jsonl", StepPair)
+        counts = read_json(smoke.first.model("psrlm", n) / "manifest.json")["counts"]
+        assert counts["rows"] == len(pairs)
+        assert counts["rows"] == counts["used"] + counts["identical"] + counts["too_long"]
+        assert counts["updates"] == -(-counts["used"] // PRESET.dpo.batch)
+
+
+def test_accuracy_tables_cover_every_benchmark(smoke):
+    for n in range(PRESET.rounds + 1):
+        rows = read_csv(smoke.first.eval("psrlm", n) / "accuracy.csv")
+        assert list(rows[0]) == COLUMNS
+        assert [row["benchmark"] for row in rows] == [*PRESET.data.benchmarks, "mean"]
+        assert {row["n"] for row in rows[:-1]} == {str(PRESET.data.benchmark_size)}
+        searched = smoke.first.eval("psrlm", n) / "search_accuracy.csv"
+        assert searched.is_file() == (n in PRESET.eval.search_rounds)
+
+
+def machine_text(text, folder):
+    """Where a text names a place of this machine other than the run's folder."""
+    text = text.replace(str(folder), "")
+    return [place for place in (str(ROOT), sys.prefix, str(Path.home()) + "/") if place in text]
+
+
+def test_executed_notebooks_hold_no_errors_no_warnings_and_no_paths(smoke):
+    for key in results.run_stages("psrlm", PRESET.rounds):
+        path = smoke.first.notebook(key)
+        text = path.read_text(encoding="utf-8")
+        assert machine_text(text, smoke.folder) == [], path
+        cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
+        outputs = [output for cell in cells for output in cell["outputs"]]
+        assert all(cell["execution_count"] for cell in cells)
+        assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+        assert sum("image/png" in o.get("data", {}) for o in outputs) == 1, "one figure, once"
+
+
+def test_a_second_call_does_nothing_and_says_so(smoke):
+    before = files(smoke.folder)
+    again = ended(start(smoke.folder, "reproduce"))
+    assert again.code == 0 and "nothing to do: everything is up to date" in again.out
+    assert again.out.split("\n\n")[-1] == smoke.long.out.split("\n\n")[-1], "the same table"
+    assert {p: t for p, t in files(smoke.folder).items() if p.name != ".lock"} == {
+        p: t for p, t in before.items() if p.name != ".lock"
+    }
+
+
+def compare(first, second):
+    """Names of the result files of both runs, those that differ marked."""
+    found = {}
+    for path in sorted(second.path.rglob("*")):
+        if path.name in RESULTS:
+            name = path.relative_to(second.path)
+            found[str(name)] = (first.path / name).read_bytes() == path.read_bytes()
+    return found
+
+
+def test_the_same_seed_gives_the_same_pairs_answers_and_tables(smoke):
+    same = compare(smoke.first, smoke.second)
+    assert {Path(name).name for name in same} == set(RESULTS)
+    assert [name for name, equal in same.items() if not equal] == []
+
+
+@pytest.mark.parametrize("method", ["random-judge", "gold-judge", *NO_PAIRS_OF_ITS_OWN])
+def test_controls_start_from_psrlms_m1_and_copy_nothing(smoke, method):
+    before = files(smoke.first.path / "psrlm")
+    done = ended(start(smoke.folder, "iteration", "--n", "2", "--method", method))
+    assert done.code == 0, done.errors
+    assert files(smoke.first.path / "psrlm") == before
+    home = smoke.first.path / method
+    assert [path.name for path in home.iterdir()] == ["M2"]
+    assert (home / "M2/ppd").exists() == (method not in NO_PAIRS_OF_ITS_OWN)
+    trained = read_json(home / "M2/model/manifest.json")
+    assert "run:psrlm/M1/model" in trained["inputs"]
+    twin = read_json(smoke.first.model("psrlm", 2) / "manifest.json")
+    if method in NO_PAIRS_OF_ITS_OWN:  # equal updates
+        assert trained["counts"]["updates"] == twin["counts"]["updates"]
+    for key in in_order(round_keys(method, 2)):
+        assert stage_state(smoke.first, key, PRESET).word == "current"
+    weights = [run / "model.safetensors" for run in (home / "M2/model", twin_folder(smoke))]
+    assert weights[0].read_bytes() != weights[1].read_bytes()
+
+
+def twin_folder(smoke):
+    """psrlm's own M2."""
+    return smoke.first.model("psrlm", 2)
+
+
+def test_a_notebook_runs_by_hand_with_the_same_result(smoke, monkeypatch):
+    """As in JupyterLab: its default parameters, but for the folder of the runs."""
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
+    monkeypatch.delenv(RUNNING, raising=False)
+    folder = smoke.second.ppd("psrlm", 2)
+    before = (folder / "ppd.jsonl").read_bytes()
+    notebook = nbformat.read(ROOT / "notebooks/03_search_judge.ipynb", as_version=4)
+    cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+    cell.source = cell.source.replace('"runs"', repr(str(smoke.second.root)))
+    place = {"metadata": {"path": str(ROOT / "notebooks")}}
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=place).execute()
+    assert read_json(folder / "manifest.json")["by_hand"]
+    assert (folder / "ppd.jsonl").read_bytes() == before
+    assert stage_state(smoke.second, Key("03_search_judge", "psrlm", 2), PRESET).word == "current"
