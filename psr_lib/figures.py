@@ -75,6 +75,7 @@ def lines(rows: Sequence[dict], x: str, ys: Sequence[str], title: str, ylabel: s
         axes.plot([float(r[x]) for r in kept], [float(r[y]) for r in kept], color=color, label=y,
                   marker=mark if len(kept) < 20 else "", ms=3.5)  # fmt: skip
     axes.set(xlabel=x, ylabel=ylabel)
+    axes.xaxis.get_major_locator().set_params(integer=True)  # there is no update 1.5
     if len(ys) > 1:
         axes.legend()
     return figure

@@ -2,7 +2,8 @@
 
 Documents are not packed: a batch holds documents of like length, padded on the right, so a causal
 model needs no attention mask and never sees its neighbour. Hidden matrices are updated by Muon, the
-rest by AdamW; the learning rate is held and then brought down linearly over the last quarter.
+rest by AdamW; the learning rate is held and then brought down linearly at the end
+(`Recipe.decay`).
 """
 
 import random

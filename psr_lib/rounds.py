@@ -137,8 +137,8 @@ def train_round(stage: Any) -> dict[str, Any]:
     pairs = read_jsonl(stage.pairs(), StepPair)
     if not pairs:
         raise PSRError(
-            f"round {n}: the search left no pairs to train on; raise search.temperature, "
-            'search.width or data.questions, such as SET="search.temperature=1.6"'
+            f"round {n}: the search left no pairs to train on; raise search.width, "
+            "search.temperature or data.questions, or train M1 longer (sft.epochs)"
         )
     start = stage.model(1 if settings.start_from == "sft" else n - 1)
     common = (stage.folder.parent, stage.seed, prompts.load(stage.preset.prompts))
