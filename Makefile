@@ -11,7 +11,7 @@ FORCE   ?=           ## FORCE=1 runs the named stages again
 PYTHON3 ?= python3   ## Python 3.11 or later that makes .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce iteration base evaluate data keep readme status test lab lint format clean
+.PHONY: help setup reproduce iteration base evaluate data keep confirm readme status test lab lint format clean
 
 # Threads that spin while they wait starve each other as soon as another process runs.
 export OMP_WAIT_POLICY ?= passive
@@ -51,6 +51,8 @@ data: setup  ## data of a run only (notebook 01)
 
 keep: setup  ## store a finished run's summary in data/results, and log it
 	@$(RUNS) keep $(RUN) --methods "$(strip $(METHODS))" --seeds "$(strip $(SEEDS))"
+
+confirm: reproduce keep  ## reproduce on the test sets, keep the summaries, log the result
 
 readme: setup  ## write the README's numbers from data/results
 	@$(PYTHON) -m psr_lib.readme

@@ -12,6 +12,7 @@ True
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from psr_lib import problems
@@ -109,12 +110,18 @@ def carry_columns(value: int, sign: str, amount: int) -> list[int]:
 # ------------------------------------------------------------------- one wrong step, on purpose
 
 
-def wrong_step(puzzle: Puzzle, prefix: list[str], rng: random.Random) -> tuple[str, str] | None:
-    """A wrong next step and the name of its flaw; None if this puzzle offers none here."""
+def wrong_step(
+    puzzle: Puzzle, prefix: list[str], rng: random.Random, weights: Mapping[str, float] | None = None
+) -> tuple[str, str] | None:
+    """A wrong next step and the name of its flaw; None if this puzzle offers none here.
+
+    `weights` say how likely each flaw is among those that are possible; EFT's are the default.
+    """
+    weights = weights or WEIGHTS
     right = problems.next_step(puzzle, prefix)
     ways = list(FLAWS.items())
     rng.shuffle(ways)
-    ways.sort(key=lambda item: -rng.random() * WEIGHTS[item[0]])
+    ways.sort(key=lambda item: -rng.random() * weights[item[0]])
     for name, way in ways:
         step = way(puzzle, prefix, rng)
         if step is not None and step != right and "-" not in step.split(", so ")[-1]:

@@ -7,6 +7,7 @@
 - quote: two proposals, then their results. Teaches copying a number.
 - compare: lines `201 = 202 no.` Teaches telling whether two numbers are equal.
 - arithmetic: worked additions, subtractions, multiplications. Teaches columns and carries.
+- shots: three or four reviews in a row. Teaches following examples.
 
 No document compares proposals with the right step: joining the skills into a judge is left to EFT.
 """
@@ -21,6 +22,9 @@ from psr_lib.reviews import key
 FAMILY = prompts.load("compact")
 LEVEL_SHARES = {"easy": 0.18, "words": 0.16, "big": 0.16, "distractor": 0.17, "start": 0.15,
                 "long": 0.08, "mixed": 0.10}  # fmt: skip
+# Flaws of the wrong proposals that the base model reads; EFT's own weights are in `authors`.
+FLAW_WEIGHTS = {"sign": 3.0, "distractor": 4.0, "miss_end": 3.0, "skip": 1.0, "stop": 1.0,
+                "carry": 3.0, "slip": 1.0, "miscopy": 0.5}  # fmt: skip
 DOCUMENT_SHARES = {"solve": 0.40, "review": 0.30, "quote": 0.08, "compare": 0.12,
                    "arithmetic": 0.06, "shots": 0.04}  # fmt: skip
 
@@ -72,7 +76,7 @@ def reviewed(rng: random.Random) -> tuple[Puzzle, list[str], str]:
 
 def two_steps(puzzle: Puzzle, prefix: list[str], right: str, rng: random.Random) -> list[str]:
     """Two proposals for the next step: mostly the right one and a wrong one, in random order."""
-    wrong = authors.wrong_step(puzzle, prefix, rng)
+    wrong = authors.wrong_step(puzzle, prefix, rng, FLAW_WEIGHTS)
     pair = [right, wrong[0] if wrong else right]
     rng.shuffle(pair)
     return pair

@@ -63,7 +63,7 @@ def source_of(stage: Any) -> str:
     """The run, model and commit that a figure's footer names."""
     from psr_lib.manifest import git_state
 
-    commit = (git_state().get("commit") or "no commit")[:8]
+    commit = (git_state().get("commit") or "")[:8] or "no commit"
     return f"{stage.preset.name} laboratory, seed {stage.seed}, {stage.key}, {commit}"
 
 

@@ -117,7 +117,7 @@ def execute(notebook: Path, output: Path, values: Mapping[str, Any]) -> None:
         message = "its kernel died, most often for want of memory; see SET= for smaller batches"
         raise NotebookFailed(f"{notebook.name}: {message}") from None
     finally:
-        strip_paths(output)
+        tidy(output)
 
 
 @contextmanager
@@ -161,8 +161,9 @@ class ProgressLines:
         sys.stdout.flush()
 
 
-def strip_paths(output: Path) -> None:
-    """Leave only file names where Papermill recorded this machine's paths."""
+def tidy(output: Path) -> None:
+    """Leave only file names where Papermill recorded this machine's paths, and of each cell's
+    progress lines the last one: the rest was for the terminal."""
     import nbformat
 
     if not output.is_file():
@@ -173,4 +174,28 @@ def strip_paths(output: Path) -> None:
         if recorded.get(name):
             recorded[name] = Path(recorded[name]).name
     recorded.pop("environment_variables", None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = _without_progress(cell.outputs)
     write_text(output, nbformat.writes(notebook) + "\n")
+
+
+def _without_progress(outputs: list[Any]) -> list[Any]:
+    """A cell's outputs without progress lines that a later one replaces."""
+    kept: list[Any] = []
+    for output in reversed(outputs):
+        if output.output_type == "stream":
+            lines = output.text.split("\n")
+            seen = any("stream" == o.output_type and progress.MARK in o.text for o in kept)
+            output.text = "\n".join(_last_progress(lines, seen))
+            if not output.text.strip():
+                continue
+        kept.append(output)
+    return kept[::-1]
+
+
+def _last_progress(lines: list[str], seen: bool) -> list[str]:
+    """The lines, and of those that are progress the last one, unless a later one was `seen`."""
+    places = [i for i, line in enumerate(lines) if line.startswith(progress.MARK)]
+    drop = set(places if seen else places[:-1])
+    return [line for i, line in enumerate(lines) if i not in drop]

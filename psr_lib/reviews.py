@@ -42,7 +42,7 @@ def skills(example: JudgeExample, text: str) -> dict[str, bool]:
     quotes.
     """
     right = problems.next_step(problems.parse(example.question), example.prefix)
-    written = text.strip().split(" A: ")[0]
+    written = re.split(r" A: | \[\[", text.strip())[0]
     lines = {name: (left, other, word) for name, left, other, word in _COMPARE.findall(text)}
     steps = {"A": example.step_a, "B": example.step_b}
     return {

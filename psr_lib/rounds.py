@@ -256,8 +256,8 @@ def training_story(history: Sequence[Mapping[str, float]]) -> tuple[str, list[st
         title = f"The loss goes from {history[0]['loss']:.2f} to {history[-1]['loss']:.2f}"
         return title, ["loss"], "loss (nats per scored token)"
     ends = (round(row[pair[0]] - row[pair[1]], 3) + 0 for row in (history[0], history[-1]))
-    title = "The reward margin goes from {:.3f} to {:.3f}".format(*ends)  # "+ 0" makes -0 a 0
-    return title, pair, "reward: β × log-ratio to the reference"
+    title = "Reward margin from {:.3f} to {:.3f}".format(*ends)  # "+ 0" makes -0 a 0
+    return title, pair, "reward (β × log-ratio)"
 
 
 def write_search(stage: Any, rows: Sequence[dict], traces: Sequence[SearchTrace]) -> None:

@@ -95,6 +95,12 @@ def test_each_skill_is_missed_alone(eft, skill):
     assert found == {name: name != skill for name in ("recompute", "copy", "compare")}
 
 
+def test_a_right_step_without_comparison_is_recomputed_but_not_compared(eft):
+    right = next_step(problems.parse(eft[0].question), eft[0].prefix)
+    found = reviews.skills(eft[0], f" {right} [[B]]")
+    assert found == {"recompute": True, "copy": False, "compare": False}
+
+
 def test_skills_of_nonsense_are_missing(eft):
     assert not any(reviews.skills(eft[0], "[[A]]").values())
 

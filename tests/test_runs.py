@@ -477,3 +477,16 @@ def test_progress_is_quiet_on_request_and_for_short_work(capsys, monkeypatch):
 
 def test_the_repository_is_found_from_the_library():
     assert manifest.root() == ROOT
+
+
+def test_a_stored_notebook_keeps_the_last_progress_line_of_a_cell():
+    from psr_lib.notebook_runner import _without_progress
+    from psr_lib.progress import MARK
+
+    texts = [f"{MARK}1/3\n", f"{MARK}2/3\nresult\n", "other\n", f"{MARK}3/3\n"]
+    made = [nbformat.v4.new_output("stream", text=text) for text in texts]
+    made.insert(2, nbformat.v4.new_output("display_data", data={"text/plain": "x"}))
+    kept = _without_progress(made)
+    shown = "".join(o.text for o in kept if o.output_type == "stream")
+    assert shown == f"result\nother\n{MARK}3/3\n"
+    assert [o.output_type for o in kept].count("display_data") == 1
