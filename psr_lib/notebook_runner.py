@@ -186,7 +186,7 @@ def _without_progress(outputs: list[Any]) -> list[Any]:
     for output in reversed(outputs):
         if output.output_type == "stream":
             lines = output.text.split("\n")
-            seen = any("stream" == o.output_type and progress.MARK in o.text for o in kept)
+            seen = any(o.output_type == "stream" and progress.MARK in o.text for o in kept)
             output.text = "\n".join(_last_progress(lines, seen))
             if not output.text.strip():
                 continue

@@ -171,7 +171,8 @@ def test_setup_needs_nothing_but_the_standard_library():
 
 def make(*arguments):
     """`make` with the environment's own choices of preset and round left out."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("N", "SET", "PRESET", "MAKEFLAGS")}
+    outer = ("N", "SET", "PRESET", "MAKEFLAGS", "MAKELEVEL")  # of the `make test` around this
+    kept = {k: v for k, v in os.environ.items() if k not in outer}
     command = ["make", "--no-print-directory", *arguments]
     return subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True, timeout=60)
 

@@ -143,7 +143,7 @@ def test_a_manifest_tells_what_was_read_used_and_written(finished):
     assert found["stage"] == "03_search_judge" and found["status"] == "complete"
     assert set(found["inputs"]) == {"run:data/questions_2.jsonl", "run:psrlm/M1/model"}
     assert found["outputs"]["ppd.jsonl"]["rows"] == 1
-    assert found["params"]["search"]["width"] == 3 and "sft" not in found["params"]
+    assert found["params"]["search"]["width"] == 4 and "sft" not in found["params"]
     assert found["tokens"] == {"generated": 3, "judged": 7} and found["counts"] == {"pairs": 1}
     assert {"git", "versions", "device", "wall_seconds", "seed", "params_hash"} <= set(found)
     assert "psr_lib/toy_deep.py" in found["code"]
@@ -165,13 +165,13 @@ def test_a_second_call_does_nothing_and_says_so(repo):
 
 
 def test_an_override_reruns_what_reads_it_and_says_why(repo):
-    done = repo.call("iteration", "--n", "2", "--set", "search.width=4")
+    done = repo.call("iteration", "--n", "2", "--set", "search.width=5")
     assert done.returncode == 0, done.stderr
     assert "02_init M1: up to date" in done.stdout
-    assert "03_search_judge M2: running (search.width 3 -> 4)" in done.stdout
+    assert "03_search_judge M2: running (search.width 4 -> 5)" in done.stdout
     assert "04_step_dpo M2: running (run:psrlm/M2/ppd/ppd.jsonl changed)" in done.stdout
-    assert "05_evaluate M2: running (search.width 3 -> 4)" in done.stdout
-    assert "4" in (repo.run / "psrlm/M2/ppd/ppd.jsonl").read_text()
+    assert "05_evaluate M2: running (search.width 4 -> 5)" in done.stdout
+    assert "5" in (repo.run / "psrlm/M2/ppd/ppd.jsonl").read_text()
     assert "stale" in repo.states()["03_search_judge M2"]
 
 
