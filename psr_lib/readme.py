@@ -1,7 +1,7 @@
-"""The README's numbers: every block between `<!-- made: NAME -->` marks is written by this file.
+"""The README's numbers and figures: blocks between `<!-- made: NAME -->` marks are written here.
 
-`make readme` fills the blocks from data/results; `--check` fails if one differs, so a number that
-was typed in, or went stale, is found.
+`make readme` fills the blocks from data/results and draws the figures; `--check` fails if a block
+differs, so a number that was typed in, or went stale, is found.
 """
 
 import re
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from psr_lib import manifest, results
+from psr_lib import manifest, results, showcase
 from psr_lib.evaluation import MEAN
 from psr_lib.records import PSRError, write_text
 from psr_lib.stats import Difference
@@ -86,6 +86,24 @@ def _points(found: Difference) -> list[str]:
     return [f"{100 * found.mean:+.1f}", f"{100 * found.low:+.1f} to {100 * found.high:+.1f}", seeds]
 
 
+def search_block() -> str:
+    """What each round's search found: pairs, variety, ties, and the judge on its own siblings."""
+    kept = summaries("psrlm")
+    if not kept:
+        return NOT_RUN
+    shares = {"duplicate_rate": "duplicates", "tie_rate": "ties", "rollback_rate": "roll-backs",
+              "judge_first_position": "first position", "judge_unreadable": "unreadable",
+              "siblings_judge_accuracy": "right on siblings", "chosen_right": "chosen right",
+              "rejected_right": "rejected right"}  # fmt: skip
+    rows = []
+    for made in kept[0]["stages"]:
+        if made["stage"] == "03_search_judge":
+            counts = made["counts"]
+            rows.append([f"M{made['iteration']}", f"{counts['pairs']}", f"{counts['distinct']:.1f}",
+                         *(f"{100 * counts[name]:.1f}" for name in shares)])  # fmt: skip
+    return table(["search for", "pairs", "distinct", *shares.values()], rows)
+
+
 def judge_block() -> str:
     """Judge accuracy on held-out pairs, and its three skills, of each model (first kept seed)."""
     kept = summaries("psrlm")
@@ -99,6 +117,7 @@ def judge_block() -> str:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "cost": cost_block, "accuracy": accuracy_block, "tests": test_block, "judge": judge_block,
+    "search": search_block,
 }  # fmt: skip
 
 
@@ -122,6 +141,9 @@ def main() -> int:
         print("README.md is current" if new == old else "README.md is stale; run make readme")
         return int(new != old)
     write_text(path, new)
+    methods = sorted({name for _, name in results.kept("tiny")}, key=lambda name: name != "psrlm")
+    for drawn in showcase.draw({name: summaries(name) for name in methods}):
+        print(f"drawn: {drawn.relative_to(manifest.root())}")
     return 0
 
 

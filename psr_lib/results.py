@@ -139,6 +139,13 @@ def bits(summary: dict[str, Any], model: int) -> dict[str, list[int]]:
     return {k: [int(c) for c in v] for k, v in summary["models"][model]["outcomes"].items()}
 
 
+def level(summaries: Sequence[dict[str, Any]], model: int) -> Difference:
+    """Mean accuracy of M[model] over the benchmarks, averaged over seeds: its gain over zero."""
+    right = [bits(s, model) for s in summaries]
+    zero = [{name: [0] * len(row) for name, row in one.items()} for one in right]
+    return paired_bootstrap(zero, right)
+
+
 def rise(summaries: Sequence[dict[str, Any]], first: int = 1, last: int = -1) -> Difference:
     """M[first] -> M[last] in the mean over benchmarks, paired by problem, averaged over seeds."""
     return paired_bootstrap([bits(s, first) for s in summaries], [bits(s, last) for s in summaries])

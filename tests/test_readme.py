@@ -8,6 +8,7 @@ from conftest import ROOT
 from test_results import fake_run
 
 from psr_lib import manifest, readme, results
+from psr_lib.evaluation import read_csv
 from psr_lib.records import PSRError
 
 PAGE = "before 12.3\n" + "".join(f"<!-- made: {n} -->\nold\n<!-- end -->\n" for n in readme.BLOCKS)
@@ -51,10 +52,25 @@ def test_blocks_hold_the_kept_numbers(page, monkeypatch):
     assert f"| random-judge | 1 | {' | '.join(means)} |" in lines
     assert "| all | 8.0 | 8.0 | 16.0 |" in lines  # eight stages of a minute, a and two M tokens
     assert "| M1 | 90.0 | 50.0 | 50.0 | 50.0 | 50.0 |" in lines
+    assert "| M2 | 40 | 2.4 | 60.0 | 30.0 | 20.0 | 45.0 | 0.0 | 72.0 | 50.0 | 10.0 |" in lines
     rise = results.rise([results.load("tiny", seed, "psrlm") for seed in (0, 1)])
     assert any("M1 → last" in line and f"| {100 * rise.mean:+.1f} |" in line for line in lines)
     assert any(line.startswith("| psrlm − random-judge") for line in lines)
     assert not any("| 100 |" in line for line in lines), "dev runs stay out"
+
+
+def test_figures_hold_the_mean_over_seeds_of_the_kept_numbers(page, monkeypatch):
+    keep_some(page.parent)
+    run_main(monkeypatch)
+    made = {path.name for path in (page.parent / "figures").iterdir()}
+    assert made == {f"{n}.{kind}" for n in ("rounds", "methods") for kind in ("png", "pdf", "csv")}
+    kept = [results.load("tiny", seed, "psrlm")["models"][2]["accuracy"] for seed in (0, 1)]
+    rounds = read_csv(page.parent / "figures/rounds.csv")
+    assert float(rounds[2]["easy"]) == pytest.approx(100 * sum(k["easy"] for k in kept) / 2)
+    assert float(rounds[2]["mean"]) == pytest.approx(100 * sum(k["mean"] for k in kept) / 2)
+    assert float(rounds[2]["low"]) < float(rounds[2]["mean"]) < float(rounds[2]["high"])
+    methods = read_csv(page.parent / "figures/methods.csv")
+    assert [row["method"] for row in methods] == ["psrlm"] * 3 + ["random-judge"] * 3
 
 
 def test_a_planted_number_is_found(page, monkeypatch, capsys):

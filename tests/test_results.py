@@ -9,7 +9,7 @@ import pytest
 from psr_lib import manifest, results
 from psr_lib.evaluation import accuracy_rows, read_csv, write_csv
 from psr_lib.records import PSRError, write_json, write_jsonl
-from psr_lib.stages import EVALUATE, RunDir
+from psr_lib.stages import EVALUATE, SEARCH, RunDir
 
 SETS = {"easy": 4, "big": 3}
 
@@ -34,6 +34,12 @@ def fake_evaluation(home, chance):
     return rows
 
 
+SEARCHED = {"pairs": 40, "distinct": 2.44, "duplicate_rate": 0.6, "tie_rate": 0.3,
+            "rollback_rate": 0.2, "judge_first_position": 0.45, "judge_unreadable": 0.0,
+            "siblings_judge_accuracy": 0.72, "chosen_right": 0.5,
+            "rejected_right": 0.1}  # fmt: skip
+
+
 def fake_run(root, method="psrlm", seed=0, rounds=2, split="test", luck=0):
     """A complete run folder with random outcomes; returns the run and each evaluation's answers."""
     run, chance, answers = RunDir("tiny", seed, root), Random(seed + luck), {}
@@ -45,7 +51,8 @@ def fake_run(root, method="psrlm", seed=0, rounds=2, split="test", luck=0):
             "format": manifest.FORMAT, "status": "complete", "outputs": {}, "inputs": {},
             "code": {}, "params": params, "stage": key.stage, "method": key.method,
             "iteration": key.n, "git": {"commit": "0123456789abcdef", "dirty": False},
-            "versions": {}, "device": "cpu", "wall_seconds": 60.0, "counts": {},
+            "versions": {}, "device": "cpu", "wall_seconds": 60.0,
+            "counts": SEARCHED if key.stage == SEARCH else {},
             "tokens": {"generated": 1_000_000, "judged": 2_000_000},
         })  # fmt: skip
     return run, answers
