@@ -12,7 +12,6 @@ True
 """
 
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from psr_lib import problems
@@ -43,8 +42,8 @@ NOISY = Rates(
         "gathers": 0.50, "donates": 0.60, "drops": 0.40, "lends": 0.80, "spends": 0.50,
         "misplaces": 0.65, "discards": 0.55,
     },
-    other_person=0.60, other_thing=0.75, undo_gain=0.55, undo_loss=0.70,
-    carry_low=0.12, carry_high=0.62, skip=0.03, stop_early=0.35, slip=0.01,
+    other_person=0.52, other_thing=0.65, undo_gain=0.55, undo_loss=0.70,
+    carry_low=0.12, carry_high=0.62, skip=0.03, stop_early=0.25, slip=0.01,
 )  # fmt: skip
 
 
@@ -110,18 +109,15 @@ def carry_columns(value: int, sign: str, amount: int) -> list[int]:
 # ------------------------------------------------------------------- one wrong step, on purpose
 
 
-def wrong_step(
-    puzzle: Puzzle, prefix: list[str], rng: random.Random, weights: Mapping[str, float] | None = None
-) -> tuple[str, str] | None:
+def wrong_step(puzzle: Puzzle, prefix: list[str], rng: random.Random) -> tuple[str, str] | None:
     """A wrong next step and the name of its flaw; None if this puzzle offers none here.
 
-    `weights` say how likely each flaw is among those that are possible; EFT's are the default.
+    `WEIGHTS` say how likely each flaw is among those that are possible.
     """
-    weights = weights or WEIGHTS
     right = problems.next_step(puzzle, prefix)
     ways = list(FLAWS.items())
     rng.shuffle(ways)
-    ways.sort(key=lambda item: -rng.random() * weights[item[0]])
+    ways.sort(key=lambda item: -rng.random() * WEIGHTS[item[0]])
     for name, way in ways:
         step = way(puzzle, prefix, rng)
         if step is not None and step != right and "-" not in step.split(", so ")[-1]:

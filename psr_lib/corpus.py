@@ -22,11 +22,8 @@ from psr_lib.reviews import key
 FAMILY = prompts.load("compact")
 LEVEL_SHARES = {"easy": 0.18, "words": 0.16, "big": 0.16, "distractor": 0.17, "start": 0.15,
                 "long": 0.08, "mixed": 0.10}  # fmt: skip
-# Flaws of the wrong proposals that the base model reads; EFT's own weights are in `authors`.
-FLAW_WEIGHTS = {"sign": 3.0, "distractor": 4.0, "miss_end": 3.0, "skip": 1.0, "stop": 1.0,
-                "carry": 3.0, "slip": 1.0, "miscopy": 0.5}  # fmt: skip
-DOCUMENT_SHARES = {"solve": 0.40, "review": 0.30, "quote": 0.08, "compare": 0.12,
-                   "arithmetic": 0.06, "shots": 0.04}  # fmt: skip
+DOCUMENT_SHARES = {"solve": 0.36, "review": 0.40, "quote": 0.06, "compare": 0.09,
+                   "arithmetic": 0.05, "shots": 0.04}  # fmt: skip
 
 
 def draw_puzzle(rng: random.Random) -> Puzzle:
@@ -53,7 +50,7 @@ def review_document(
     rng: random.Random, proposals: bool | None = None, verdict: bool | None = None
 ) -> str:
     """A review that writes the right next step; after proposals perhaps a coin-flip verdict."""
-    proposals = rng.random() < 0.6 if proposals is None else proposals
+    proposals = rng.random() < 0.75 if proposals is None else proposals
     verdict = rng.random() < 0.5 if verdict is None else verdict
     puzzle, prefix, right = reviewed(rng)
     if not proposals:
@@ -75,9 +72,10 @@ def reviewed(rng: random.Random) -> tuple[Puzzle, list[str], str]:
 
 
 def two_steps(puzzle: Puzzle, prefix: list[str], right: str, rng: random.Random) -> list[str]:
-    """Two proposals for the next step: mostly the right one and a wrong one, in random order."""
-    wrong = authors.wrong_step(puzzle, prefix, rng, FLAW_WEIGHTS)
-    pair = [right, wrong[0] if wrong else right]
+    """Two proposals for the next step in random order: mostly the right one and a wrong one."""
+    wrong = authors.wrong_step(puzzle, prefix, rng)
+    other = authors.wrong_step(puzzle, prefix, rng) if rng.random() < 0.15 else None
+    pair = [other[0] if other else right, wrong[0] if wrong else right]
     rng.shuffle(pair)
     return pair
 

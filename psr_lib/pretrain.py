@@ -27,9 +27,9 @@ class Recipe:
     layers: int = 4
     heads: int = 4
     kv_heads: int = 2
-    feed_forward: int = 384
+    feed_forward: int = 576
     context: int = 1024  # tokens
-    tokens: int = 36_000_000  # to train on, padding not counted
+    tokens: int = 40_000_000  # to train on, padding not counted
     batch_tokens: int = 8_192
     muon_lr: float = 4e-3
     adamw_lr: float = 3e-3
