@@ -1,6 +1,7 @@
 """The base model M0 as a stage of the run: train and ship it, describe it, show its history."""
 
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +16,36 @@ from psr_lib.records import PSRError, write_json
 HISTORY = "pretraining.csv"
 
 
-def train_and_ship(base: str, recipe: pretrain.Recipe | None = None) -> Path:
+def train_and_ship(base: str, phases: Sequence[pretrain.Recipe] = pretrain.PHASES) -> Path:
     """Train the laboratory's base model and write it, in 16 bit, to the repository's `base` folder.
 
-    About an hour on two CPU cores. Beside the weights lie the recipe and the loss history. Raises
-    PSRError for a base that is not the laboratory's own.
+    The phases train one model in turn; about an hour and a half on two CPU cores. Beside the
+    weights lie the recipes and the loss history. Raises PSRError for a base that is not the
+    laboratory's own.
     """
     folder = manifest.root() / base
     if not base.startswith("data/"):
         raise PSRError(f"model.base {base!r}: only the laboratory's own base can be trained here")
-    recipe = recipe or pretrain.Recipe()
     tokenizer = wordlevel.build()
-    model = pretrain.make_model(recipe, tokenizer)
-    history = pretrain.train(model, tokenizer, recipe, _report(recipe))
+    model, history = pretrain.make_model(phases[0], tokenizer), []
+    for recipe in phases:
+        rows = pretrain.train(model, tokenizer, recipe, _report(recipe))
+        history = joined(history, rows)
     save_model(model.to(torch.float16), tokenizer, folder)
-    write_json(folder / "recipe.json", asdict(replace(recipe)))
+    write_json(folder / "recipe.json", [asdict(recipe) for recipe in phases])
     write_csv(folder / HISTORY, history)
     return folder
 
 
+def joined(before: list[dict], after: list[dict]) -> list[dict]:
+    """One history of two phases: updates, tokens and seconds go on counting."""
+    last = before[-1] if before else dict.fromkeys(("update", "tokens", "seconds"), 0)
+    counts = ("update", "tokens", "seconds")
+    return before + [{**row, **{name: row[name] + last[name] for name in counts}} for row in after]
+
+
 def _report(recipe: pretrain.Recipe) -> Any:
-    progress = track(recipe.tokens, "pre-training (tokens)")
+    progress = track(recipe.tokens, f"pre-training, {recipe.mix} (tokens)")
     return lambda row: progress.update(row["tokens"], loss=f"{row['loss']:.3f}")
 
 

@@ -13,46 +13,71 @@ No document compares proposals with the right step: joining the skills into a ju
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from psr_lib import authors, prompts
 from psr_lib.problems import LEVELS, Puzzle, make_puzzle, next_step, work
 from psr_lib.reviews import key
 
 FAMILY = prompts.load("compact")
-LEVEL_SHARES = {"easy": 0.18, "words": 0.16, "big": 0.16, "distractor": 0.17, "start": 0.15,
-                "long": 0.08, "mixed": 0.10}  # fmt: skip
-DOCUMENT_SHARES = {"solve": 0.36, "review": 0.40, "quote": 0.06, "compare": 0.09,
-                   "arithmetic": 0.05, "shots": 0.04}  # fmt: skip
 
 
-def draw_puzzle(rng: random.Random) -> Puzzle:
+@dataclass(frozen=True)
+class Mix:
+    """How often each level and document comes; `proposals` is the share of reviews with two."""
+
+    levels: Mapping[str, float]
+    documents: Mapping[str, float]
+    proposals: float
+
+
+MIXES = {
+    "broad": Mix(
+        levels={"easy": 0.18, "words": 0.16, "big": 0.16, "distractor": 0.17, "start": 0.15,
+                "long": 0.08, "mixed": 0.10},
+        documents={"solve": 0.36, "review": 0.40, "quote": 0.06, "compare": 0.09,
+                   "arithmetic": 0.05, "shots": 0.04},
+        proposals=0.75,
+    ),
+    # The second part of the training: what is hard to recompute when a wrong proposal is in sight.
+    "reviews": Mix(
+        levels={"easy": 0.10, "words": 0.12, "big": 0.10, "distractor": 0.26, "start": 0.10,
+                "long": 0.14, "mixed": 0.18},
+        documents={"solve": 0.22, "review": 0.60, "quote": 0.05, "compare": 0.06,
+                   "arithmetic": 0.03, "shots": 0.04},
+        proposals=0.9,
+    ),
+}  # fmt: skip
+
+
+def draw_puzzle(rng: random.Random, mix: Mix) -> Puzzle:
     """A puzzle of any level but `longer`, which stays unseen."""
-    level = rng.choices(list(LEVEL_SHARES), list(LEVEL_SHARES.values()))[0]
+    level = rng.choices(list(mix.levels), list(mix.levels.values()))[0]
     return make_puzzle(LEVELS[level], rng)
 
 
-def documents(seed: int) -> Iterator[str]:
-    """An endless stream of documents, the same for the same seed."""
-    rng = random.Random(seed)
-    makers = [MAKERS[name] for name in DOCUMENT_SHARES]
+def documents(seed: int, mix: str = "broad") -> Iterator[str]:
+    """An endless stream of documents, the same for the same seed and mix."""
+    rng, chosen = random.Random(seed), MIXES[mix]
+    makers = [MAKERS[name] for name in chosen.documents]
     while True:
-        yield rng.choices(makers, list(DOCUMENT_SHARES.values()))[0](rng)
+        yield rng.choices(makers, list(chosen.documents.values()))[0](rng, chosen)
 
 
-def solve_document(rng: random.Random) -> str:
-    puzzle = draw_puzzle(rng)
+def solve_document(rng: random.Random, mix: Mix) -> str:
+    puzzle = draw_puzzle(rng, mix)
     prompt = FAMILY.solve(puzzle.text(), authors.solve(puzzle, rng))
     return (prompt.user + prompt.assistant).rstrip("\n")
 
 
 def review_document(
-    rng: random.Random, proposals: bool | None = None, verdict: bool | None = None
+    rng: random.Random, mix: Mix, proposals: bool | None = None, verdict: bool | None = None
 ) -> str:
     """A review that writes the right next step; after proposals perhaps a coin-flip verdict."""
-    proposals = rng.random() < 0.75 if proposals is None else proposals
+    proposals = rng.random() < mix.proposals if proposals is None else proposals
     verdict = rng.random() < 0.5 if verdict is None else verdict
-    puzzle, prefix, right = reviewed(rng)
+    puzzle, prefix, right = reviewed(rng, mix)
     if not proposals:
         head = FAMILY.judge(puzzle.text(), prefix, "", "").user.split("A: ")[0] + "Review:"
         return f"{head} {right}"
@@ -60,10 +85,10 @@ def review_document(
     return f"{head} {right}" + (f" {rng.choice(['[[A]]', '[[B]]'])}" if verdict else "")
 
 
-def reviewed(rng: random.Random) -> tuple[Puzzle, list[str], str]:
+def reviewed(rng: random.Random, mix: Mix) -> tuple[Puzzle, list[str], str]:
     """A puzzle, steps so far (right ones, or a noisy author's) and the right next step."""
     while True:
-        puzzle = draw_puzzle(rng)
+        puzzle = draw_puzzle(rng, mix)
         steps = puzzle.solution() if rng.random() < 0.7 else authors.solve(puzzle, rng)
         prefix = steps[: rng.randrange(len(steps))]
         right = next_step(puzzle, prefix)
@@ -80,18 +105,18 @@ def two_steps(puzzle: Puzzle, prefix: list[str], right: str, rng: random.Random)
     return pair
 
 
-def shots_document(rng: random.Random) -> str:
+def shots_document(rng: random.Random, mix: Mix) -> str:
     """Several reviews of one form in a row, so that the base model can follow examples."""
-    return "\n\n".join(review_document(rng, True, True) for _ in range(rng.randint(3, 4)))
+    return "\n\n".join(review_document(rng, mix, True, True) for _ in range(rng.randint(3, 4)))
 
 
-def quote_document(rng: random.Random) -> str:
-    puzzle, prefix, right = reviewed(rng)
+def quote_document(rng: random.Random, mix: Mix) -> str:
+    puzzle, prefix, right = reviewed(rng, mix)
     first, second = two_steps(puzzle, prefix, right, rng)
     return f"A: {first}\nB: {second}\nQuote: A: {key(first)}. B: {key(second)}."
 
 
-def compare_document(rng: random.Random) -> str:
+def compare_document(rng: random.Random, _: Mix) -> str:
     return "\n".join(_comparison(rng) for _ in range(8))
 
 
@@ -115,7 +140,7 @@ def _near(number: str, rng: random.Random) -> str:
     return str(int(number[:place] + changed + number[place + 1 :]))
 
 
-def arithmetic_document(rng: random.Random) -> str:
+def arithmetic_document(rng: random.Random, _: Mix) -> str:
     return "\n".join(_sum(rng) for _ in range(3))
 
 

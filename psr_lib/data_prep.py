@@ -6,11 +6,10 @@ pools share a question and none holds a test problem.
 
 from typing import Any
 
-from psr_lib import benchmarks, problems, teachers
+from psr_lib import benchmarks, teachers
 from psr_lib.records import PSRError, write_jsonl
 
 TINY = "data/tiny"
-LOOP_LEVELS = tuple(level for level in problems.LEVELS if level != "longer")
 
 
 def make_pools(stage: Any) -> dict[str, int]:
@@ -26,12 +25,10 @@ def make_pools(stage: Any) -> dict[str, int]:
                           for split in benchmarks.SPLITS))  # fmt: skip
     seed, pools = stage.seed, {}
     pools["ift"] = teachers.ift_rows(settings.ift, seed, taken, settings.ift_shares)
-    pools["eft"] = teachers.eft_rows(settings.eft, seed, taken, LOOP_LEVELS)
-    pools["eft_heldout"] = teachers.eft_rows(
-        settings.eft_heldout, seed, taken, LOOP_LEVELS, name="eft_heldout"
-    )
+    pools["eft"] = teachers.eft_rows(settings.eft, seed, taken, settings.eft_shares)
+    pools["eft_heldout"] = teachers.eft_rows(settings.eft_heldout, seed, taken, name="eft_heldout")
     sizes = settings.questions[: stage.preset.rounds - 1]
-    for n, pool in enumerate(teachers.question_pools(sizes, seed, taken, LOOP_LEVELS), start=2):
+    for n, pool in enumerate(teachers.question_pools(sizes, seed, taken), start=2):
         pools[f"questions_{n}"] = pool
         name = f"ift_more_{n}"
         pools[name] = teachers.ift_rows(settings.ift, seed, taken, settings.ift_shares, name)

@@ -35,7 +35,15 @@ class Recipe:
     adamw_lr: float = 3e-3
     warmup: int = 100  # updates
     decay: float = 0.3  # share of the tokens over which the learning rate falls to 0
+    mix: str = "broad"  # of the corpus
     seed: int = 0
+
+
+# One model is trained by these in turn, each with its own warm-up and fall of the learning rate.
+PHASES = (
+    Recipe(),
+    Recipe(mix="reviews", tokens=14_000_000, muon_lr=2e-3, adamw_lr=1.5e-3, decay=1.0, seed=1),
+)
 
 
 def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -55,7 +63,7 @@ def batches(
     recipe: Recipe, tokenizer: PreTrainedTokenizerFast, chunk: int = 4096
 ) -> Iterator[torch.Tensor]:
     """Endless right-padded batches of token ids, (documents, length), int64."""
-    stream, rng = corpus.documents(recipe.seed), random.Random(recipe.seed)
+    stream, rng = corpus.documents(recipe.seed, recipe.mix), random.Random(recipe.seed)
     while True:
         rows = tokenizer(list(islice(stream, chunk)), add_special_tokens=False)["input_ids"]
         rows = [[*row, tokenizer.eos_token_id] for row in rows if len(row) < recipe.context]

@@ -16,6 +16,9 @@ from psr_lib.problems import LEVELS, Puzzle, make_puzzle
 from psr_lib.records import IFTExample, JudgeExample, PSRError, Question, seed_of
 from psr_lib.reviews import explain
 
+LOOP_LEVELS = tuple(level for level in LEVELS if level != "longer")  # what the loop's questions ask
+LOOP_SHARES = dict.fromkeys(LOOP_LEVELS, 1.0)
+
 
 def ift_rows(
     size: int, seed: int, taken: set[str], shares: Mapping[str, float], name: str = "ift"
@@ -34,16 +37,20 @@ def ift_rows(
 
 
 def eft_rows(
-    size: int, seed: int, taken: set[str], levels: Sequence[str] = (), name: str = "eft"
-) -> list[JudgeExample]:
-    """Judged pairs over all levels; the better step is A in just half of them, order at random."""
+    size: int, seed: int, taken: set[str], shares: Mapping[str, float] = LOOP_SHARES,
+    name: str = "eft",
+) -> list[JudgeExample]:  # fmt: skip
+    """Judged pairs; the better step is A in just half of them, order at random.
+
+    `shares` say how often each level is drawn; by default as often as the loop's questions.
+    """
     rng = random.Random(seed_of(name, seed))
-    levels = list(levels) or [level for level in LEVELS if level != "longer"]
+    _check_levels("eft_shares", shares)
     places = ["A", "B"] * (size // 2 + 1)
     places = places[:size]
     rng.shuffle(places)
     rows: list[JudgeExample] = []
-    for level, puzzle in _fresh(_endless(levels), rng, taken):
+    for level, puzzle in _fresh(_endless(shares, rng), rng, taken):
         row = _judged(puzzle, level, places[len(rows)], f"{name}/{len(rows)}", rng)
         rows += [row] if row else []
         if len(rows) == size:
@@ -70,7 +77,7 @@ def _judged(
 
 
 def question_pools(
-    sizes: Sequence[int], seed: int, taken: set[str], levels: Sequence[str]
+    sizes: Sequence[int], seed: int, taken: set[str], levels: Sequence[str] = LOOP_LEVELS
 ) -> list[list[Question]]:
     """One pool of questions for each round, disjoint from each other and from all in `taken`."""
     pools = []
@@ -92,16 +99,20 @@ def _fresh(
         yield level, puzzle
 
 
-def _endless(levels: Sequence[str]) -> Iterator[str]:
+def _endless(shares: Mapping[str, float], rng: random.Random) -> Iterator[str]:
     while True:
-        yield from levels
+        yield from rng.choices(list(shares), list(shares.values()), k=100)
+
+
+def _check_levels(setting: str, shares: Mapping[str, float]) -> None:
+    unknown = sorted(set(shares) - set(LEVELS))
+    if unknown or not sum(shares.values()):
+        raise PSRError(f"data.{setting}: unknown {unknown}; choose from {sorted(LEVELS)}")
 
 
 def _spread(shares: Mapping[str, float], size: int, rng: random.Random) -> list[str]:
     """`size` level names in the given shares, shuffled."""
-    unknown = sorted(set(shares) - set(LEVELS))
-    if unknown or not shares:
-        raise PSRError(f"data.ift_shares: unknown {unknown}; choose from {sorted(LEVELS)}")
+    _check_levels("ift_shares", shares)
     total, names = sum(shares.values()), []
     for level, share in shares.items():
         names += [level] * round(size * share / total)

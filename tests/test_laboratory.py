@@ -114,6 +114,14 @@ def test_ift_shares_are_kept_and_unknown_levels_refused():
         teachers.ift_rows(5, 0, set(), {"harder": 1.0})
 
 
+def test_eft_shares_decide_the_levels_and_unknown_ones_are_refused():
+    rows = teachers.eft_rows(300, 0, set(), {"easy": 1, "distractor": 3})
+    hard = sum(row.meta["level"] == "distractor" for row in rows)
+    assert {row.meta["level"] for row in rows} == {"easy", "distractor"} and 190 < hard < 260
+    with pytest.raises(PSRError, match=r"eft_shares: unknown \['harder'\]"):
+        teachers.eft_rows(5, 0, set(), {"harder": 1.0})
+
+
 def test_every_laboratory_text_survives_the_tokenizer(tokenizer, eft):
     texts = list(islice(corpus.documents(11), 600))
     family = prompts.load("compact")

@@ -56,6 +56,7 @@ class Data:
     source: str = text()
     ift: int = num(low=1)
     ift_shares: dict[str, float] = num(low=0)  # noqa: RUF009 - num() makes a field()
+    eft_shares: dict[str, float] = num(low=0)  # noqa: RUF009 - num() makes a field()
     eft: int = num(low=1)
     eft_heldout: int = num(low=1)
     questions: tuple[int, ...] = num(low=1)
