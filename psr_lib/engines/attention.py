@@ -22,6 +22,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 NAME = "psr_shared_prefix"
 NEVER = torch.finfo(torch.float32).min  # added to a score that must not count
+# What scaled_dot_product_attention runs on a CPU; called by name because it also gives the sums.
+FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 GROWTH = 64  # columns added to a tail when it is full
 PLAIN_MODELS = {"llama", "qwen2", "qwen3", "mistral"}
 
@@ -169,23 +171,26 @@ def attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0,
     return output.to(query.dtype).reshape(query.shape).transpose(1, 2).contiguous(), None
 
 
-def _part(query, key, value, mask) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Unnormalised output, maximum and sum of the softmax over these keys."""
+def _part(query, key, value, mask) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention over these keys alone [P, H, R, D], and the log of its softmax sum [P, H, R, 1]."""
+    if query.device.type == "cpu" and query.dtype == torch.float32:
+        if mask is not None:
+            mask = mask.expand(len(query), 1, query.shape[2], key.shape[2])
+        output, log_sum = FUSED(query, key, value, 0.0, False, attn_mask=mask, scale=1.0)
+        return output, log_sum[..., None]
     scores = (query @ key.transpose(-1, -2)).float()
     if mask is not None:
         scores += mask
-    highest = scores.amax(-1, keepdim=True)
-    weights = scores.sub_(highest).exp_()
-    return (weights.to(value.dtype) @ value).float(), highest, weights.sum(-1, keepdim=True)
+    log_sum = scores.logsumexp(-1, keepdim=True)
+    weights = scores.sub_(log_sum).exp_()
+    return (weights.to(value.dtype) @ value).float(), log_sum
 
 
 def _join(one, two) -> torch.Tensor:
-    """The softmax over the keys of both parts."""
-    (out_1, high_1, sum_1), (out_2, high_2, sum_2) = one, two
-    highest = torch.maximum(high_1, high_2)
-    scale_1, scale_2 = (high_1 - highest).exp_(), (high_2 - highest).exp_()
-    total = sum_1 * scale_1 + sum_2 * scale_2
-    return (out_1 * scale_1 + out_2 * scale_2) / total
+    """The softmax over the keys of both parts: each weighs as much as its softmax sum."""
+    (out_1, log_1), (out_2, log_2) = one, two
+    share = torch.sigmoid(log_1 - log_2)
+    return torch.lerp(out_2, out_1, share)
 
 
 def _repeat(mask: torch.Tensor | None, times: int) -> torch.Tensor | None:
