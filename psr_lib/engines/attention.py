@@ -24,6 +24,7 @@ NAME = "psr_shared_prefix"
 NEVER = torch.finfo(torch.float32).min  # added to a score that must not count
 # What scaled_dot_product_attention runs on a CPU; called by name because it also gives the sums.
 FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+SPAN = 8  # neighbouring groups that attend together, padded to the longest prefix among them
 GROWTH = 64  # columns added to a tail when it is full
 PLAIN_MODELS = {"llama", "qwen2", "qwen3", "mistral"}
 
@@ -89,8 +90,23 @@ class SharedPrefixCache(Cache):
             self.slots = torch.tensor(slots, device=device)
             self.back = torch.tensor(back, device=device)
         columns = torch.arange(length, device=device)
-        hidden = columns < self.shared_start[:, None]
-        self.shared_mask = hidden[:, None, None] * NEVER if bool(hidden.any()) else None
+        hidden = (columns < self.shared_start[:, None])[:, None, None]
+        firsts = self.shared_start.tolist()
+        self.spans = []  # groups from, to, their first column, their mask
+        for one in range(0, len(sizes), SPAN):
+            span = slice(one, one + SPAN)
+            first = min(*firsts[span], length - 1)
+            equal = max(firsts[span]) == first
+            self.spans.append((span, first, None if equal else hidden[span, ..., first:] * NEVER))
+
+    def attend_shared(self, query: torch.Tensor, layer: TailLayer) -> tuple[torch.Tensor, ...]:
+        """Attention over the prefixes, span by span: a short one is not padded to the longest."""
+        parts = [
+            _part(query[span], layer.shared_keys[span, :, first:],
+                  layer.shared_values[span, :, first:], mask)
+            for span, first, mask in self.spans
+        ]  # fmt: skip
+        return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
 
     def to_slots(self, x: torch.Tensor) -> torch.Tensor:
         """[B, H, R, D] -> [P, H, S * R, D]."""
@@ -164,9 +180,7 @@ def attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0,
     grouped = (query * scale).reshape(rows, key.shape[1], -1, size)
     own = _part(grouped, key, value, _repeat(attention_mask, heads // key.shape[1]))
     layer = cache.layers[module.layer_idx]
-    shared = _part(
-        cache.to_slots(grouped), layer.shared_keys, layer.shared_values, cache.shared_mask
-    )
+    shared = cache.attend_shared(cache.to_slots(grouped), layer)
     output = _join(own, tuple(cache.to_rows(x) for x in shared))
     return output.to(query.dtype).reshape(query.shape).transpose(1, 2).contiguous(), None
 

@@ -242,6 +242,7 @@ class Run:
                 break
             rows, columns = rows + len(queue[0].rows), columns + queue[0].cost
             taken.append(queue.popleft())
+        taken.sort(key=lambda group: len(group.prefix))  # neighbours are padded to one length
         chunks = chunked(taken, PREFILL_TOKENS)
         if engine.batch_class is PlainBatch:
             chunks = [taken]
