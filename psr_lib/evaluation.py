@@ -12,10 +12,12 @@ from typing import Any
 
 from psr_lib.engines.base import Engine
 from psr_lib.grading import Grader
-from psr_lib.judge import Call, Judge, Verdict
+from psr_lib.judge import Call, Judge
 from psr_lib.prompts import Family
 from psr_lib.records import JudgeExample, Problem, PSRError, Question, write_text
-from psr_lib.search import Progress, greedy_solutions, step_search
+from psr_lib.robins import Verdict
+from psr_lib.search import Progress, step_search
+from psr_lib.solving import greedy_solutions
 from psr_lib.stats import mean_interval, wilson
 from psr_lib.steps import split_steps
 from psr_lib.traces import SearchTrace

@@ -7,8 +7,9 @@ import pytest
 from scripted import Scripted, judge_settings, questions, random_script
 
 from psr_lib import prompts
-from psr_lib.judge import Call, Item, Judge, defuse, judge_pairs, tally, verdict_stats
+from psr_lib.judge import Call, Item, Judge, defuse, judge_pairs
 from psr_lib.records import PSRError
+from psr_lib.robins import tally, verdict_stats
 
 FAMILY = prompts.load("compact")
 ASKED = questions(1)[0]

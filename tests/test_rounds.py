@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from psr_lib import problems, rounds
-from psr_lib.judge import RoundRobin, Verdict
 from psr_lib.presets import load
 from psr_lib.records import JudgeExample, PSRError, Question, StepPair, write_jsonl
+from psr_lib.robins import RoundRobin, Verdict
 from psr_lib.traces import Candidate, Expansion, SearchTrace, search_stats
 
 TEXT = "Tom has 47 pens. Tom buys 38 pens. Tom sells 5 pens. How many pens does Tom have?"
