@@ -6,11 +6,11 @@ first line names what the searches were made from: a file of other parameters is
 
 import json
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from psr_lib.records import Question, hash_json, json_line
+from psr_lib.records import PSRError, Question, hash_json, json_line
 from psr_lib.traces import SearchTrace
 
 
@@ -26,7 +26,8 @@ class Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         head = json_line({"made_from": hash_json(made_from)})
         end = self._scan(head) if self.path.is_file() else 0
-        self._file = open(self.path, "r+b" if self.path.is_file() else "w+b")
+        mode = "r+b" if self.path.is_file() else "w+b"
+        self._file = open(self.path, mode)  # noqa: SIM115 - open as long as the journal
         self._file.truncate(end)
         self._file.seek(end)
         if not end:
@@ -71,11 +72,26 @@ class Journal:
                 self._file.seek(offset)
                 yield json.loads(self._file.readline())["trace"]
 
-    def close(self, keep: bool = True) -> None:
-        """Close the file; without `keep` it is removed, once its rows stand elsewhere."""
+    def close(self) -> None:
+        """Close the file; it stays where it is."""
         self._file.close()
-        if not keep:
-            self.path.unlink()
+
+
+def search_into(
+    journal: Journal,
+    questions: Collection[Question],
+    search: Callable[[Iterable[tuple[int, Question]]], Iterator[tuple[int, SearchTrace]]],
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Search the questions that the journal lacks. Raises PSRError that says how many it has."""
+    total = len(questions)
+    try:
+        for place, trace in search(journal.left(questions)):
+            journal.add(place, trace)
+            progress(journal.count)
+    except PSRError as error:
+        kept = f"{journal.count} of {total} searches are kept and the next call goes on from there"
+        raise PSRError(f"{error}; {kept}") from error
 
 
 def _place(line: bytes) -> int | None:

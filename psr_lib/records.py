@@ -226,6 +226,19 @@ def iter_jsonl(path: Path | str, cls: type[T] | None = None) -> Iterator[T]:
         raise PSRError(f"{path}: unreadable ({error}); delete it and rerun its stage") from None
 
 
+class Rows:
+    """The rows of a JSONL file, read one at a time each time they are looped over."""
+
+    def __init__(self, path: Path | str, cls: type | None = None):
+        self.path, self.cls = path, cls
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter_jsonl(self.path, self.cls)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in iter_jsonl(self.path))
+
+
 def _parse_row(line: str, cls: type[T] | None, where: str) -> Any:
     try:
         row = json.loads(line)

@@ -3,10 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from psr_lib.records import Question, StepPair, iter_jsonl, to_dict
+from psr_lib.records import Question, Rows, StepPair, to_dict
 from psr_lib.robins import RoundRobin, Verdict, verdict_counts, verdict_rates
 from psr_lib.steps import join_steps
 
@@ -122,14 +121,11 @@ def _expansion(row: dict[str, Any]) -> Expansion:
     return Expansion(candidates=candidates, robin=robin, **row)
 
 
-class TraceFile:
+class TraceFile(Rows):
     """The traces of a file, read one at a time each time they are looped over."""
 
-    def __init__(self, path: Path | str):
-        self.path = path
-
     def __iter__(self) -> Iterator[SearchTrace]:
-        return map(SearchTrace.from_row, iter_jsonl(self.path))
+        return map(SearchTrace.from_row, super().__iter__())
 
 
 def search_stats(traces: Iterable[SearchTrace]) -> dict[str, float | int]:
