@@ -8,10 +8,11 @@ SEEDS   ?=           ## several seeds for reproduce, as "0 1 2"
 N       ?=           ## round: N=1 makes M1, N=2 makes M2, ...
 SET     ?=           ## overrides of the preset, as "search.width=4 dpo.beta=0.3"
 FORCE   ?=           ## FORCE=1 runs the named stages again
+BENCH   ?=           ## options of bench, as "--only rates --problems 40"
 PYTHON3 ?= python3   ## Python 3.11 or later that makes .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce iteration base evaluate data keep confirm readme status test lab lint format clean
+.PHONY: help setup reproduce iteration base evaluate data keep confirm readme status bench test lab lint format clean
 
 # Threads that spin while they wait starve each other as soon as another process runs.
 export OMP_WAIT_POLICY ?= passive
@@ -59,6 +60,9 @@ readme: setup  ## write the README's numbers from data/results
 
 status: setup  ## what is up to date, missing, stale or damaged, and why
 	@$(RUNS) status $(RUN)
+
+bench: setup  ## measure search and judging: make bench BENCH="--only rates,calls" (hours in full)
+	@$(PYTHON) -m psr_lib.bench $(BENCH)
 
 test: setup  ## run the tests
 	@$(PYTHON) -m pytest

@@ -5,17 +5,19 @@ dictionaries, ready for `records.write_jsonl` and `write_csv`.
 """
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from psr_lib.engines.base import Engine
 from psr_lib.grading import Grader
-from psr_lib.judge import Call, Judge, Verdict
+from psr_lib.judge import Call, Judge
 from psr_lib.prompts import Family
 from psr_lib.records import JudgeExample, Problem, PSRError, Question, write_text
-from psr_lib.search import Progress, greedy_solutions, step_search
+from psr_lib.robins import Verdict
+from psr_lib.search import Progress, step_search
+from psr_lib.solving import greedy_solutions
 from psr_lib.stats import mean_interval, wilson
 from psr_lib.steps import split_steps
 from psr_lib.traces import SearchTrace
@@ -24,6 +26,7 @@ Benchmarks = Mapping[str, Sequence[Problem]]
 Row = dict[str, Any]
 Skills = Callable[[JudgeExample, str], dict[str, bool]]
 MEAN = "mean"
+SPENT = ("prefill", "generated", "judged")
 
 
 def greedy_accuracy(
@@ -39,10 +42,10 @@ def greedy_accuracy(
     questions = [problem.ask() for _, problem in flat]
     found = greedy_solutions(engine, family, tokenizer, questions, max_tokens)
     rows = [
-        _answer_row(name, problem, c.text, c.tokens, c.finish)
+        answer_row(name, problem, c.text, c.finish, _spent(c))
         for (name, problem), c in zip(flat, found, strict=True)
     ]
-    return _graded(rows, [problem.answer for _, problem in flat], grader)
+    return graded(rows, [problem.answer for _, problem in flat], grader)
 
 
 def search_accuracy(
@@ -59,15 +62,22 @@ def search_accuracy(
     progress: Progress | None = None,
 ) -> tuple[list[Row], list[SearchTrace]]:
     """Answer rows of the test-time search (section 5.2), and its traces."""
-    flat = [(name, problem) for name, problems in benchmarks.items() for problem in problems]
-    questions = [problem.ask() for _, problem in flat]
+    questions = [problem.ask() for problems in benchmarks.values() for problem in problems]
     settings = {"select": True, "max_tokens": max_tokens, "progress": progress}
     traces = step_search(engine, family, tokenizer, questions, search, judge, seed, **settings)
+    return search_rows(benchmarks, traces, grader), traces
+
+
+def search_rows(
+    benchmarks: Benchmarks, traces: Iterable[SearchTrace], grader: Grader | None = None
+) -> list[Row]:
+    """Answer rows of finished searches, one trace a problem, in order."""
+    flat = [(name, problem) for name, problems in benchmarks.items() for problem in problems]
     rows = [
-        _answer_row(name, problem, t.text, t.tokens["generated"] + t.tokens["judged"], t.status)
+        answer_row(name, problem, t.text, t.status, t.tokens)
         for (name, problem), t in zip(flat, traces, strict=True)
     ]
-    return _graded(rows, [problem.answer for _, problem in flat], grader), traces
+    return graded(rows, [problem.answer for _, problem in flat], grader)
 
 
 def judge_accuracy(
@@ -234,12 +244,21 @@ def outcomes(answers: Sequence[Row], key: str = "strict") -> dict[str, list[int]
     return found
 
 
-def _answer_row(name: str, problem: Problem, text: str, tokens: int, finish: str) -> Row:
+def answer_row(
+    name: str, problem: Problem, text: str, finish: str, spent: Mapping[str, int]
+) -> Row:
+    """An answer and what it cost: prompt tokens read, tokens written in solving and in judging."""
     row = {"problem_id": problem.id, "benchmark": name, "text": text}
-    return row | {"steps": len(split_steps(text)), "tokens": tokens, "finish": finish}
+    cost = {key: spent.get(key, 0) for key in SPENT}
+    written = {"tokens": cost["generated"] + cost["judged"]}
+    return row | {"steps": len(split_steps(text))} | written | {"finish": finish} | cost
 
 
-def _graded(rows: list[Row], golds: Sequence[str], grader: Grader | None) -> list[Row]:
+def _spent(completion: Any) -> dict[str, int]:
+    return {"prefill": completion.prompt_tokens, "generated": completion.tokens}
+
+
+def graded(rows: list[Row], golds: Sequence[str], grader: Grader | None = None) -> list[Row]:
     """The rows with what was read from each text and whether it is right."""
     own = grader or Grader()
     try:
@@ -247,11 +266,9 @@ def _graded(rows: list[Row], golds: Sequence[str], grader: Grader | None) -> lis
     finally:
         if grader is None:
             own.close()
-    keys = ("problem_id", "benchmark", "text", "answer", "strict", "lenient", "graded_by")
-    return [
-        {k: (row | _flat(grade))[k] for k in (*keys, "steps", "tokens", "finish")}
-        for row, grade in zip(rows, grades, strict=True)
-    ]
+    first = ("problem_id", "benchmark", "text", "answer", "strict", "lenient", "graded_by")
+    found = [row | _flat(grade) for row, grade in zip(rows, grades, strict=True)]
+    return [{k: row[k] for k in dict.fromkeys((*first, *row))} for row in found]
 
 
 def _flat(grade: Any) -> Row:

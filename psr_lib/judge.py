@@ -1,23 +1,30 @@
-"""Pairwise judging of next steps, and the round robin's scores (paper section 3.3, Eq. 2).
+"""Pairwise judging of next steps (paper section 3.3, Eq. 2).
 
 A call shows the judge an ordered pair: step A and step B after one question and prefix. Under a
 deterministic judge equal calls have equal verdicts, so each distinct call is made once and the
 scores over all w (w - 1) ordered pairs are computed from those: the same numbers for less work.
 Two identical candidates face each other too, which takes the verdict of a step against itself.
+
+Cheaper ways that change the procedure (`judge.verdict`, `judge.votes`, `judge.early_stop`, scoring
+`agreement`) are off by default; `agreement.py` measures what each of them changes.
 """
 
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psr_lib.engines.base import Engine
+from psr_lib.guard import engine_call
 from psr_lib.prompts import VERDICT, Family
 from psr_lib.records import JudgeExample, PSRError, Question, seed_of
+from psr_lib.robins import RoundRobin, Verdict, ordered_pairs, settled, tally
 
 KINDS = ("self", "random", "oracle")
-SCORINGS = ("ordered", "both_slots", "single_order")
+VERDICTS = ("written", "explained", "direct")
+OPTIONS = (" [[A]]", " [[B]]")
 Oracle = Callable[[Question, list[str], str, str], str | None]
 
 
@@ -33,17 +40,6 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The answer to a call: `A`, `B` or None if unreadable, the explanation and its cost."""
-
-    answer: str | None
-    explanation: str = ""
-    tokens: int = 0
-    prompt_tokens: int = 0
-    finish: str = "stop"
-
-
-@dataclass(frozen=True)
 class Item:
     """Candidates for one next step, to be ranked."""
 
@@ -53,62 +49,13 @@ class Item:
     attempt: int = 0
 
 
-@dataclass(frozen=True)
-class RoundRobin:
-    """Scores of the candidates in order, and the verdict of every distinct ordered pair.
-
-    `verdicts` maps candidate indices (i in slot A, j in slot B; the first of equal texts stands for
-    all of them) to verdicts. `calls` counts the ordered pairs that the scores cover, `made` the
-    calls that this ranking added to those already remembered.
-    """
-
-    scores: tuple[int, ...]
-    verdicts: dict[tuple[int, int], Verdict]
-    calls: int
-    made: int
-
-    @property
-    def overflow(self) -> bool:
-        """Whether a prompt of the judge was longer than the context."""
-        return any(v.finish == "overflow" for v in self.verdicts.values())
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The verdicts as plain rows for a file."""
-        return [{"a": i, "b": j, **asdict(v)} for (i, j), v in sorted(self.verdicts.items())]
-
-
-def ordered_pairs(width: int, scoring: str) -> list[tuple[int, int]]:
-    """Which (slot A, slot B) pairs are judged.
-
-    `ordered` and `both_slots` show all w (w - 1); `single_order` the earlier candidate in slot A.
-    """
-    if scoring not in SCORINGS:
-        raise PSRError(f"judge: no scoring {scoring!r}; choose one of {list(SCORINGS)}")
-    pairs = [(i, j) for i in range(width) for j in range(width) if i != j]
-    return [(i, j) for i, j in pairs if i < j] if scoring == "single_order" else pairs
-
-
-def tally(width: int, scoring: str, answer: Callable[[int, int], str | None]) -> tuple[int, ...]:
-    """Wins of each candidate (Eq. 2).
-
-    `ordered`: i wins against j iff the verdict is A with i in slot A, the paper's O(i, j). The
-    other two also count a win in slot B. An unreadable verdict is no win for either.
-    """
-    scores = [0] * width
-    for i, j in ordered_pairs(width, scoring):
-        verdict = answer(i, j)
-        if verdict == "A":
-            scores[i] += 1
-        elif verdict == "B" and scoring != "ordered":
-            scores[j] += 1
-    return tuple(scores)
-
-
 class Judge:
     """Answers calls and ranks candidates; remembers verdicts where they can't change.
 
-    `settings` is the preset's `judge` block (temperature, top_p, max_tokens, kind). Kinds: `self`,
-    the engine's own model; `random`, a fair coin fixed for each call; `oracle`, a given function.
+    `settings` is the preset's `judge` block. Kinds: `self`, the engine's own model; `random`, a
+    fair coin fixed for each call; `oracle`, a given function. Verdicts: `written`, the mark that
+    the explanation ends in; `explained`, the likelier mark after the explanation; `direct`, the
+    likelier mark without any explanation.
     """
 
     def __init__(
@@ -123,54 +70,94 @@ class Judge:
         oracle: Oracle | None = None,
         shots: Sequence[JudgeExample] = (),
     ):
-        if settings.kind not in KINDS:
-            raise PSRError(f"judge: no kind {settings.kind!r}; choose one of {list(KINDS)}")
-        if settings.kind == "oracle" and oracle is None:
-            raise PSRError("judge: kind 'oracle' needs a function; pass oracle=...")
-        ordered_pairs(0, scoring)
         self.engine, self.family, self.tokenizer = engine, family, tokenizer
         self.settings, self.seed, self.scoring = settings, seed, scoring
         self.oracle, self.shots = oracle, tuple(shots)
-        self.memo: dict[Call, Verdict] = {}
+        self.memo: dict[str, dict[Call, Verdict]] = {}
+        self._check()
+
+    def _check(self) -> None:
+        settings = self.settings
+        if settings.kind not in KINDS:
+            raise PSRError(f"judge: no kind {settings.kind!r}; choose one of {list(KINDS)}")
+        if settings.verdict not in VERDICTS:
+            raise PSRError(f"judge: no verdict {settings.verdict!r}; choose one of {VERDICTS}")
+        if settings.kind == "oracle" and self.oracle is None:
+            raise PSRError("judge: kind 'oracle' needs a function; pass oracle=...")
+        if settings.votes > 1 and self.repeatable:
+            raise PSRError(
+                f"judge: {settings.votes} votes that can only be equal; set judge.votes to 1, or "
+                "judge.temperature above 0 with judge.kind self"
+            )
+        ordered_pairs(0, self.scoring)
 
     @property
     def repeatable(self) -> bool:
         """Whether equal calls have equal verdicts, so that one of them is enough."""
-        return self.settings.kind != "self" or self.settings.temperature <= 0
+        settings = self.settings
+        drawn = settings.temperature > 0 and settings.verdict != "direct"
+        return settings.kind != "self" or not drawn
 
     def ask(self, calls: Sequence[Call]) -> list[Verdict]:
         """Verdicts of the calls, in order; one engine call for all that are not known yet."""
-        new = [call for call in dict.fromkeys(calls) if call not in self.memo]
-        answer = {"self": self._read, "random": self._toss, "oracle": self._consult}
-        found = dict(zip(new, answer[self.settings.kind](new), strict=True))
+        known = {c: self._known(c) for c in dict.fromkeys(calls)}
+        new = [call for call, verdict in known.items() if verdict is None]
+        known |= zip(new, self._vote(new), strict=True)
         if self.repeatable:
-            self.memo.update(found)
-        return [found[c] if c in found else self.memo[c] for c in calls]
+            for call in new:
+                self.memo.setdefault(call.question.id, {})[call] = known[call]
+        return [known[call] for call in calls]
+
+    def _known(self, call: Call) -> Verdict | None:
+        return self.memo.get(call.question.id, {}).get(call)
+
+    def forget(self, question: Question) -> None:
+        """Drop the verdicts of a question that is finished; memory then follows the live ones."""
+        self.memo.pop(question.id, None)
 
     def rank(self, items: Sequence[Item], skip_unanimous: bool = False) -> list[RoundRobin]:
         """Round robin of every item's candidates, all items in one engine call.
 
         `skip_unanimous` makes no call where all candidates are equal: whatever the judge said, they
-        would tie. Their scores are then recorded as zeros.
+        would tie. Their scores are then recorded as zeros. With `judge.early_stop` there is one
+        engine call for every opponent, and items drop out as they are settled.
         """
         plans = [self._plan(item, skip_unanimous) for item in items]
-        calls = [call for plan in plans for call in plan.values()]
-        fresh = {call for call in calls if call not in self.memo}
-        answers = dict(zip(calls, self.ask(calls), strict=True))
-        results = []
-        for item, plan in zip(items, plans, strict=True):
-            made = fresh.intersection(plan.values())
-            fresh -= made  # a call that two items share is made once
-            results.append(self._result(item, plan, answers, len(made)))
-        return results
+        answers: list[dict] = [{} for _ in items]
+        made: list[list[Verdict]] = [[] for _ in items]
+        while open_ := [k for k, plan in enumerate(plans) if len(answers[k]) < len(plan)]:
+            due = {k: self._due(items[k], plans[k], answers[k]) for k in open_}
+            fresh = {c for calls in due.values() for c in calls.values() if not self._known(c)}
+            found = iter(self.ask([call for calls in due.values() for call in calls.values()]))
+            for k, calls in due.items():
+                for key, call in calls.items():
+                    answers[k][key] = next(found)
+                    if call in fresh:  # a call that two items share is made once
+                        fresh.discard(call)
+                        made[k].append(answers[k][key])
+                if not calls:  # settled: what is left of the plan is not asked
+                    plans[k] = {key: plans[k][key] for key in answers[k]}
+        rows = zip(items, answers, made, strict=True)
+        return [self._result(*row, skip_unanimous) for row in rows]
+
+    def _due(self, item: Item, plan: dict, answers: dict) -> dict[tuple[int, int], Call]:
+        """The calls to make next: all, or with early stop those against the next opponent."""
+        left = {key: call for key, call in plan.items() if key not in answers}
+        if not self.settings.early_stop:
+            return left
+        known = self._spread(item, answers)
+        if settled(item.candidates, self.scoring, known):
+            return {}
+        width = len(item.candidates)
+        nearest = min((j - i) % width for i, j in left)
+        return {(i, j): call for (i, j), call in left.items() if (j - i) % width == nearest}
 
     def _plan(self, item: Item, skip_unanimous: bool) -> dict[tuple[int, int], Call]:
         """The distinct calls of an item by the indices of the candidates that stand for them."""
-        width = len(item.candidates)
         if skip_unanimous and len(set(item.candidates)) == 1:
             return {}
         plan = {}
-        for i, j in ordered_pairs(width, self.scoring):
+        for i, j in ordered_pairs(len(item.candidates), self.scoring):
             key = self._key(item, i, j)
             a, b = item.candidates[key[0]], item.candidates[key[1]]
             draw = () if self.repeatable else (item.attempt, i, j)
@@ -183,31 +170,64 @@ class Judge:
             return i, j
         return item.candidates.index(item.candidates[i]), item.candidates.index(item.candidates[j])
 
-    def _result(self, item: Item, plan: dict, answers: dict, made: int) -> RoundRobin:
-        verdicts = {key: answers[call] for key, call in plan.items()}
+    def _spread(self, item: Item, answers: dict) -> dict[tuple[int, int], str | None]:
+        """The answer of every ordered pair that has one, copies of a text included."""
+        pairs = ordered_pairs(len(item.candidates), self.scoring)
+        keys = {pair: self._key(item, *pair) for pair in pairs}
+        return {pair: answers[key].answer for pair, key in keys.items() if key in answers}
 
-        def answer(i: int, j: int) -> str | None:
-            found = verdicts.get(self._key(item, i, j))
-            return found.answer if found else None
-
+    def _result(self, item: Item, answers: dict, made: list, skip_unanimous: bool) -> RoundRobin:
         width = len(item.candidates)
-        covered = len(ordered_pairs(width, self.scoring)) if plan else 0
-        return RoundRobin(tally(width, self.scoring, answer), verdicts, covered, made)
+        known = self._spread(item, answers)
+        scores = tally(width, self.scoring, lambda i, j: known.get((i, j)))
+        skipped = skip_unanimous and len(set(item.candidates)) == 1
+        covered = 0 if skipped else len(ordered_pairs(width, self.scoring))
+        judged, prefill = sum(v.tokens for v in made), sum(v.prompt_tokens for v in made)
+        return RoundRobin(scores, answers, covered, len(made), judged, prefill)
+
+    def _vote(self, calls: Sequence[Call]) -> list[Verdict]:
+        """One verdict a call, by the majority of `judge.votes` draws."""
+        votes = self.settings.votes
+        answer = {"self": self._read, "random": self._toss, "oracle": self._consult}
+        again = [replace(c, draw=(*c.draw, k)) if k else c for c in calls for k in range(votes)]
+        found = answer[self.settings.kind](again)
+        return [majority(found[k : k + votes]) for k in range(0, len(found), votes)]
 
     def _read(self, calls: Sequence[Call]) -> list[Verdict]:
         if not calls:
             return []
+        prompts = [self.prompt(call) for call in calls]
+        with engine_call("judging"):
+            if self.settings.verdict == "direct":
+                return self._likelier(prompts, [Verdict(None) for _ in calls])
+            written = self._write(prompts, [self._seed(call) for call in calls])
+            if self.settings.verdict == "written":
+                return written
+            heads = [VERDICT.split(v.explanation)[0].rstrip() for v in written]
+            texts = [f"{p} {head}" if head else p for p, head in zip(prompts, heads, strict=True)]
+            return self._likelier(texts, written)
+
+    def _write(self, prompts: list[str], seeds: list[int]) -> list[Verdict]:
         settings = self.settings
         found = self.engine.sample(
-            [self.prompt(call) for call in calls],
+            prompts,
             n=1,
             temperature=settings.temperature,
             top_p=settings.top_p,
             max_tokens=settings.max_tokens,
             stop=[] if self.family.chat else ["\n\n"],
-            seeds=[self._seed(call) for call in calls],
+            seeds=seeds,
         )
         return [self._verdict(completions[0]) for completions in found]
+
+    def _likelier(self, prompts: list[str], written: list[Verdict]) -> list[Verdict]:
+        """The same verdicts with the likelier mark as answer; None where no mark fits."""
+        logs = self.engine.choose(prompts, list(OPTIONS))
+        read = [v.prompt_tokens + self._length(p) for v, p in zip(written, prompts, strict=True)]
+        return [_by_logs(*row) for row in zip(written, read, logs, strict=True)]
+
+    def _length(self, text: str) -> int:
+        return len(self.tokenizer(text).input_ids) if self.tokenizer else 0
 
     def prompt(self, call: Call) -> str:
         """The model's input for a call. Verdict marks inside steps are defused: an explanation may
@@ -233,6 +253,25 @@ class Judge:
         return [Verdict(self.oracle(c.question, list(c.prefix), c.a, c.b)) for c in calls]
 
 
+def _by_logs(verdict: Verdict, read: int, logs: Sequence[float]) -> Verdict:
+    if max(logs) == float("-inf"):
+        return replace(verdict, answer=None, prompt_tokens=read, finish="overflow")
+    return replace(verdict, answer="A" if logs[0] >= logs[1] else "B", prompt_tokens=read)
+
+
+def majority(votes: Sequence[Verdict]) -> Verdict:
+    """The verdict that most readable votes give, None at a draw; tokens of all of them."""
+    if len(votes) == 1:
+        return votes[0]
+    ranked = Counter(v.answer for v in votes if v.answer).most_common(2)
+    drawn = not ranked or (len(ranked) > 1 and ranked[0][1] == ranked[1][1])
+    answer = None if drawn else ranked[0][0]
+    first = next((v for v in votes if v.answer == answer), votes[0])
+    finish = "overflow" if any(v.finish == "overflow" for v in votes) else first.finish
+    tokens, read = sum(v.tokens for v in votes), sum(v.prompt_tokens for v in votes)
+    return replace(first, answer=answer, tokens=tokens, prompt_tokens=read, finish=finish)
+
+
 def judge_pairs(
     engine: Engine | None,
     family: Family,
@@ -252,35 +291,3 @@ def judge_pairs(
 def defuse(text: str) -> str:
     """The text with `[[A]]` written as `(A)`."""
     return re.sub(VERDICT, r"(\1)", text)
-
-
-def verdict_stats(robins: Sequence[RoundRobin]) -> dict[str, float | int]:
-    """How the judge behaved: calls covered and made, and rates over the distinct verdicts.
-
-    `first_position` is the share of A among readable verdicts (self-pairs left out, where nothing
-    but the slot differs); `unreadable` counts all verdicts; `consistency` is the share of unordered
-    pairs, judged readably in both orders, in which the same step wins twice.
-    """
-    verdicts = [v for robin in robins for v in robin.verdicts.values()]
-    between = [v.answer for r in robins for (i, j), v in r.verdicts.items() if i != j and v.answer]
-    swaps = [pair for robin in robins for pair in _swaps(robin)]
-    return {
-        "calls": sum(r.calls for r in robins),
-        "made": sum(r.made for r in robins),
-        "first_position": _share([a == "A" for a in between]),
-        "unreadable": _share([v.answer is None for v in verdicts]),
-        "consistency": _share([one != two for one, two in swaps]),
-        "ties": _share([max(r.scores) == min(r.scores) for r in robins if r.scores]),
-        "tokens": sum(v.tokens for v in verdicts),
-    }
-
-
-def _swaps(robin: RoundRobin) -> list[tuple[str, str]]:
-    """Readable answers of both orders of each pair of candidates."""
-    pairs = [(i, j) for i, j in robin.verdicts if i < j and (j, i) in robin.verdicts]
-    answers = [(robin.verdicts[i, j].answer, robin.verdicts[j, i].answer) for i, j in pairs]
-    return [(one, two) for one, two in answers if one and two]
-
-
-def _share(flags: list[bool]) -> float:
-    return sum(flags) / len(flags) if flags else 0.0

@@ -13,12 +13,13 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin
+from typing import IO, Any, TypeVar, get_args, get_origin
 
 T = TypeVar("T")
 
@@ -180,16 +181,26 @@ def read_json(path: Path | str) -> Any:
 def write_jsonl(path: Path | str, rows: Iterable[Any]) -> int:
     """Write records (or dictionaries) one a line, atomically; returns the number of rows.
 
-    A name that ends in `.gz` is compressed, without a time stamp, so equal rows give equal bytes.
+    Rows are taken one at a time, so they need not fit into memory together. A name that ends in
+    `.gz` is compressed, without a time stamp, so equal rows give equal bytes.
     """
-    lines = [
-        json.dumps(row if isinstance(row, dict) else to_dict(row), ensure_ascii=False) + "\n"
-        for row in rows
-    ]
-    data = "".join(lines).encode("utf-8")
-    with atomic(path) as part:
-        part.write_bytes(gzip.compress(data, mtime=0) if str(path).endswith(".gz") else data)
-    return len(lines)
+    count = 0
+    with atomic(path) as part, open(part, "wb") as raw, _packed(raw, path) as file:
+        for count, row in enumerate(rows, start=1):  # noqa: B007 - the last number is the result
+            file.write(json_line(row))
+    return count
+
+
+def json_line(row: Any) -> bytes:
+    """A record or dictionary as one line of a JSONL file."""
+    value = row if isinstance(row, dict) else to_dict(row)
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def _packed(raw: IO[bytes], path: Path | str) -> Any:
+    if str(path).endswith(".gz"):
+        return gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)
+    return nullcontext(raw)
 
 
 def read_jsonl(path: Path | str, cls: type[T] | None = None) -> list[T]:
@@ -197,19 +208,35 @@ def read_jsonl(path: Path | str, cls: type[T] | None = None) -> list[T]:
 
     Raises PSRError naming file, line and field where a row is damaged or does not fit.
     """
+    return list(iter_jsonl(path, cls))
+
+
+def iter_jsonl(path: Path | str, cls: type[T] | None = None) -> Iterator[T]:
+    """The rows of `read_jsonl` one at a time, for files that need not fit into memory."""
+    opener = gzip.open if str(path).endswith(".gz") else open
     try:
-        data = Path(path).read_bytes()
-        text = (gzip.decompress(data) if str(path).endswith(".gz") else data).decode("utf-8")
+        # Bytes are cut at b"\n" alone; a text's own line ends, such as U+2028, stay inside a row.
+        with opener(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield _parse_row(line.decode("utf-8"), cls, f"{path}:{number}")
     except FileNotFoundError:
         raise PSRError(f"{path}: no such file") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise PSRError(f"{path}: unreadable ({error}); delete it and rerun its stage") from None
-    rows = []
-    # Only "\n" ends a row: str.splitlines would also cut at U+2028 inside a string.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            rows.append(_parse_row(line, cls, f"{path}:{number}"))
-    return rows
+
+
+class Rows:
+    """The rows of a JSONL file, read one at a time each time they are looped over."""
+
+    def __init__(self, path: Path | str, cls: type | None = None):
+        self.path, self.cls = path, cls
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter_jsonl(self.path, self.cls)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in iter_jsonl(self.path))
 
 
 def _parse_row(line: str, cls: type[T] | None, where: str) -> Any:

@@ -3,11 +3,12 @@
 Each takes the open stage, so that what it reads is recorded and what it costs is counted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from psr_lib import evaluation, problems, prompts, reviews
 from psr_lib.engines.hf import HFEngine
+from psr_lib.journal import Journal, search_into
 from psr_lib.judge import Judge
 from psr_lib.progress import track
 from psr_lib.records import (
@@ -20,8 +21,8 @@ from psr_lib.records import (
     read_jsonl,
     write_jsonl,
 )
-from psr_lib.search import step_search
-from psr_lib.traces import SearchTrace, search_stats
+from psr_lib.search import search_stream
+from psr_lib.traces import SearchTrace, TraceFile, search_stats
 
 
 def open_engine(stage: Any, n: int) -> HFEngine:
@@ -49,19 +50,42 @@ def make_judge(stage: Any, engine: HFEngine, shots: Sequence[JudgeExample] = ())
     )  # fmt: skip
 
 
-def search_round(stage: Any, questions: Sequence[Question], engine: HFEngine) -> list[SearchTrace]:
-    """Step search of M[n-1] on the questions of round n (Eq. 1-5); counts go to the manifest."""
-    family = prompts.load(stage.preset.prompts)
-    judge = make_judge(stage, engine)
-    with track(len(questions), "search") as progress:
-        traces = step_search(
-            engine, family, engine.tokenizer, questions, stage.preset.search, judge, stage.seed,
-            progress=lambda done, _: progress.update(done),
+def search_round(stage: Any, questions: Collection[Question], engine: HFEngine) -> TraceFile:
+    """Step search of M[n-1] on the questions of round n (Eq. 1-5): traces and pairs, in files.
+
+    A call after one that was cut short goes on with the questions that are left. Counts go to the
+    manifest.
+    """
+    traces = _search(stage, engine, questions, "traces.jsonl.gz", "search")
+    pairs = (pair for trace in traces for pair in trace.pairs)
+    write_jsonl(stage.output("ppd.jsonl"), pairs)
+    stage.count(**_spent(stage, traces))
+    return traces
+
+
+def _search(
+    stage: Any, engine: HFEngine, questions: Collection[Question], name: str, label: str, **how: Any
+) -> TraceFile:
+    """Search into a file of the stage, by way of a journal that survives a kill."""
+    journal = Journal(stage.scratch(name), stage.made_from)
+    family, judge = prompts.load(stage.preset.prompts), make_judge(stage, engine)
+    with track(len(questions), label) as progress:
+        search_into(
+            journal, questions, lambda asked: search_stream(
+                engine, family, engine.tokenizer, asked, stage.preset.search, judge, stage.seed,
+                **how,
+            ), progress.update,
         )  # fmt: skip
+    write_jsonl(stage.output(name), journal.rows())
+    journal.close()
+    return TraceFile(stage.folder / name)
+
+
+def _spent(stage: Any, traces: Iterable[SearchTrace]) -> dict[str, float | int]:
+    """The counts of a search; its tokens are added to the stage's."""
     stats = search_stats(traces)
     stage.tokens(generated=stats["generated_tokens"], judged=stats["judged_tokens"])
-    stage.count(**stats)
-    return traces
+    return stats
 
 
 def solve(stage: Any, engine: HFEngine, sets: Mapping[str, Sequence[Problem]]) -> list[dict]:
@@ -88,20 +112,19 @@ def judge_heldout(
 
 def search_benchmarks(
     stage: Any, engine: HFEngine, sets: Mapping[str, Sequence[Problem]]
-) -> tuple[list[dict], list[SearchTrace]]:
+) -> list[dict]:
     """Test-time search (section 5.2) on the first `data.search_size` problems of each set."""
     size = stage.preset.data.search_size
     small = {name: rows[:size] for name, rows in sets.items()}
-    family = prompts.load(stage.preset.prompts)
-    with track(sum(map(len, small.values())), "test-time search") as progress:
-        rows, traces = evaluation.search_accuracy(
-            engine, family, engine.tokenizer, small, stage.preset.search,
-            make_judge(stage, engine), stage.seed, max_tokens=stage.preset.eval.max_tokens,
-            progress=lambda done, _: progress.update(done),
-        )  # fmt: skip
-    totals = search_stats(traces)
-    stage.tokens(generated=totals["generated_tokens"], judged=totals["judged_tokens"])
-    return rows, traces
+    questions = [problem.ask() for rows in small.values() for problem in rows]
+    how = {"select": True, "max_tokens": stage.preset.eval.max_tokens}
+    name = "search_traces.jsonl.gz"
+    traces = _search(stage, engine, questions, name, "test-time search", **how)
+    _spent(stage, traces)
+    rows = evaluation.search_rows(small, traces)
+    write_jsonl(stage.output("search_answers.jsonl.gz"), rows)
+    evaluation.write_csv(stage.output("search_accuracy.csv"), evaluation.accuracy_rows(rows))
+    return rows
 
 
 def fixed_shots(stage: Any) -> list[JudgeExample]:
@@ -190,7 +213,7 @@ def show(label: str) -> Any:
     return update
 
 
-def oracle_report(traces: Sequence[SearchTrace]) -> dict[str, float | int]:
+def oracle_report(traces: Iterable[SearchTrace]) -> dict[str, float | int]:
     """How the self-judge did on the model's own siblings, by the oracle (laboratory only).
 
     `judge_accuracy` over verdicts where just one of the two steps is right; `pair_accuracy` over
@@ -210,7 +233,7 @@ def oracle_report(traces: Sequence[SearchTrace]) -> dict[str, float | int]:
             decided / max(1, verdicts), "siblings_n": decided, **pair_report(traces)}  # fmt: skip
 
 
-def pair_report(traces: Sequence[SearchTrace]) -> dict[str, float | int]:
+def pair_report(traces: Iterable[SearchTrace]) -> dict[str, float | int]:
     """By the oracle: how often the chosen and the rejected step of a pair is right."""
     pairs = [pair for trace in traces for pair in trace.pairs]
     chosen = [problems.is_right(p.question, p.prefix, p.chosen) for p in pairs]
@@ -258,12 +281,3 @@ def training_story(history: Sequence[Mapping[str, float]]) -> tuple[str, list[st
     ends = (round(row[pair[0]] - row[pair[1]], 3) + 0 for row in (history[0], history[-1]))
     title = "Reward margin from {:.3f} to {:.3f}".format(*ends)  # "+ 0" makes -0 a 0
     return title, pair, "reward (β × log-ratio)"
-
-
-def write_search(stage: Any, rows: Sequence[dict], traces: Sequence[SearchTrace]) -> None:
-    """Store the answers and the table of the test-time search, if there was one."""
-    if not rows:
-        return
-    write_jsonl(stage.output("search_answers.jsonl.gz"), rows)
-    write_jsonl(stage.output("search_traces.jsonl.gz"), [trace.to_row() for trace in traces])
-    evaluation.write_csv(stage.output("search_accuracy.csv"), evaluation.accuracy_rows(rows))

@@ -65,6 +65,7 @@ class Stage:
         self.code = stages.code_of(key)
         self._inputs: dict[str, Any] = {}
         self._declared: list[Path] = []
+        self._scratch: list[Path] = []
         self.counts: dict[str, Any] = {}
         self._tokens = {"generated": 0, "judged": 0}
         self._started = time.time()
@@ -117,6 +118,17 @@ class Stage:
         self._declared.append(path)
         return path
 
+    def scratch(self, name: str) -> Path:
+        """Where unfinished work on an output is kept; no output itself, and gone after `finish`."""
+        self._scratch.append(self.output(f"{name}.part"))
+        return self._declared.pop()
+
+    @property
+    def made_from(self) -> dict[str, Any]:
+        """What the result depends on so far; scratch of anything else is of no use."""
+        inputs = {name: entry["hash"] for name, entry in self._inputs.items()}
+        return {"params": self.params, "code": self.code, "inputs": inputs}
+
     def count(self, **numbers: Any) -> None:
         """Numbers for the manifest, such as parsed=, dropped=, ties=, rolled_back=."""
         self.counts.update(numbers)
@@ -138,7 +150,8 @@ class Stage:
         result = self._manifest()
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / manifest.NAME, result)
-        (self.folder / manifest.BEFORE).unlink(missing_ok=True)
+        for path in (self.folder / manifest.BEFORE, *self._scratch):
+            path.unlink(missing_ok=True)
         if not os.environ.get(RUNNING):
             stages.unlock(self.run)
         return result

@@ -3,8 +3,8 @@
 Each round every open problem samples w next steps, the judge plays them against each other, the
 winner is appended and (winner, loser) becomes a preference pair. If the best and the worst score
 are equal, the previous step and its pair are dropped and sampled again. `max_iterations` counts
-every expansion, those that roll back too. All problems advance together, in two engine calls a
-round.
+every expansion, those that roll back too. All live problems advance together, in two engine calls a
+round, and new ones come in as others finish.
 
 An ill-formed candidate (one that does not begin with the mark of its own step, holds another step's
 mark, or was cut by the token limit) takes no part: it is counted, not judged, and neither chosen
@@ -13,14 +13,18 @@ nor rejected, so the pairs teach reasoning and not the format.
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from psr_lib.engines.base import Completion, Engine
-from psr_lib.judge import Item, Judge, RoundRobin
+from psr_lib.guard import engine_call
+from psr_lib.judge import Item, Judge
 from psr_lib.prompts import Family
 from psr_lib.records import PSRError, Question, StepPair, seed_of
+from psr_lib.robins import RoundRobin
+from psr_lib.solving import greedy_solutions
 from psr_lib.steps import is_final, number, split_steps
 from psr_lib.traces import Candidate, Expansion, SearchTrace
 
@@ -41,24 +45,39 @@ def step_search(
     max_tokens: int = 512,
     progress: Progress | None = None,
 ) -> list[SearchTrace]:
-    """Search every question; one trace each, in order.
+    """Search every question; one trace each, in order. See `search_stream`."""
+    found: dict[int, SearchTrace] = {}
+    run = _Search(engine, family, tokenizer, search, judge, seed, select, max_tokens)
+    for place, trace in run.stream(enumerate(questions)):
+        found[place] = trace
+        if progress:
+            progress(len(found), len(questions))
+    return [found[place] for place in range(len(questions))]
+
+
+def search_stream(
+    engine: Engine,
+    family: Family,
+    tokenizer: Any,
+    asked: Iterable[tuple[int, Question]],
+    search: Any,
+    judge: Judge,
+    seed: int,
+    *,
+    select: bool = False,
+    max_tokens: int = 512,
+) -> Iterator[tuple[int, SearchTrace]]:
+    """Search numbered questions; (number, trace) of each as it finishes.
 
     `search` is the preset's block of that name; `judge` ranks the candidates with its own scoring.
-    With `select` it is the test-time search (section 4): no pairs and no roll-back, a tie goes to
-    the most frequent candidate, and at the cap greedy decoding finishes within `max_tokens`.
+    At most `search.live` questions are open at once, and others come in as these finish, so memory
+    does not grow with their number; no result depends on who is searched beside whom. With `select`
+    it is the test-time search (section 4): no pairs and no roll-back, a tie goes to the most
+    frequent candidate, and at the cap greedy decoding finishes within `max_tokens`.
+    Raises PSRError where the engine fails.
     """
-    _check(search)
-    traces = [SearchTrace(question) for question in questions]
-    run = _Search(engine, family, tokenizer, search, judge, seed, select)
-    while active := [trace for trace in traces if not trace.status]:
-        run.round(active)
-        if progress:
-            progress(sum(bool(trace.status) for trace in traces), len(traces))
-    for trace in traces:
-        trace.pairs = [pair for pair in trace._kept if pair is not None]
-    if select:
-        _finish([t for t in traces if t.status == "cap"], engine, family, tokenizer, max_tokens)
-    return traces
+    run = _Search(engine, family, tokenizer, search, judge, seed, select, max_tokens)
+    return run.stream(asked)
 
 
 @dataclass
@@ -70,6 +89,33 @@ class _Search:
     judge: Judge
     seed: int
     select: bool
+    max_tokens: int
+
+    def __post_init__(self) -> None:
+        _check(self.search)
+
+    def stream(self, asked: Iterable[tuple[int, Question]]) -> Iterator[tuple[int, SearchTrace]]:
+        """Keep the live questions full, advance them together, hand out those that finish."""
+        waiting, live = iter(asked), {}
+        while True:
+            new = islice(waiting, self.search.live - len(live))
+            live |= {place: SearchTrace(question) for place, question in new}
+            if not live:
+                return
+            self.round(list(live.values()))
+            ended = {place: trace for place, trace in live.items() if trace.status}
+            live = {place: trace for place, trace in live.items() if not trace.status}
+            self.close(list(ended.values()))
+            yield from ended.items()
+
+    def close(self, traces: list[SearchTrace]) -> None:
+        """What is left to do for finished traces."""
+        for trace in traces:
+            trace.pairs = [pair for pair in trace._kept if pair is not None]
+            self.judge.forget(trace.question)
+        if self.select:
+            capped = [trace for trace in traces if trace.status == "cap"]
+            _finish(capped, self.engine, self.family, self.tokenizer, self.max_tokens)
 
     def round(self, traces: list[SearchTrace]) -> None:
         """One expansion of every trace."""
@@ -91,17 +137,19 @@ class _Search:
             self.family.render(self.tokenizer, self.family.solve(t.question.text, t.path))
             for t in traces
         ]
-        found = self.engine.sample(
-            prompts,
-            n=self.search.width,
-            temperature=self.search.temperature,
-            top_p=self.search.top_p,
-            max_tokens=self.search.max_step_tokens,
-            stop=[self.family.stop],
-            seeds=[self.step_seed(t, "sample") for t in traces],
-        )
+        with engine_call("sampling steps"):
+            found = self.engine.sample(
+                prompts,
+                n=self.search.width,
+                temperature=self.search.temperature,
+                top_p=self.search.top_p,
+                max_tokens=self.search.max_step_tokens,
+                stop=[self.family.stop],
+                seeds=[self.step_seed(t, "sample") for t in traces],
+            )
         for trace, completions in zip(traces, found, strict=True):
             trace.tokens["prompt"] += sum(c.prompt_tokens for c in completions)
+            trace.tokens["prefill"] += completions[0].prompt_tokens
             trace.tokens["generated"] += sum(c.tokens for c in completions)
         return [
             [read_candidate(c, len(t.path) + 1) for c in completions]
@@ -114,7 +162,9 @@ class _Search:
 
     def advance(self, trace: SearchTrace, candidates: list[Candidate], robin: RoundRobin) -> None:
         """Choose, keep or roll back (Eq. 3-5), and close the trace if it is done."""
-        trace.tokens["judged"] += sum(v.tokens for v in robin.verdicts.values())
+        trace.tokens["judged"] += robin.judged
+        trace.tokens["prefill"] += robin.prefill
+        trace.tokens["prompt"] += robin.prefill
         valid = [i for i, c in enumerate(candidates) if c.valid]
         depth, counts = len(trace.path) + 1, Counter(candidates[i].text for i in valid)
         wins = dict(zip(valid, robin.scores, strict=True))
@@ -141,11 +191,7 @@ class _Search:
 
     def _keep(self, trace: SearchTrace, expansion: Expansion, wins: dict, noise) -> None:
         expansion.outcome = "kept"
-        best = [i for i, score in wins.items() if score == max(wins.values())]
-        worst = [i for i, score in wins.items() if score == min(wins.values())]
-        first = self.search.pick == "first"
-        expansion.chosen = best[0] if first else noise.choice(best)
-        expansion.rejected = worst[0] if first else noise.choice(worst)
+        expansion.chosen, expansion.rejected = decide(wins, self.search.pick, noise)
         self._append(trace, expansion, None if self.select else _pair(trace, expansion))
 
     def _tied(self, trace: SearchTrace, expansion: Expansion, valid: list[int]) -> None:
@@ -169,6 +215,15 @@ class _Search:
             trace.status = "complete"
 
 
+def decide(wins: dict[int, int], pick: str, noise: random.Random) -> tuple[int, int]:
+    """Which candidate is best and which worst (Eq. 3-5); equals by `pick`, best drawn first."""
+    best = [i for i, score in wins.items() if score == max(wins.values())]
+    worst = [i for i, score in wins.items() if score == min(wins.values())]
+    if pick == "first":
+        return best[0], worst[0]
+    return noise.choice(best), noise.choice(worst)
+
+
 def read_candidate(completion: Completion, depth: int) -> Candidate:
     """A completion as a candidate for step `depth`."""
     text = completion.text.strip()
@@ -176,33 +231,6 @@ def read_candidate(completion: Completion, depth: int) -> Candidate:
     valid = whole and number(text) == depth and len(split_steps(text)) == 1
     final = is_final(text) or completion.finish == "eos"
     return Candidate(text, valid, final, completion.finish, completion.tokens)
-
-
-def greedy_solutions(
-    engine: Engine,
-    family: Family,
-    tokenizer: Any,
-    questions: Sequence[Question],
-    max_tokens: int = 512,
-    prefixes: Sequence[Sequence[str]] | None = None,
-) -> list[Completion]:
-    """Whole solutions by greedy decoding, each after its prefix of steps if there is one."""
-    prefixes = prefixes or [()] * len(questions)
-    prompts = [
-        family.render(tokenizer, family.solve(question.text, prefix))
-        for question, prefix in zip(questions, prefixes, strict=True)
-    ]
-    found = engine.sample(
-        prompts,
-        n=1,
-        temperature=0.0,
-        top_p=1.0,
-        max_tokens=max_tokens,
-        # A base model may go on to a next problem of its own making.
-        stop=[] if family.chat else ["\n\n"],
-        seeds=[0] * len(prompts),
-    )
-    return [completions[0] for completions in found]
 
 
 def _pair(trace: SearchTrace, expansion: Expansion) -> StepPair | None:
@@ -236,7 +264,8 @@ def _finish(traces: list[SearchTrace], engine, family, tokenizer, max_tokens: in
     found = greedy_solutions(engine, family, tokenizer, questions, max_tokens, prefixes)
     for trace, completion in zip(traces, found, strict=True):
         trace.rest = completion.text
-        trace.tokens["prompt"] += completion.prompt_tokens
+        for name in ("prompt", "prefill"):
+            trace.tokens[name] += completion.prompt_tokens
         trace.tokens["generated"] += completion.tokens
 
 
@@ -245,6 +274,6 @@ def _check(search: Any) -> None:
         value = getattr(search, name)
         if value not in known:
             raise PSRError(f"search.{name}: no {value!r}; choose one of {list(known)}")
-    for name in ("width", "max_iterations", "max_step_tokens"):
+    for name in ("width", "max_iterations", "max_step_tokens", "live"):
         if getattr(search, name) < 1:
             raise PSRError(f"search.{name}: {getattr(search, name)} is too small; give at least 1")

@@ -1,12 +1,12 @@
 """What a search leaves behind: every candidate, score, verdict and decision, and their rates."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from psr_lib.judge import RoundRobin, verdict_stats
-from psr_lib.records import Question, StepPair
+from psr_lib.records import Question, Rows, StepPair, to_dict
+from psr_lib.robins import RoundRobin, Verdict, verdict_counts, verdict_rates
 from psr_lib.steps import join_steps
 
 STATUSES = ("complete", "cap", "overflow")
@@ -51,7 +51,9 @@ class SearchTrace:
     """The search of one problem: its path, every expansion and the pairs that survived.
 
     `status`: `complete`, `cap` (out of expansions) or `overflow` (out of context). `rest` is what
-    greedy decoding wrote after the path, in test-time search only.
+    greedy decoding wrote after the path, in test-time search only. `tokens`: `prompt` counts the
+    prompt of every candidate and verdict, `prefill` that of siblings once; `generated` are those of
+    candidates, `judged` those of verdicts that were asked for.
     """
 
     question: Question
@@ -74,50 +76,93 @@ class SearchTrace:
 
     def to_row(self) -> dict[str, Any]:
         """The trace as one JSON row, every verdict included."""
-        expansions = []
-        for e in self.expansions:
-            row = {k: v for k, v in vars(e).items() if k not in ("candidates", "robin")}
-            row["candidates"] = [asdict(c) for c in e.candidates]
-            # Verdicts count the valid candidates only; `places` leads back to all of them.
-            row["places"] = [i for i, c in enumerate(e.candidates) if c.valid]
-            row |= {"verdicts": e.robin.rows(), "calls": e.robin.calls, "made": e.robin.made}
-            expansions.append(row)
         return {
             "question_id": self.question.id,
+            "question": self.question.text,
             "status": self.status,
             "path": self.path,
             "rest": self.rest,
             "tokens": dict(self.tokens),
-            "pairs": [pair.id for pair in self.pairs],
-            "expansions": expansions,
+            "pairs": [to_dict(pair) for pair in self.pairs],
+            "expansions": [_expansion_row(e) for e in self.expansions],
         }
 
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> "SearchTrace":
+        """The trace that `to_row` wrote."""
+        return cls(
+            Question(id=row["question_id"], text=row["question"]),
+            path=row["path"],
+            status=row["status"],
+            expansions=[_expansion(e) for e in row["expansions"]],
+            pairs=[StepPair(**pair) for pair in row["pairs"]],
+            rest=row["rest"],
+            tokens=Counter(row["tokens"]),
+        )
 
-def search_stats(traces: Sequence[SearchTrace]) -> dict[str, float | int]:
+
+ROBIN = ("calls", "made", "judged", "prefill")
+
+
+def _expansion_row(e: Expansion) -> dict[str, Any]:
+    row = {k: v for k, v in vars(e).items() if k not in ("candidates", "robin")}
+    row["candidates"] = [asdict(c) for c in e.candidates]
+    # Verdicts count the valid candidates only; `places` leads back to all of them.
+    row["places"] = [i for i, c in enumerate(e.candidates) if c.valid]
+    return row | {"verdicts": e.robin.rows(), **{name: getattr(e.robin, name) for name in ROBIN}}
+
+
+def _expansion(row: dict[str, Any]) -> Expansion:
+    row = dict(row)
+    scores = tuple(row["scores"][i] for i in row.pop("places"))
+    verdicts = {(v.pop("a"), v.pop("b")): Verdict(**v) for v in map(dict, row.pop("verdicts"))}
+    robin = RoundRobin(scores, verdicts, **{name: row.pop(name) for name in ROBIN})
+    candidates = [Candidate(**c) for c in row.pop("candidates")]
+    return Expansion(candidates=candidates, robin=robin, **row)
+
+
+class TraceFile(Rows):
+    """The traces of a file, read one at a time each time they are looped over."""
+
+    def __iter__(self) -> Iterator[SearchTrace]:
+        return map(SearchTrace.from_row, super().__iter__())
+
+
+def search_stats(traces: Iterable[SearchTrace]) -> dict[str, float | int]:
     """What a round of search did: rates over its expansions and candidates, and the judge's."""
-    expansions = [e for t in traces for e in t.expansions]
-    candidates = [c for e in expansions for c in e.candidates]
-    distinct = [len({c.text for c in e.candidates if c.valid}) for e in expansions]
-    valid = sum(c.valid for c in candidates)
-    judge = verdict_stats([e.robin for e in expansions])
-    judge.pop("ties")
-    ties, back = sum(e.tie for e in expansions), sum(e.rolled_back for e in expansions)
-    ended = Counter(trace.status for trace in traces)
-    tokens = sum((trace.tokens for trace in traces), Counter())
+    n, judge = Counter(), Counter()
+    for trace in traces:
+        n.update(_trace_counts(trace))
+        for e in trace.expansions:
+            n.update(_expansion_counts(e))
+            judge.update(verdict_counts(e.robin))
+    rates = verdict_rates(judge)
+    rates.pop("ties")
+    whole = ("pairs", "expansions", "ties", "rollbacks")
     return {
-        "problems": len(traces),
-        **{status: ended[status] for status in STATUSES},
-        "pairs": sum(len(t.pairs) for t in traces),
-        "expansions": len(expansions),
-        "ties": ties,
-        "rollbacks": back,
-        "tie_rate": ties / max(1, len(expansions)),
-        "rollback_rate": back / max(1, len(expansions)),
-        "candidates": len(candidates),
-        "ill_formed": len(candidates) - valid,
-        "cut": sum(c.finish == "length" for c in candidates),
-        "distinct": sum(distinct) / max(1, len(distinct)),
-        "duplicate_rate": 1 - sum(distinct) / max(1, valid),
-        **{f"judge_{name}": value for name, value in judge.items()},
-        **{f"{name}_tokens": tokens[name] for name in ("prompt", "generated", "judged")},
+        "problems": n["problems"],
+        **{name: n[name] for name in (*STATUSES, *whole)},
+        "tie_rate": n["ties"] / max(1, n["expansions"]),
+        "rollback_rate": n["rollbacks"] / max(1, n["expansions"]),
+        **{name: n[name] for name in ("candidates", "ill_formed", "cut")},
+        "distinct": n["distinct"] / max(1, n["expansions"]),
+        "duplicate_rate": 1 - n["distinct"] / max(1, n["candidates"] - n["ill_formed"]),
+        **{f"judge_{name}": value for name, value in rates.items()},
+        **{f"{name}_tokens": n[name] for name in ("prompt", "prefill", "generated", "judged")},
     }
+
+
+def _trace_counts(trace: SearchTrace) -> Counter:
+    return Counter({"problems": 1, trace.status: 1, "pairs": len(trace.pairs)}) + trace.tokens
+
+
+def _expansion_counts(e: Expansion) -> Counter:
+    return Counter(
+        expansions=1,
+        ties=e.tie,
+        rollbacks=e.rolled_back,
+        candidates=len(e.candidates),
+        ill_formed=sum(not c.valid for c in e.candidates),
+        cut=sum(c.finish == "length" for c in e.candidates),
+        distinct=len({c.text for c in e.candidates if c.valid}),
+    )

@@ -39,13 +39,20 @@ class Scripted:
 def search_settings(**changes) -> SimpleNamespace:
     """A preset's `search` block."""
     values = {"width": 6, "temperature": 1.0, "top_p": 0.95, "max_iterations": 20}
-    values |= {"max_step_tokens": 96, "tie": "rollback", "pick": "random", "scoring": "ordered"}
+    values |= {
+        "max_step_tokens": 96,
+        "tie": "rollback",
+        "pick": "random",
+        "scoring": "ordered",
+        "live": 99,
+    }
     return SimpleNamespace(**(values | changes))
 
 
 def judge_settings(**changes) -> SimpleNamespace:
     """A preset's `judge` block."""
     values = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 64, "kind": "self"}
+    values |= {"verdict": "written", "votes": 1, "early_stop": False}
     return SimpleNamespace(**(values | changes))
 
 

@@ -7,8 +7,9 @@ import pytest
 from scripted import Scripted, judge_settings, questions, random_script
 
 from psr_lib import prompts
-from psr_lib.judge import Call, Item, Judge, defuse, judge_pairs, tally, verdict_stats
-from psr_lib.records import PSRError
+from psr_lib.judge import Call, Item, Judge, defuse, judge_pairs
+from psr_lib.records import PSRError, Question
+from psr_lib.robins import tally, verdict_stats
 
 FAMILY = prompts.load("compact")
 ASKED = questions(1)[0]
@@ -48,6 +49,30 @@ def test_scores_from_distinct_calls_equal_all_calls(scoring):
         robin = judge_of(engine, scoring=scoring).rank([item(*texts)])[0]
         if not robin.overflow:
             assert robin.scores == brute_scores(engine, item(*texts), scoring)
+
+
+def test_scores_are_exact_on_ten_thousand_random_judge_tables():
+    """Eq. 2 over all ordered pairs of siblings, against the distinct calls of one engine call."""
+    noise = random.Random(1)
+    tables, items, made = [], [], 0
+    for k in range(10_000):
+        texts = [noise.choice("abcdef"[: noise.choice([1, 2, 3, 6])]) for _ in range(6)]
+        lean = noise.choice(["AB", "AAAB", "ABBB", "ABX", "A", "X"])
+        tables.append({(a, b): noise.choice(lean) for a in "abcdef" for b in "abcdef"})
+        items.append(Item(Question(id=f"q{k}", text=f"{k}?"), (), tuple(texts)))
+    oracle = lambda q, prefix, a, b: {"X": None}.get(v := tables[int(q.id[1:])][a, b], v)  # noqa: E731
+    robins = judge_of(None, kind="oracle", oracle=oracle).rank(items)
+    for table, it, robin in zip(tables, items, robins, strict=True):
+        texts = it.candidates
+        brute = [
+            sum(table[a, b] == "A" for j, b in enumerate(texts) if j != i)
+            for i, a in enumerate(texts)
+        ]
+        assert list(robin.scores) == brute and robin.calls == 30
+        copies = sum(texts.count(t) > 1 for t in set(texts))
+        assert robin.made == len(set(texts)) * (len(set(texts)) - 1) + copies
+        made += robin.made
+    assert made < 10_000 * 30 / 2
 
 
 def test_each_distinct_ordered_pair_is_asked_once_self_pairs_only_where_needed():

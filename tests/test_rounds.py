@@ -3,11 +3,21 @@
 from types import SimpleNamespace
 
 import pytest
+from scripted import Scripted, questions, random_script
 
 from psr_lib import problems, rounds
-from psr_lib.judge import RoundRobin, Verdict
 from psr_lib.presets import load
-from psr_lib.records import JudgeExample, PSRError, Question, StepPair, write_jsonl
+from psr_lib.records import (
+    JudgeExample,
+    Problem,
+    PSRError,
+    Question,
+    Rows,
+    StepPair,
+    read_jsonl,
+    write_jsonl,
+)
+from psr_lib.robins import RoundRobin, Verdict
 from psr_lib.traces import Candidate, Expansion, SearchTrace, search_stats
 
 TEXT = "Tom has 47 pens. Tom buys 38 pens. Tom sells 5 pens. How many pens does Tom have?"
@@ -127,3 +137,44 @@ def test_a_round_without_pairs_says_what_to_do(tmp_path):
     with pytest.raises(PSRError, match=r"round 3: .*no pairs.*search\.temperature") as error:
         rounds.train_round(stage)
     assert "\n" not in str(error.value)
+
+
+def searching(tmp_path, counts):
+    """What a search needs of its stage, in an empty folder."""
+    return SimpleNamespace(
+        preset=load("smoke"), seed=0, folder=tmp_path, made_from={}, tokens=lambda **n: None,
+        scratch=lambda name: tmp_path / f"{name}.part", output=lambda name: tmp_path / name,
+        count=counts.update,
+    )  # fmt: skip
+
+
+def scripted(table):
+    engine = Scripted(random_script(table))
+    engine.tokenizer = None
+    return engine
+
+
+def test_a_search_round_writes_pairs_and_traces_and_goes_on_where_it_was(tmp_path):
+    write_jsonl(tmp_path / "q.jsonl", questions(30, 2))
+    asked, counts = Rows(tmp_path / "q.jsonl", Question), {}
+    stage = searching(tmp_path, counts)
+    traces = rounds.search_round(stage, asked, scripted(2))
+    pairs = read_jsonl(tmp_path / "ppd.jsonl", StepPair)
+    assert len(traces) == counts["problems"] == 30 and len(pairs) == counts["pairs"] > 0
+    assert [p for t in traces for p in t.pairs] == pairs
+    before, again = (tmp_path / "ppd.jsonl").read_bytes(), scripted(2)
+    rounds.search_round(stage, asked, again)
+    assert again.batches == 0 and (tmp_path / "ppd.jsonl").read_bytes() == before
+    journal = tmp_path / "traces.jsonl.gz.part"
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:10]))
+    rounds.search_round(stage, asked, again)
+    assert again.batches > 0 and (tmp_path / "ppd.jsonl").read_bytes() == before
+
+
+def test_a_test_time_search_writes_answers_with_their_costs(tmp_path):
+    problem = [Problem(id=q.id, source="t", question=q.text, answer="2") for q in questions(6, 2)]
+    rows = rounds.search_benchmarks(searching(tmp_path, {}), scripted(2), {"easy": problem})
+    assert read_jsonl(tmp_path / "search_answers.jsonl.gz") == rows and len(rows) == 4
+    assert all(r["tokens"] == r["generated"] + r["judged"] > 0 and r["prefill"] > 0 for r in rows)
+    assert len(read_jsonl(tmp_path / "search_traces.jsonl.gz")) == 4
+    assert (tmp_path / "search_accuracy.csv").is_file()

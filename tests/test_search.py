@@ -10,7 +10,8 @@ from psr_lib import prompts
 from psr_lib.engines.base import Completion
 from psr_lib.judge import Judge
 from psr_lib.records import PSRError, StepPair, read_jsonl, seed_of, write_jsonl
-from psr_lib.search import greedy_solutions, read_candidate, step_search
+from psr_lib.search import read_candidate, step_search
+from psr_lib.solving import greedy_solutions
 from psr_lib.steps import boxed, number, split_steps
 from psr_lib.traces import search_stats
 

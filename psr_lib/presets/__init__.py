@@ -77,7 +77,8 @@ class Search:
     max_step_tokens: int = num(low=1)
     tie: str = one_of("rollback", "first")
     pick: str = one_of("random", "first")
-    scoring: str = one_of("ordered", "both_slots", "single_order")
+    scoring: str = one_of("ordered", "both_slots", "single_order", "agreement")
+    live: int = num(low=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,9 @@ class Judge:
     top_p: float = num(above=0, high=1)
     max_tokens: int = num(low=1)
     kind: str = one_of("self", "random", "oracle")
+    verdict: str = one_of("written", "explained", "direct")
+    votes: int = num(low=1)
+    early_stop: bool
 
 
 @dataclass(frozen=True, kw_only=True)

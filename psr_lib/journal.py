@@ -1,0 +1,103 @@
+"""Finished searches on the disk as they finish, so that a stage that was killed goes on.
+
+One line a search, in the order in which they ended; read back in the order of their numbers. The
+first line names what the searches were made from: a file of other parameters is begun anew.
+"""
+
+import json
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from psr_lib.records import PSRError, Question, hash_json, json_line
+from psr_lib.traces import SearchTrace
+
+
+class Journal:
+    """An append-only file of numbered searches; `made_from` is any JSON value.
+
+    It holds no search in memory, only where each begins in the file.
+    """
+
+    def __init__(self, path: Path | str, made_from: Any):
+        self.path, self.count = Path(path), 0
+        self._at = array("q")  # offset of each number's line, -1 where there is none
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        head = json_line({"made_from": hash_json(made_from)})
+        end = self._scan(head) if self.path.is_file() else 0
+        mode = "r+b" if self.path.is_file() else "w+b"
+        self._file = open(self.path, mode)  # noqa: SIM115 - open as long as the journal
+        self._file.truncate(end)
+        self._file.seek(end)
+        if not end:
+            self._file.write(head)
+
+    def _scan(self, head: bytes) -> int:
+        """Note the lines that are there; where the last whole one ends, 0 if none is of use."""
+        with open(self.path, "rb") as file:
+            if file.readline() != head:
+                return 0
+            end = file.tell()
+            for line in file:
+                place = _place(line)
+                if place is None:  # cut off by the kill
+                    break
+                self._note(place, end)
+                end += len(line)
+        return end
+
+    def _note(self, place: int, offset: int) -> None:
+        self._at.extend([-1] * (place + 1 - len(self._at)))
+        self.count += self._at[place] < 0
+        self._at[place] = offset
+
+    def left(self, questions: Iterable[Question]) -> Iterator[tuple[int, Question]]:
+        """The numbered questions that have no search yet."""
+        for place, question in enumerate(questions):
+            if place >= len(self._at) or self._at[place] < 0:
+                yield place, question
+
+    def add(self, place: int, trace: SearchTrace) -> None:
+        """Write a finished search down."""
+        self._file.seek(0, 2)
+        self._note(place, self._file.tell())
+        self._file.write(json_line({"place": place, "trace": trace.to_row()}))
+        self._file.flush()
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The traces' rows in the order of the questions."""
+        for offset in self._at:
+            if offset >= 0:
+                self._file.seek(offset)
+                yield json.loads(self._file.readline())["trace"]
+
+    def close(self) -> None:
+        """Close the file; it stays where it is."""
+        self._file.close()
+
+
+def search_into(
+    journal: Journal,
+    questions: Collection[Question],
+    search: Callable[[Iterable[tuple[int, Question]]], Iterator[tuple[int, SearchTrace]]],
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Search the questions that the journal lacks. Raises PSRError that says how many it has."""
+    total = len(questions)
+    try:
+        for place, trace in search(journal.left(questions)):
+            journal.add(place, trace)
+            progress(journal.count)
+    except PSRError as error:
+        kept = f"{journal.count} of {total} searches are kept and the next call goes on from there"
+        raise PSRError(f"{error}; {kept}") from error
+
+
+def _place(line: bytes) -> int | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return json.loads(line)["place"]
+    except (ValueError, KeyError, TypeError):
+        return None

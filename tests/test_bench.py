@@ -1,0 +1,132 @@
+"""The benchmark's own arithmetic, on a scripted engine: it must not flatter anyone."""
+
+from types import SimpleNamespace
+
+import pytest
+from conftest import ROOT
+from scripted import Scripted, questions, random_script
+
+from psr_lib import bench, bench_memory, bench_rates, prompts
+from psr_lib.engines.hf import HFEngine
+from psr_lib.presets import load
+from psr_lib.prompts import Family
+from psr_lib.records import PSRError, Question, read_json, read_jsonl, seed_of, write_jsonl
+
+ASKED = questions(10, 2)
+
+
+class Counting(Scripted):
+    """A scripted engine that counts as real ones do."""
+
+    tokenizer = None
+
+    def sample(self, prompts, **settings):
+        found = super().sample(prompts, **settings)
+        self.usage.generated += sum(c.tokens for some in found for c in some)
+        return found
+
+
+def subject(table=2, asked=ASKED, **changes):
+    overrides = [f"search.{key}={value}" for key, value in changes.items()]
+    return bench_rates.Subject(load("tiny", overrides), Counting(random_script(table)), asked, 7)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_the_timed_literal_loop_makes_the_same_pairs_with_every_call(together):
+    pairs = 0
+    for table in range(6):
+        one = subject(table)
+        loop = one.literal(together)
+        ours = one.search()
+        calls = len(one.engine.asked)
+        assert loop.run(ASKED) == [[bench_rates._plain(p) for p in t.pairs] for t in ours]
+        overflow = any(t.status == "overflow" for t in ours)
+        assert overflow or loop.calls == bench_rates.judge_calls(ours)["literal_calls"]
+        assert len(one.engine.asked) > calls
+        pairs += sum(len(t.pairs) for t in ours)
+    assert pairs > 50
+
+
+@pytest.mark.parametrize("slices", [False, True])
+def test_a_literal_comparison_covers_every_problem(slices):
+    row = bench_rates.against_literal(subject(), 3, False, slices)
+    assert row["identical_problems"] == row["compared_problems"] == 10 and row["pairs"] > 0
+    assert row["ratio"]["runs"] == 3 and row["sliced"] == slices
+    assert row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
+
+
+def test_a_difference_from_the_literal_loop_is_seen():
+    one = subject()
+    literal = one.literal(False)
+    literal.seed = 8
+    object.__setattr__(one, "literal", lambda together: literal)
+    row = bench_rates.against_literal(one, 1, False, False)
+    assert row["identical_problems"] < row["compared_problems"]
+
+
+def test_rates_replay_just_what_the_search_asked():
+    one = subject()
+    row = bench_rates.token_rates(one, 2)
+    assert row["generated_tokens"] == row["raw_generated_tokens"] > 0
+    assert row["ratio"]["runs"] == 2 and row["search_rate"] > 0
+    assert row["search_calls_made"] < row["search_literal_calls"]
+
+
+def test_turns_change_their_order():
+    log = []
+    seconds = bench_rates.in_turns(3, {"a": lambda: log.append("a"), "b": lambda: log.append("b")})
+    assert "".join(log) == "abbaab" and [len(s) for s in seconds.values()] == [3, 3]
+    assert bench_rates.ratio([4, 1, 9], [2, 1, 3]) == {"median": 2, "low": 1, "high": 3, "runs": 3}
+
+
+def test_memory_is_measured_on_the_whole_way_to_the_files():
+    row = bench_memory.measure(25, "", "", "search.live=4")
+    assert row["problems"] == 25 and row["pairs"] > 25 and row["peak_mib"] > 5
+    assert row["pairs"] == bench_memory.measure(25, "", "", "search.live=25")["pairs"]
+
+
+def options(tmp_path, *more):
+    return ["--model", str(tmp_path / "no"), "--out", str(tmp_path / "b.json"), *more]
+
+
+def test_missing_parts_are_told_in_a_line_and_the_rest_goes_on(tmp_path, capsys):
+    assert bench.main(options(tmp_path, "--only", "smol,rates,vlm")) == 2
+    out, err = capsys.readouterr()
+    assert "skipped: no --smol FOLDER" in out
+    assert "give --model" in err and "did you mean 'vllm'" in err
+    assert read_json(tmp_path / "b.json")["parts"] == {}
+    assert str(tmp_path) not in (tmp_path / "b.json").read_text()
+
+
+def test_questions_come_from_the_models_own_run(tmp_path):
+    args = SimpleNamespace(model=str(tmp_path / "psrlm/M1/model"), questions="")
+    with pytest.raises(PSRError, match="--questions"):
+        bench.questions_of(args, 1)
+    for n in (2, 3):
+        write_jsonl(tmp_path / f"data/questions_{n}.jsonl", questions(4, n))
+    assert [q.id for q in bench.questions_of(args, 6)][3:5] == ["t2/3", "t3/0"]
+    with pytest.raises(PSRError, match="8 questions, 9 wanted"):
+        bench.questions_of(args, 9)
+
+
+class ByText(Family):
+    """Reads a verdict from every letter of an explanation, so that none may differ."""
+
+    @staticmethod
+    def verdict(text):
+        return "AB"[seed_of(text) % 2]
+
+
+def test_the_search_equals_the_literal_loop_on_the_tiny_model_in_float32(monkeypatch):
+    """Exact equality on transformers, whatever is in a batch (base model, fp32)."""
+    base = ROOT / "data/tiny/base"
+    family = ByText(**vars(prompts.load("compact")))
+    changes = ["search.width=3", "search.max_iterations=3", "search.max_step_tokens=40",
+               "judge.max_tokens=12"]  # fmt: skip
+    preset, engine = load("tiny", changes), HFEngine.load(base, "float32", "cpu")
+    rows = read_jsonl(ROOT / "data/tiny/dev/easy.jsonl")[:3]
+    asked = [Question(id=str(k), text=row["question"]) for k, row in enumerate(rows)][1:]
+    one = bench_rates.Subject(preset, engine, asked, 3)
+    monkeypatch.setattr(bench_rates.Subject, "family", family)
+    ours = [[bench_rates._plain(pair) for pair in trace.pairs] for trace in one.search()]
+    assert one.literal(False).run(asked) == ours and sum(map(len, ours)) > 0
