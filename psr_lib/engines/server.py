@@ -5,8 +5,9 @@ Threads, not asyncio, keep several requests under way: a notebook already runs a
 """
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from psr_lib.engines.base import Completion, EngineError
@@ -96,21 +97,22 @@ class ServerEngine(RequestEngine):
         self, jobs: Iterable[Any], do: Callable[[Any], tuple[Place, Any, int]], keep: Keep
     ) -> None:
         """Do the jobs, some at a time; after the first failure those under way are finished."""
-        pool, failure = ThreadPoolExecutor(self.concurrency), None
-        try:
-            futures: list[Future] = [pool.submit(do, job) for job in jobs]
-            for future in as_completed(futures):
-                if future.cancelled():
-                    continue
-                if error := future.exception():
-                    failure = failure or error
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    continue
-                place, found, prefill = future.result()
-                keep(place, found)
-                self.usage.prefill += prefill
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        stop, failure = Event(), None
+
+        def unless_stopped(job: Any) -> tuple[Place, Any, int] | None:
+            return None if stop.is_set() else do(job)
+
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            try:
+                for future in as_completed([pool.submit(unless_stopped, job) for job in jobs]):
+                    if error := future.exception():
+                        failure = failure or error
+                        stop.set()
+                    elif found := future.result():
+                        keep(*found[:2])
+                        self.usage.prefill += found[2]
+            finally:
+                stop.set()  # an interrupt, too, leaves nothing behind
         if failure:
             raise failure
 
