@@ -4,6 +4,7 @@ It runs in the test's own process, says what vLLM's server says, and can be told
 """
 
 import json
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -82,7 +83,7 @@ class CompletionsServer:
             fault = self.faults.pop(0) if self.faults and body is not None else None
         try:
             if fault == "drop":
-                handler.connection.close()
+                handler.connection.shutdown(socket.SHUT_RDWR)
                 return
             if fault == "hang":
                 time.sleep(self.hang)

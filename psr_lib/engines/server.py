@@ -100,14 +100,17 @@ class ServerEngine(RequestEngine):
         stop, failure = Event(), None
 
         def unless_stopped(job: Any) -> tuple[Place, Any, int] | None:
-            return None if stop.is_set() else do(job)
+            try:
+                return None if stop.is_set() else do(job)
+            except BaseException:
+                stop.set()
+                raise
 
         with ThreadPoolExecutor(self.concurrency) as pool:
             try:
                 for future in as_completed([pool.submit(unless_stopped, job) for job in jobs]):
                     if error := future.exception():
                         failure = failure or error
-                        stop.set()
                     elif found := future.result():
                         keep(*found[:2])
                         self.usage.prefill += found[2]
