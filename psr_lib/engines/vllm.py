@@ -5,7 +5,10 @@ too, in an environment of its own.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 from psr_lib.engines.base import Completion, EngineError
@@ -135,7 +138,8 @@ class VLLMEngine(RequestEngine):
         tokens = [{"prompt_token_ids": ids} for ids in prompts]
         lora = {"lora_request": self.lora} if self.lora else {}
         try:
-            outputs = self.llm.generate(tokens, params, use_tqdm=False, **lora)
+            with _watched(self.llm.llm_engine.engine_core):
+                outputs = self.llm.generate(tokens, params, use_tqdm=False, **lora)
         except Exception as error:  # the engine's process died, or refused a row
             raise EngineError(
                 f"engine vllm: stopped in the middle of a call ({one_line(error)}); what was "
@@ -149,6 +153,29 @@ class VLLMEngine(RequestEngine):
     def close(self) -> None:
         """End vLLM's own process and give its memory back."""
         self.llm.llm_engine.engine_core.shutdown()
+
+
+@contextmanager
+def _watched(client: Any) -> Iterator[None]:
+    """Within the block a death of vLLM's own process is an error.
+
+    vLLM 0.32 notices that its process was killed (out of memory, say), and then waits for its
+    answer for ever.
+    """
+    answers, over = getattr(client, "outputs_queue", None), Event()
+
+    def watch() -> None:
+        while not over.wait(1.0):
+            if client.resources.engine_dead:
+                answers.put(RuntimeError("its process died"))
+                return
+
+    if answers is not None:  # else it runs in this process
+        Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def import_vllm() -> Any:
