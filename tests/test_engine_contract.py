@@ -233,7 +233,7 @@ def test_an_engine_that_dies_says_so_and_what_it_finished(case, hf, request):
     with pytest.raises(EngineError) as caught:
         sample(engine, prompts)
     message = str(caught.value)
-    assert "\n" not in message and message.startswith(f"engine {kind}") and "kept" in message
+    assert "\n" not in message and message.startswith(f"engine {kind}") and "again" in message
     finished = caught.value.finished
     if kind in ("server", "ray"):
         assert 0 < len(finished) < len(prompts)

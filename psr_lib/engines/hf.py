@@ -158,9 +158,8 @@ class HFEngine:
                     job(part, tick)
             except (RuntimeError, MemoryError) as error:  # memory, or a damaged device
                 raise EngineError(
-                    f"engine hf: stopped in the middle of a call ({one_line(error)}); what was "
-                    "finished is kept, so run again, with a lower engine.batch_tokens if memory "
-                    "ran out"
+                    f"engine hf: stopped in the middle of a call ({one_line(error)}); run "
+                    "again, with a lower engine.batch_tokens if memory ran out"
                 ) from error
 
         parts = [p for p in (groups[k :: self.workers] for k in range(self.workers)) if p]

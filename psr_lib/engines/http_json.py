@@ -75,7 +75,7 @@ class Http:
         tries = f"{self.retries + 1} tries" if self.retries else "one try"
         raise EngineError(
             f"engine server: {self.url} failed after {tries} ({last}); start or repair the server "
-            "(vllm serve ...), or set engine.url; what was finished is kept"
+            "(vllm serve ...) or set engine.url, then run again"
         )
 
     def _read(self, answer: Any) -> Any:

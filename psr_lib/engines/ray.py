@@ -140,9 +140,8 @@ class RayEngine:
         if isinstance(error, self.ray.exceptions.RayActorError):
             self.actors[k] = None
             return EngineError(
-                f"engine ray: worker {k} died in the middle of a call; what the others finished is "
-                "kept and the next call starts it again (out of memory? lower engine.workers or "
-                "engine.batch_tokens)"
+                f"engine ray: worker {k} died in the middle of a call; run again, which starts it "
+                "again, with fewer engine.workers or engine.batch_tokens if memory ran out"
             )
         return EngineError(f"engine ray: worker {k} failed ({one_line(cause or error)})")
 

@@ -142,8 +142,8 @@ class VLLMEngine(RequestEngine):
                 outputs = self.llm.generate(tokens, params, use_tqdm=False, **lora)
         except Exception as error:  # the engine's process died, or refused a row
             raise EngineError(
-                f"engine vllm: stopped in the middle of a call ({one_line(error)}); what was "
-                "finished is kept, so run again, with a lower engine.gpu_memory if memory ran out"
+                f"engine vllm: stopped in the middle of a call ({one_line(error)}); run "
+                "again, with a lower engine.gpu_memory if memory ran out"
             ) from error
         self.usage.prefill += sum(
             len(o.prompt_token_ids) - (o.num_cached_tokens or 0) for o in outputs
