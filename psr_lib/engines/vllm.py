@@ -115,22 +115,26 @@ class VLLMEngine(RequestEngine):
         return Completion(text, len(ids), finish, len(request.ids))
 
     def _score(self, items: list, keep: Keep) -> None:
-        """The option's last token is scored as a next token, so a one-token option is one step."""
+        """Each token of an option is scored as a next token, after the option's tokens before it.
+
+        vLLM's scores of a prompt's own tokens would do it in one request, but they read no prefix
+        cache, and with an adapter they stop the CPU build. Verdicts are a token or three.
+        """
         from vllm import SamplingParams
 
-        params = [
-            SamplingParams(
-                temperature=0.0, max_tokens=1, detokenize=False, logprob_token_ids=extra[-1:],
-                prompt_logprobs=0 if len(extra) > 1 else None,
-            )
-            for _, _, extra in items
-        ]  # fmt: skip
-        outputs = self._call([prompt + extra[:-1] for _, prompt, extra in items], params)
-        for (place, prompt, extra), output in zip(items, outputs, strict=True):
-            total = output.outputs[0].logprobs[0][extra[-1]].logprob
-            for at, token in enumerate(extra[:-1], start=len(prompt)):
-                total += output.prompt_logprobs[at][token].logprob
-            keep(place, total)
+        rows, params = [], []
+        for _, prompt, extra in items:
+            rows += [prompt + extra[:k] for k in range(len(extra))]
+            params += [
+                SamplingParams(
+                    temperature=0.0, max_tokens=1, detokenize=False, logprob_token_ids=[t]
+                )
+                for t in extra
+            ]
+        outputs = iter(self._call(rows, params))
+        for place, _, extra in items:
+            scores = [next(outputs).outputs[0].logprobs[0][token].logprob for token in extra]
+            keep(place, sum(scores))
 
     def _call(self, prompts: list[list[int]], params: list) -> list:
         if not prompts:
