@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from psr_lib import evaluation, problems, prompts, reviews
-from psr_lib.engines.hf import HFEngine
+from psr_lib.engines import opening
+from psr_lib.engines.base import Engine
 from psr_lib.journal import Journal, search_into
 from psr_lib.judge import Judge
 from psr_lib.progress import track
@@ -25,16 +26,9 @@ from psr_lib.search import search_stream
 from psr_lib.traces import SearchTrace, TraceFile, search_stats
 
 
-def open_engine(stage: Any, n: int) -> HFEngine:
-    """M[n] of the stage's method, ready to generate."""
-    settings = stage.preset.engine
-    return HFEngine.load(
-        stage.model(n),
-        dtype=settings.dtype or stage.preset.model.dtype,
-        device=stage.preset.model.device,
-        batch_tokens=settings.batch_tokens,
-        trust_remote_code=stage.preset.model.trust_remote_code,
-    )
+def open_engine(stage: Any, n: int) -> Engine:
+    """M[n] of the stage's method, ready to generate, in the engine that the preset names."""
+    return opening.open_engine(stage.preset.engine, stage.preset.model, stage.model(n), n)
 
 
 def ask_oracle(question: Question, prefix: list[str], step_a: str, step_b: str) -> str | None:
@@ -42,7 +36,7 @@ def ask_oracle(question: Question, prefix: list[str], step_a: str, step_b: str) 
     return problems.oracle_verdict(question.text, prefix, step_a, step_b)
 
 
-def make_judge(stage: Any, engine: HFEngine, shots: Sequence[JudgeExample] = ()) -> Judge:
+def make_judge(stage: Any, engine: Engine, shots: Sequence[JudgeExample] = ()) -> Judge:
     """The judge that the preset (or a control) names, playing Eq. 2's round robin."""
     return Judge(
         engine, prompts.load(stage.preset.prompts), engine.tokenizer, stage.preset.judge,
@@ -50,7 +44,7 @@ def make_judge(stage: Any, engine: HFEngine, shots: Sequence[JudgeExample] = ())
     )  # fmt: skip
 
 
-def search_round(stage: Any, questions: Collection[Question], engine: HFEngine) -> TraceFile:
+def search_round(stage: Any, questions: Collection[Question], engine: Engine) -> TraceFile:
     """Step search of M[n-1] on the questions of round n (Eq. 1-5): traces and pairs, in files.
 
     A call after one that was cut short goes on with the questions that are left. Counts go to the
@@ -64,7 +58,7 @@ def search_round(stage: Any, questions: Collection[Question], engine: HFEngine) 
 
 
 def _search(
-    stage: Any, engine: HFEngine, questions: Collection[Question], name: str, label: str, **how: Any
+    stage: Any, engine: Engine, questions: Collection[Question], name: str, label: str, **how: Any
 ) -> TraceFile:
     """Search into a file of the stage, by way of a journal that survives a kill."""
     journal = Journal(stage.scratch(name), stage.made_from)
@@ -88,7 +82,7 @@ def _spent(stage: Any, traces: Iterable[SearchTrace]) -> dict[str, float | int]:
     return stats
 
 
-def solve(stage: Any, engine: HFEngine, sets: Mapping[str, Sequence[Problem]]) -> list[dict]:
+def solve(stage: Any, engine: Engine, sets: Mapping[str, Sequence[Problem]]) -> list[dict]:
     """Greedy answers to every problem of the benchmarks, graded."""
     family = prompts.load(stage.preset.prompts)
     rows = evaluation.greedy_accuracy(
@@ -99,7 +93,7 @@ def solve(stage: Any, engine: HFEngine, sets: Mapping[str, Sequence[Problem]]) -
 
 
 def judge_heldout(
-    stage: Any, engine: HFEngine, examples: Sequence[JudgeExample], shots: Sequence[JudgeExample]
+    stage: Any, engine: Engine, examples: Sequence[JudgeExample], shots: Sequence[JudgeExample]
 ) -> list[dict]:
     """Verdicts on the held-out pairs by the model itself, and which parts of each are right."""
     rows = evaluation.judge_accuracy(
@@ -111,7 +105,7 @@ def judge_heldout(
 
 
 def search_benchmarks(
-    stage: Any, engine: HFEngine, sets: Mapping[str, Sequence[Problem]]
+    stage: Any, engine: Engine, sets: Mapping[str, Sequence[Problem]]
 ) -> list[dict]:
     """Test-time search (section 5.2) on the first `data.search_size` problems of each set."""
     size = stage.preset.data.search_size

@@ -4,8 +4,11 @@ Search, judge and evaluation know nothing else about a model, so that transforme
 scripted table in a test can stand behind them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+
+from psr_lib.records import PSRError
 
 FINISHES = ("stop", "eos", "length", "overflow")
 
@@ -23,6 +26,23 @@ class Completion:
     tokens: int
     finish: str
     prompt_tokens: int
+
+
+class EngineError(PSRError):
+    """An engine stopped in the middle of a call.
+
+    `finished` holds what was complete by then: the index of a prompt -> its completions (or its
+    scores). A caller may keep those rows and ask for the others again.
+    """
+
+    def __init__(self, message: str, finished: Mapping[int, list] | None = None):
+        """`message`: one line; `finished`: complete results by index of their prompt."""
+        super().__init__(message)
+        self.finished = dict(finished or {})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors travel between processes with what was finished."""
+        return type(self), (str(self), self.finished)
 
 
 @dataclass

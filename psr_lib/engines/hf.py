@@ -15,11 +15,12 @@ from typing import Any
 import torch
 
 from psr_lib.engines import attention
-from psr_lib.engines.base import Completion, Usage
+from psr_lib.engines.base import Completion, EngineError, Usage
 from psr_lib.engines.batch import Batch, PlainBatch, SharedBatch, merged
+from psr_lib.engines.calls import checked_seeds, encode, one_line, option_lists
 from psr_lib.engines.groups import Group, Row, chunked, grouped, option_group
 from psr_lib.engines.sampling import next_tokens
-from psr_lib.records import PSRError, seed_of
+from psr_lib.records import seed_of
 
 CPU_ROWS, GPU_ROWS = 384, 1024  # rows decoded together
 PREFILL_TOKENS = 16384  # prompt tokens in one forward pass
@@ -83,10 +84,8 @@ class HFEngine:
         seeds: list[int] | None = None,
     ) -> list[list[Completion]]:
         """`n` completions of each prompt, in order; see `engines.base.Engine.sample`."""
-        seeds = list(range(len(prompts))) if seeds is None else seeds
-        if len(seeds) != len(prompts):
-            raise PSRError(f"engine: {len(prompts)} prompts but {len(seeds)} seeds; give one each")
-        ids = self._encode(prompts)
+        seeds = checked_seeds(prompts, seeds)
+        ids = encode(self.tokenizer, prompts)
         copies = n if temperature > 0 else 1  # greedy siblings are equal
         items = []
         for i, (prompt, seed) in enumerate(zip(ids, seeds, strict=True)):
@@ -97,7 +96,7 @@ class HFEngine:
         self._work(grouped(items), run.decode)
         done = {row.place: run.completion(row, len(ids[row.place[0]])) for _, row in items}
         overflow = [Completion("", 0, "overflow", len(prompt)) for prompt in ids]
-        self._count(ids, items, n, overflow=sum(len(p) >= self.context for p in ids) * n)
+        self._count(ids, items, n, sum(len(p) >= self.context for p in ids) * n)
         return [
             [done.get((i, k if copies > 1 else 0), overflow[i]) for k in range(n)]
             for i in range(len(prompts))
@@ -107,18 +106,20 @@ class HFEngine:
         """Summed log-probability of each option's own tokens after each prompt.
 
         `options` is one list for all prompts or one list a prompt. A prompt that leaves no room for
-        an option gets -inf there.
+        an option gets -inf there, and is counted as overflow.
         """
-        lists = options if options and isinstance(options[0], list) else [options] * len(prompts)
-        ids, scores, items = self._encode(prompts), {}, []
+        lists = option_lists(prompts, options)
+        ids, scores, items, overflow = encode(self.tokenizer, prompts), {}, [], 0
         for i, prompt in enumerate(ids):
             for k, option in enumerate(lists[i]):
                 extra = self.tokenizer.encode(option, add_special_tokens=False)
                 if len(prompt) + len(extra) <= self.context:
                     items.append((prompt, Row((i, k), extra, 0, 0)))
+                else:
+                    overflow += 1
         groups = [option_group(prompt, row) for prompt, row in items]
         self._work(groups, lambda part, tick: self._score(part, scores, tick))
-        self._count(ids, [], max(map(len, lists), default=0))
+        self._count(ids, [], max(map(len, lists), default=0), overflow)
         return [
             [scores.get((i, k), float("-inf")) for k in range(len(lists[i]))]
             for i in range(len(prompts))
@@ -137,20 +138,11 @@ class HFEngine:
                 self.usage.prefill += batch.prefilled
             tick(len(batch.rows))
 
-    def _encode(self, prompts: list[str]) -> list[list[int]]:
-        """Token ids; a beginning-of-text token where the model has one, once."""
-        bos, texts = self.tokenizer.bos_token_id, list(dict.fromkeys(prompts))
-        adds_bos = bos is not None and bos in self.tokenizer("").input_ids
-        found = self.tokenizer(texts, add_special_tokens=False).input_ids if texts else []
-        known = {}
-        for text, ids in zip(texts, found, strict=True):
-            known[text] = [bos, *ids] if adds_bos and ids[:1] != [bos] else list(ids)
-            if not known[text]:
-                raise PSRError("engine: a prompt has no tokens; give it some text")
-        return [known[prompt] for prompt in prompts]
-
     def _work(self, groups: list[Group], job: Callable) -> None:
-        """Share the groups among the workers; always the same groups go together."""
+        """Share the groups among the workers; always the same groups go together.
+
+        Raises EngineError where the model fails.
+        """
         groups = sorted(groups, key=lambda g: (-len(g.rows), -g.cost))
         total, done = sum(len(g.rows) for g in groups), [0]
 
@@ -161,8 +153,14 @@ class HFEngine:
                     self.progress(done[0], total)
 
         def begin(part: list[Group]) -> None:
-            with torch.inference_mode():
-                job(part, tick)
+            try:
+                with torch.inference_mode():
+                    job(part, tick)
+            except (RuntimeError, MemoryError) as error:  # memory, or a damaged device
+                raise EngineError(
+                    f"engine hf: stopped in the middle of a call ({one_line(error)}); run "
+                    "again, with a lower engine.batch_tokens if memory ran out"
+                ) from error
 
         parts = [p for p in (groups[k :: self.workers] for k in range(self.workers)) if p]
         threads = torch.get_num_threads()

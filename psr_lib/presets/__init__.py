@@ -132,11 +132,23 @@ class Eval:
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """What generates text."""
+    """What generates text; which kinds read a setting stands beside it in tiny.yaml."""
 
     kind: str = one_of("hf", "vllm", "server", "ray")
     batch_tokens: int = num(low=1)
     dtype: str = one_of("", "float32", "bfloat16", "float16")
+    context: int = num(low=0)
+    tensor_parallel: int = num(low=1)
+    gpu_memory: float = num(above=0, high=1)
+    workers: int = num(low=1)
+    worker: str = one_of("hf", "vllm")
+    cores: int = num(low=0)
+    url: str = text()
+    model: str = text()
+    seeds: str = one_of("sent", "none", "noise")
+    concurrency: int = num(low=1)
+    timeout: float = num(above=0)
+    retries: int = num(low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,4 +346,9 @@ def _check_together(preset: Preset) -> None:
         raise PSRError(
             f"preset {preset.name}: data.questions holds {have} counts but rounds 2 to "
             f"{preset.rounds} need {need}; give one count a round"
+        )
+    if re.search("[@?#]", preset.engine.url):  # a preset is written into every manifest
+        raise PSRError(
+            f"preset {preset.name}: engine.url may hold no user, password or query; a key goes "
+            "into OPENAI_API_KEY in the environment"
         )

@@ -1,0 +1,100 @@
+"""The one place where a preset's `engine` section becomes an engine."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from psr_lib.engines.base import Engine
+from psr_lib.records import PSRError
+
+
+def open_engine(settings: Any, model: Any, folder: Path | str, n: int | None = None) -> Engine:
+    """The engine that the preset's sections `engine` and `model` name, for the model of a folder.
+
+    `n`: which M[n] it is, for the names under which a server serves them. Raises PSRError where the
+    kind is unknown, its package is missing, or it cannot start.
+    """
+    if settings.kind not in KINDS:
+        raise PSRError(f"engine.kind: {settings.kind!r} is unknown; choose one of {_known()}")
+    return KINDS[settings.kind](settings, model, Path(folder), n)
+
+
+def _known() -> str:
+    return ", ".join(sorted(KINDS))
+
+
+def _hf(settings: Any, model: Any, folder: Path, n: int | None) -> Engine:
+    from psr_lib.engines.hf import HFEngine
+
+    return HFEngine.load(
+        folder,
+        dtype=settings.dtype or model.dtype,
+        device=model.device,
+        batch_tokens=settings.batch_tokens,
+        trust_remote_code=model.trust_remote_code,
+    )
+
+
+def _vllm(settings: Any, model: Any, folder: Path, n: int | None) -> Engine:
+    from psr_lib.engines.vllm import VLLMEngine
+
+    return VLLMEngine.load(
+        folder,
+        dtype=settings.dtype or model.dtype,
+        tensor_parallel=settings.tensor_parallel,
+        gpu_memory=settings.gpu_memory,
+        context=settings.context,
+        trust_remote_code=model.trust_remote_code,
+    )
+
+
+def _server(settings: Any, model: Any, folder: Path, n: int | None) -> Engine:
+    from psr_lib.engines.server import ServerEngine
+
+    return ServerEngine.load(
+        settings.url,
+        served_name(settings.model, n),
+        folder,
+        context=settings.context,
+        concurrency=settings.concurrency,
+        timeout=settings.timeout,
+        retries=settings.retries,
+        seeds=settings.seeds,
+        trust_remote_code=model.trust_remote_code,
+    )
+
+
+def served_name(name: str, n: int | None) -> str:
+    """The name of M[n] on a server. A loop of several models needs one name for each.
+
+    >>> served_name("M{n}", 3)
+    'M3'
+    """
+    if n is None or "{n}" in name:
+        return name.replace("{n}", str(n))
+    raise PSRError(
+        f"engine.model: {name!r} would be the same model in every round; write {{n}} where the "
+        "number of the model stands, such as M{n}, and serve each M[n] under its own name"
+    )
+
+
+def _ray(settings: Any, model: Any, folder: Path, n: int | None) -> Engine:
+    from psr_lib.engines.ray import RayEngine, started_ray
+    from psr_lib.models import load_tokenizer
+
+    if settings.worker not in WORKERS:
+        raise PSRError(f"engine.worker: {settings.worker!r} is unknown; choose one of hf, vllm")
+    # With `auto` the cluster decides, which may have GPUs where this machine has none.
+    has_gpus = started_ray().cluster_resources().get("GPU", 0) > 0
+    on_gpus = model.device == "cuda" or (model.device == "auto" and has_gpus)
+    return RayEngine(
+        partial(WORKERS[settings.worker], settings, model, folder.resolve(), n),
+        load_tokenizer(folder, model.trust_remote_code),
+        workers=settings.workers,
+        cores=settings.cores,
+        gpus=settings.tensor_parallel if on_gpus else 0,
+    )
+
+
+WORKERS = {"hf": _hf, "vllm": _vllm}
+KINDS = {**WORKERS, "server": _server, "ray": _ray}

