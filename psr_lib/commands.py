@@ -7,6 +7,7 @@ cannot be carried out, 130 interrupted.
 """
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -30,7 +31,8 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command; errors are one line on stderr."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
     try:
         args = make_parser().parse_args(argv)
         COMMANDS[args.command](args)
@@ -52,6 +54,7 @@ def _fail(message: str, code: int) -> int:
 
 
 def _interrupt(*_: Any) -> NoReturn:
+    logging.disable()  # what libraries say about the kernel that is now stopped helps nobody
     raise KeyboardInterrupt
 
 

@@ -20,6 +20,12 @@ KNOWN = {"model", "prompt", "max_tokens", "temperature", "top_p", "n", "stop", "
          "logprobs", "vllm_xargs"}  # fmt: skip
 
 
+class Patient(ThreadingHTTPServer):
+    """Lets many callers wait at the door; five, the default, are too few on a busy machine."""
+
+    request_queue_size = 128
+
+
 class Refusal(Exception):
     """An answer that is not a completion: a status and a message."""
 
@@ -55,7 +61,7 @@ class CompletionsServer:
             def log_message(self, *args):
                 pass
 
-        self.httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.httpd = Patient(("127.0.0.1", 0), Handler)
         self.httpd.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.httpd.server_port}/v1"
         self.thread = threading.Thread(target=self.httpd.serve_forever, args=(0.02,), daemon=True)
