@@ -1,11 +1,11 @@
 """The judge's explanation in the small laboratory: recompute the step, copy both results, compare.
 
 An explanation writes down the right next step, then puts the result of each candidate beside it,
-then gives the verdict. Each of the three skills can be measured apart, because the verdict alone
-hides which one is missing.
+then names the better one and gives the verdict. Each of the three skills can be measured apart,
+because the verdict alone hides which one is missing.
 
 >>> explain("Step 1: ..., so 85.", "Step 1: ..., so 85.", "Step 1: ..., so 75.", "A")
-'Step 1: ..., so 85. A: 85 = 85 yes. B: 75 = 85 no. [[A]]'
+'Step 1: ..., so 85. A: 85 = 85 yes. B: 75 = 85 no. so A. [[A]]'
 """
 
 import re
@@ -24,8 +24,13 @@ def key(step: str) -> str:
 
 
 def explain(right: str, step_a: str, step_b: str, better: str) -> str:
-    """The explanation that ends in the verdict `[[better]]`."""
-    return f"{right} {compare('A', step_a, right)} {compare('B', step_b, right)} [[{better}]]"
+    """The explanation that ends in the verdict `[[better]]`.
+
+    The winner is named in a word of its own first. With the mark alone a single token of the whole
+    explanation carries the verdict, and SFT did not always learn it in its updates.
+    """
+    lines = f"{compare('A', step_a, right)} {compare('B', step_b, right)}"
+    return f"{right} {lines} so {better}. [[{better}]]"
 
 
 def compare(name: str, step: str, right: str) -> str:
