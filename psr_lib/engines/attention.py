@@ -10,8 +10,9 @@ Q new tokens, D size of a head.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 
 import torch
 from torch.nn.functional import pad
@@ -42,28 +43,49 @@ def supports(config) -> bool:
 class TailLayer(DynamicLayer):
     """One layer: the groups' shared keys and values [P, H, L, D], and the rows' tails [B, H, T, D].
 
-    A tail is written in place into a buffer with room to spare, not concatenated at every token.
+    A tail is written in place into a buffer with room to spare for columns and rows, not
+    concatenated at every token.
     """
 
     def __init__(self, shared_keys: torch.Tensor, shared_values: torch.Tensor):
         super().__init__()
         self.shared_keys, self.shared_values = shared_keys, shared_values
-        self.length = 0
+        self.rows = self.length = 0
+
+    def hold(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Take these tails, all columns of all rows filled."""
+        self.keys, self.values, self.is_initialized = keys, values, True
+        self.rows, self.length = keys.shape[0], keys.shape[2]
 
     def update(self, key_states, value_states, *args, **kwargs):
-        """Append [B, H, Q, D]; returns views of all of the tail."""
-        end = self.length + key_states.shape[2]
+        """Append columns [B, H, Q, D]; returns views of all of the tail."""
         if self.keys is None:
-            self.is_initialized = True
-            self.keys = key_states.new_zeros(_with_length(key_states, end + GROWTH))
-            self.values = torch.zeros_like(self.keys)
-        elif end > self.keys.shape[2]:
-            self.keys = pad(self.keys, (0, 0, 0, GROWTH))
-            self.values = pad(self.values, (0, 0, 0, GROWTH))
-        self.keys[:, :, self.length : end] = key_states
-        self.values[:, :, self.length : end] = value_states
+            self.hold(key_states[:, :, :0], value_states[:, :, :0])
+        end = self.length + key_states.shape[2]
+        if end > self.keys.shape[2]:
+            self._widen(0, end + GROWTH - self.keys.shape[2])
+        self.keys[: self.rows, :, self.length : end] = key_states
+        self.values[: self.rows, :, self.length : end] = value_states
         self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        return self.tails()
+
+    def tails(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views of the keys and values that are filled."""
+        keys, values = (x[: self.rows, :, : self.length] for x in (self.keys, self.values))
+        return keys, values
+
+    def repeat(self, rows: torch.Tensor) -> None:
+        """Append copies of these rows."""
+        end = self.rows + len(rows)
+        if end > len(self.keys):
+            self._widen(end + end // 2 - len(self.keys), 0)
+        for x in (self.keys, self.values):
+            x[self.rows : end, :, : self.length] = x[rows, :, : self.length]
+        self.rows = end
+
+    def _widen(self, rows: int, columns: int) -> None:
+        around = (0, 0, 0, columns, 0, 0, 0, rows)
+        self.keys, self.values = pad(self.keys, around), pad(self.values, around)
 
     def get_seq_length(self) -> int:
         """Columns of the tail."""
@@ -71,33 +93,41 @@ class TailLayer(DynamicLayer):
 
 
 class SharedPrefixCache(Cache):
-    """The cache of a batch of groups; `sizes[g]` rows of group g stand one after the other."""
+    """The cache of a batch of groups; `owner` [B] is the group of each row."""
 
-    def __init__(self, layers: list[TailLayer], shared_start: torch.Tensor, sizes: list[int]):
+    def __init__(self, layers: list[TailLayer], shared_start: torch.Tensor, owner: torch.Tensor):
         super().__init__(layers=layers)
         self.shared_start = shared_start  # [P] first column that is not padding
-        self.arrange(sizes)
+        self._place_groups()
+        self._place_rows(owner)
 
-    def arrange(self, sizes: list[int]) -> None:
-        """Prepare the ways from rows to slots (groups filled up to S rows) and back."""
-        self.sizes, self.width = sizes, max(sizes)
-        device, length = self.shared_start.device, self.layers[0].shared_keys.shape[2]
-        self.slots = self.back = None
-        if min(sizes) < self.width:
-            places = list(zip(_starts(sizes), sizes, strict=True))
-            slots = [at + min(k, n - 1) for at, n in places for k in range(self.width)]
-            back = [g * self.width + k for g, n in enumerate(sizes) for k in range(n)]
-            self.slots = torch.tensor(slots, device=device)
-            self.back = torch.tensor(back, device=device)
-        columns = torch.arange(length, device=device)
+    def _place_groups(self) -> None:
+        """Cut the groups into spans: groups from, to, their first column, their mask."""
+        length = self.layers[0].shared_keys.shape[2]
+        columns = torch.arange(length, device=self.shared_start.device)
         hidden = (columns < self.shared_start[:, None])[:, None, None]
         firsts = self.shared_start.tolist()
-        self.spans = []  # groups from, to, their first column, their mask
-        for one in range(0, len(sizes), SPAN):
+        self.spans = []
+        for one in range(0, len(firsts), SPAN):
             span = slice(one, one + SPAN)
             first = min(*firsts[span], length - 1)
             equal = max(firsts[span]) == first
             self.spans.append((span, first, None if equal else hidden[span, ..., first:] * NEVER))
+
+    def _place_rows(self, owner: torch.Tensor) -> None:
+        """Prepare the ways from rows to slots (groups filled up to S rows) and back."""
+        self.owner = owner
+        sizes = owner.bincount(minlength=len(self.shared_start))
+        self.width, self.slots, self.back = int(sizes.max()), None, None
+        order = owner.argsort(stable=True)
+        rows = torch.arange(len(owner), device=owner.device)
+        if int(sizes.min()) == self.width and bool((order == rows).all()):
+            return
+        firsts = sizes.cumsum(0) - sizes
+        self.back = torch.empty_like(rows)
+        self.back[order] = owner[order] * self.width + rows - firsts[owner[order]]
+        self.slots = order[firsts].repeat_interleave(self.width)  # a group's first row fills up
+        self.slots[self.back] = rows
 
     def attend_shared(self, query: torch.Tensor, layer: TailLayer) -> tuple[torch.Tensor, ...]:
         """Attention over the prefixes, span by span: a short one is not padded to the longest."""
@@ -113,7 +143,7 @@ class SharedPrefixCache(Cache):
         x = x if self.slots is None else x[self.slots]
         if self.width == 1:
             return x
-        x = x.view(len(self.sizes), self.width, *x.shape[1:]).transpose(1, 2)
+        x = x.view(-1, self.width, *x.shape[1:]).transpose(1, 2)
         return x.reshape(*x.shape[:2], -1, x.shape[-1])
 
     def to_rows(self, x: torch.Tensor) -> torch.Tensor:
@@ -123,36 +153,42 @@ class SharedPrefixCache(Cache):
             x = x.reshape(-1, *x.shape[2:])
         return x if self.back is None else x[self.back]
 
-    def select(self, rows: torch.Tensor, groups: torch.Tensor, sizes: list[int], trim: int) -> None:
-        """Keep these rows and groups; `trim` leading columns of the tails are dropped."""
+    def repeat(self, rows: torch.Tensor) -> None:
+        """Append copies of these rows, in the same groups."""
         for layer in self.layers:
-            layer.keys = layer.keys[rows, :, trim : layer.length]
-            layer.values = layer.values[rows, :, trim : layer.length]
-            layer.length -= trim
-            if len(groups) < len(self.sizes):
+            layer.repeat(rows)
+        self._place_rows(torch.cat([self.owner, self.owner[rows]]))
+
+    def select(self, rows: torch.Tensor, trim: int) -> None:
+        """Keep these rows and their groups; `trim` leading columns of the tails are dropped."""
+        groups, owner = self.owner[rows].unique(return_inverse=True)
+        fewer = len(groups) < len(self.shared_start)
+        for layer in self.layers:
+            layer.hold(*(x[rows, :, trim : layer.length] for x in (layer.keys, layer.values)))
+            if fewer:
                 layer.shared_keys = layer.shared_keys[groups]
                 layer.shared_values = layer.shared_values[groups]
-        if len(groups) < len(self.sizes):
+        if fewer:
             self.shared_start = self.shared_start[groups]
-        self.arrange(sizes)
+            self._place_groups()
+        self._place_rows(owner)
 
 
 def merge(caches: list[SharedPrefixCache]) -> SharedPrefixCache:
-    """One cache of all their rows, in order; shorter prefixes and tails are padded on the left."""
-    if len(caches) == 1:
-        return caches[0]
+    """One cache of all rows, in order; shorter prefixes and tails are padded on the left."""
     layers = []
-    for parts in zip(*(cache.layers for cache in caches), strict=True):
+    for parts in zip(*(c.layers for c in caches), strict=True):
         layer = TailLayer(
             _stack([p.shared_keys for p in parts]), _stack([p.shared_values for p in parts])
         )
-        layer.keys = _stack([p.keys[:, :, : p.length] for p in parts])
-        layer.values = _stack([p.values[:, :, : p.length] for p in parts])
-        layer.length, layer.is_initialized = layer.keys.shape[2], True
+        keys, values = zip(*(p.tails() for p in parts), strict=True)
+        layer.hold(_stack(keys), _stack(values))
         layers.append(layer)
     length = layers[0].shared_keys.shape[2]
     starts = [c.shared_start + length - c.layers[0].shared_keys.shape[2] for c in caches]
-    return SharedPrefixCache(layers, torch.cat(starts), [n for c in caches for n in c.sizes])
+    before = [0, *accumulate(len(c.shared_start) for c in caches)]
+    owners = [c.owner + n for c, n in zip(caches, before[:-1], strict=True)]
+    return SharedPrefixCache(layers, torch.cat(starts), torch.cat(owners))
 
 
 @contextmanager
@@ -214,22 +250,10 @@ def _repeat(mask: torch.Tensor | None, times: int) -> torch.Tensor | None:
     return mask.repeat(1, 1, times, 1)
 
 
-def _stack(parts: list[torch.Tensor]) -> torch.Tensor:
+def _stack(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """Concatenate along the rows, padding the columns (dimension 2) on the left."""
     length = max(p.shape[2] for p in parts)
     return torch.cat([pad(p, (0, 0, length - p.shape[2], 0)) for p in parts])
-
-
-def _with_length(x: torch.Tensor, length: int) -> tuple[int, ...]:
-    return (*x.shape[:2], length, x.shape[3])
-
-
-def _starts(sizes: list[int]) -> list[int]:
-    """Index of each group's first row."""
-    starts = [0]
-    for size in sizes[:-1]:
-        starts.append(starts[-1] + size)
-    return starts
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, attend)

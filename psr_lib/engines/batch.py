@@ -4,6 +4,8 @@
 any causal model of transformers use its own cache. Both prefill groups, step, and drop rows.
 """
 
+from itertools import accumulate
+
 import torch
 from transformers.cache_utils import DynamicCache
 
@@ -12,22 +14,51 @@ from psr_lib.engines.groups import Group, Row
 
 
 class Batch:
-    """Rows, their next positions and the logits of their next tokens [rows, vocabulary]."""
+    """Rows (completions on their way) and the lanes that are decoded for them.
+
+    A lane is a sequence of tokens with its place in the cache. Siblings that have drawn the same
+    tokens so far stand on one lane, so that it is decoded once; where they part, each way goes on
+    as a lane of its own. `lane` [rows] says which, None where every row has its own. Seeds and
+    counts belong to rows; positions and `logits` [lanes, vocabulary] to lanes.
+    """
+
+    lane: torch.Tensor | None = None
 
     def __init__(self, rows: list[Row], device: torch.device):
         self.rows, self.device = rows, device
         self.seeds = torch.tensor([row.seed for row in rows], device=device)
-        self.position = torch.tensor([0] * len(rows), device=device)
         self.counts = torch.tensor([len(row.ids) for row in rows], device=device)
-        self.logits: torch.Tensor = torch.empty(0)
+        self.position = self.logits = torch.empty(0)
+
+    @property
+    def lanes(self) -> int:
+        """How many sequences a step moves on."""
+        return len(self.position)
+
+    def row_logits(self) -> torch.Tensor:
+        """Logits of every row's next token [rows, vocabulary]."""
+        return self.logits if self.lane is None else self.logits[self.lane]
+
+    def idle(self, alive: list[int]) -> float:
+        """Share of the lanes on which none of these rows stands."""
+        used = len(alive) if self.lane is None else len(self.lane[alive].unique())
+        return 1 - used / self.lanes
 
     def select(self, keep: list[int]) -> torch.Tensor:
         """Keep these rows; returns their indices as a tensor."""
         index = torch.tensor(keep, device=self.device)
         self.rows = [self.rows[i] for i in keep]
-        self.seeds, self.position = self.seeds[index], self.position[index]
-        self.counts, self.logits = self.counts[index], self.logits[index]
+        self.seeds, self.counts = self.seeds[index], self.counts[index]
+        lanes = index
+        if self.lane is not None:
+            lanes, self.lane = self.lane[index].unique(return_inverse=True)
+        self.position, self.logits = self.position[lanes], self.logits[lanes]
+        self.select_lanes(lanes)
         return index
+
+    def select_lanes(self, lanes: torch.Tensor) -> None:
+        """Keep these lanes of the cache."""
+        raise NotImplementedError
 
 
 class SharedBatch(Batch):
@@ -43,12 +74,28 @@ class SharedBatch(Batch):
         ids, start = _left_pad(prefixes, pad_id, self.device)
         start = start + torch.tensor([not g.prefix for g in groups], device=self.device).long()
         layers = [TailLayer(*kv) for kv in self._prefill(ids, start)]
-        sizes = [len(group.rows) for group in groups]
-        self.cache = SharedPrefixCache(layers, start, sizes)
-        lengths = [len(group.prefix) for group in groups for _ in group.rows]
-        ids, self.start = _left_pad([row.tail for row in self.rows], pad_id, self.device)
-        self.prefilled = sum(len(g.prefix) for g in groups) + sum(len(r.tail) for r in self.rows)
+        owner, tails = self._enter(groups, apart=full)
+        self.cache = SharedPrefixCache(layers, start, torch.tensor(owner, device=self.device))
+        lengths = [len(groups[g].prefix) for g in owner]
+        ids, self.start = _left_pad(tails, pad_id, self.device)
+        self.prefilled = sum(len(g.prefix) for g in groups) + sum(map(len, tails))
         self._tails(ids, torch.tensor(lengths, device=self.device), keep=0 if full else 1)
+
+    def _enter(self, groups: list[Group], apart: bool) -> tuple[list[int], list[list[int]]]:
+        """Put rows with equal tails on one lane, unless `apart`; each lane's group and tail."""
+        known: dict[tuple, int] = {}
+        owner, tails, places = [], [], []
+        for g, group in enumerate(groups):
+            for row in group.rows:
+                key = (g, *row.tail, *(row.place if apart else ()))
+                if key not in known:
+                    known[key] = len(known)
+                    owner.append(g)
+                    tails.append(row.tail)
+                places.append(known[key])
+        if len(known) < len(places):
+            self.lane = torch.tensor(places, device=self.device)
+        return owner, tails
 
     def _prefill(self, ids: torch.Tensor, start: torch.Tensor) -> list[tuple]:
         """Keys and values [groups, heads, columns, size] of every layer."""
@@ -84,28 +131,44 @@ class SharedBatch(Batch):
                 logits_to_keep=keep,
             ).logits
 
-    def step(self, tokens: torch.Tensor) -> None:
-        """Feed one token a row; afterwards `logits` are those of the next."""
+    def step(self, tokens: torch.Tensor, alive: list[int]) -> None:
+        """Feed a token to every row [rows]; afterwards `logits` are those of the next.
+
+        Only the rows `alive` count; the others are carried along.
+        """
         self.tail_logits = None
+        if self.lane is not None:
+            tokens = self._part(self.lane, tokens, torch.tensor(alive, device=self.device))
         columns = torch.arange(self.cache.get_seq_length() + 1, device=self.device)
         mask = (columns < self.start[:, None]).float()[:, None, None] * NEVER
         self.logits = self._run(tokens[:, None], self.position[:, None], mask, keep=1)[:, -1]
         self.position = self.position + 1
         self.counts = self.counts + 1
 
-    def select(self, keep: list[int]) -> torch.Tensor:
-        """Keep these rows, the groups that still have one, and the columns that one still needs."""
-        owner = [g for g, size in enumerate(self.cache.sizes) for _ in range(size)]
-        left = [owner[i] for i in keep]
-        groups = sorted(set(left))
-        index = super().select(keep)
+    def _part(self, lane, tokens: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
+        """Give rows that part from their siblings a lane of their own; the tokens of all lanes."""
+        size = self.logits.shape[-1]
+        ways, place = (lane[alive] * size + tokens[alive]).unique(return_inverse=True)
+        target, stays = ways // size, torch.ones_like(ways, dtype=torch.bool)
+        stays[1:] = target[1:] != target[:-1]  # the first way of a lane goes on in its place
+        parting = target[~stays]
+        if len(parting):
+            target[~stays] = self.lanes + torch.arange(len(parting), device=self.device)
+            self.position = torch.cat([self.position, self.position[parting]])
+            self.start = torch.cat([self.start, self.start[parting]])
+            self.cache.repeat(parting)
+        lane[alive] = target[place]
+        found = tokens.new_zeros(self.lanes)
+        found[target] = ways % size
+        return found
+
+    def select_lanes(self, lanes: torch.Tensor) -> None:
+        """Keep these lanes, their groups, and the columns that one of them still needs."""
         self.tail_logits = None
-        self.start = self.start[index]
+        self.start = self.start[lanes]
         trim = int(self.start.min())
         self.start = self.start - trim
-        chosen = torch.tensor(groups, device=self.device)
-        self.cache.select(index, chosen, [left.count(g) for g in groups], trim)
-        return index
+        self.cache.select(lanes, trim)
 
 
 def merged(batches: list[SharedBatch]) -> SharedBatch:
@@ -116,11 +179,20 @@ def merged(batches: list[SharedBatch]) -> SharedBatch:
     length = max(b.cache.get_seq_length() for b in batches)
     first.start = torch.cat([b.start + length - b.cache.get_seq_length() for b in batches])
     first.cache = merge([b.cache for b in batches])
+    first.lane = _joined_lanes(batches)
     for name in ("seeds", "position", "counts", "logits"):
         setattr(first, name, torch.cat([getattr(b, name) for b in batches]))
     first.rows = [row for b in batches for row in b.rows]
     first.tail_logits = None
     return first
+
+
+def _joined_lanes(batches: list[SharedBatch]) -> torch.Tensor | None:
+    if all(b.lane is None for b in batches):
+        return None
+    before = [0, *accumulate(b.lanes for b in batches)]
+    own = [torch.arange(b.lanes, device=b.device) if b.lane is None else b.lane for b in batches]
+    return torch.cat([lane + n for lane, n in zip(own, before[:-1], strict=True)])
 
 
 class PlainBatch(Batch):
@@ -160,7 +232,7 @@ class PlainBatch(Batch):
             logits_to_keep=keep,
         ).logits
 
-    def step(self, tokens: torch.Tensor) -> None:
+    def step(self, tokens: torch.Tensor, alive: list[int]) -> None:
         """Feed one token a row; afterwards `logits` are those of the next."""
         self.tail_logits = None
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.rows), 1)], 1)
@@ -168,12 +240,11 @@ class PlainBatch(Batch):
         self.position = self.position + 1
         self.counts = self.counts + 1
 
-    def select(self, keep: list[int]) -> torch.Tensor:
-        """Keep these rows."""
-        index = super().select(keep)
-        self.mask = self.mask[index]
-        self.cache.batch_select_indices(index)
-        return index
+    def select_lanes(self, lanes: torch.Tensor) -> None:
+        """Keep these lanes, which are rows here."""
+        self.tail_logits = None
+        self.mask = self.mask[lanes]
+        self.cache.batch_select_indices(lanes)
 
 
 def _left_pad(rows: list[list[int]], pad_id: int, device) -> tuple[torch.Tensor, torch.Tensor]:

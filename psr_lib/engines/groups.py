@@ -29,6 +29,11 @@ class Group:
     rows: list[Row]
 
     @property
+    def lanes(self) -> int:
+        """Rows that are decoded apart from the beginning."""
+        return len({tuple(row.tail) for row in self.rows})
+
+    @property
     def cost(self) -> int:
         """Cache columns that the group needs at most."""
         return len(self.prefix) + sum(len(row.tail) + row.room for row in self.rows)

@@ -24,7 +24,7 @@ from psr_lib.records import seed_of
 
 CPU_ROWS, GPU_ROWS = 384, 1024  # rows decoded together
 PREFILL_TOKENS = 16384  # prompt tokens in one forward pass
-COMPACT = 0.25  # share of finished rows at which a batch is compacted
+COMPACT = 0.25  # share of idle lanes at which a batch is compacted
 
 
 class HFEngine:
@@ -222,23 +222,23 @@ class Run:
                 batch = None
                 continue
             # A finished row is carried along until dropping rows is worth the copy.
-            if len(batch.rows) - len(alive) >= COMPACT * len(batch.rows):
-                tokens = tokens[batch.select(alive)]
-            batch.step(tokens)
+            if batch.idle(alive) >= COMPACT:
+                tokens, alive = tokens[batch.select(alive)], list(range(len(alive)))
+            batch.step(tokens, alive)
 
     def _has_room(self, batch: Batch) -> bool:
-        return batch.mergeable and len(batch.rows) <= 0.75 * self.engine.max_rows
+        return batch.mergeable and batch.lanes <= 0.75 * self.engine.max_rows
 
     def _fill(self, queue: deque, batch: Batch | None) -> Batch:
-        """Prefill waiting groups until the row or the column budget is reached."""
+        """Prefill waiting groups until the lane or the column budget is reached."""
         engine = self.engine
-        rows = len(batch.rows) if batch else 0
+        lanes = batch.lanes if batch else 0
         columns = sum(len(r.tail) + r.room for r in batch.rows) if batch else 0
         taken = []
-        while queue and (not rows or rows + len(queue[0].rows) <= engine.max_rows):
-            if rows and columns + queue[0].cost > engine.batch_tokens:
+        while queue and (not lanes or lanes + queue[0].lanes <= engine.max_rows):
+            if lanes and columns + queue[0].cost > engine.batch_tokens:
                 break
-            rows, columns = rows + len(queue[0].rows), columns + queue[0].cost
+            lanes, columns = lanes + queue[0].lanes, columns + queue[0].cost
             taken.append(queue.popleft())
         taken.sort(key=lambda group: len(group.prefix))  # neighbours are padded to one length
         chunks = chunked(taken, PREFILL_TOKENS)
@@ -252,7 +252,8 @@ class Run:
 
     def _draw(self, batch: Batch, tick: Callable[[int], None]) -> torch.Tensor:
         """Draw a token for every row [rows] and note which rows it finishes."""
-        tokens = next_tokens(batch.logits, self.temperature, self.top_p, batch.seeds, batch.counts)
+        logits, seeds, counts = batch.row_logits(), batch.seeds, batch.counts
+        tokens = next_tokens(logits, self.temperature, self.top_p, seeds, counts)
         finished = 0
         for row, token in zip(batch.rows, tokens.tolist(), strict=True):
             if not row.finish:
