@@ -14,8 +14,10 @@ PYTHON3 ?= python3   ## Python 3.11 or later that makes .venv
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce iteration base evaluate data keep confirm readme status bench test lab lint format clean
 
-# Threads that spin while they wait starve each other as soon as another process runs.
+# Threads that spin while they wait starve each other as soon as another process runs; those that
+# sleep at once are woken for every operation. A short spin, then sleep, is quick either way.
 export OMP_WAIT_POLICY ?= passive
+export GOMP_SPINCOUNT ?= 30000
 
 # A conda environment that holds psr-lib is used as it is; otherwise .venv is made and used.
 HAS_PSR := import importlib.metadata as m; m.version("psr-lib")

@@ -127,8 +127,10 @@ def kernel_environment(notebook: Path) -> Iterator[None]:
     wanted = {
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
         "JUPYTER_PREFER_ENV_PATH": "1",  # python3 is this interpreter, not a kernel of the user's
-        # Spinning threads starve each other as soon as a second process wants the cores.
+        # Spinning threads starve each other as soon as a second process wants the cores, and
+        # sleeping ones are woken for every operation: a short spin, then sleep.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
+        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "30000"),
         RUNNING: notebook.stem,
         **PROGRESS_OFF,
     }

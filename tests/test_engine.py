@@ -6,9 +6,9 @@ import pytest
 import tiny_model
 import torch
 
-from psr_lib.engines import attention
+from psr_lib.engines import attention, forks
 from psr_lib.engines.base import Completion, Engine, Usage
-from psr_lib.engines.batch import PlainBatch
+from psr_lib.engines.batch import PlainBatch, SharedBatch
 from psr_lib.engines.groups import Row, grouped
 from psr_lib.engines.hf import HFEngine
 from psr_lib.engines.sampling import cut, next_tokens, nucleus, uniform
@@ -117,6 +117,28 @@ def test_several_workers_give_what_one_gives(tokenizer):
     assert sample(engine, prompts, n=2) == sample(engine_of(tokenizer), prompts, n=2)
     assert torch.get_num_threads() == threads
     assert seen[-1] == (36, 36) and sorted(seen) == seen
+
+
+def test_threads_give_what_forks_give(tokenizer, monkeypatch):
+    engine, prompts = engine_of(tokenizer, workers=2), prompts_of(16)
+    options = ["[[A]]", " 3 9."]
+    calls = sample(engine, prompts, n=2), engine.choose(prompts, options), engine.usage
+    monkeypatch.setattr(forks, "POSSIBLE", False)
+    engine.usage = Usage()
+    assert calls == (sample(engine, prompts, n=2), engine.choose(prompts, options), engine.usage)
+
+
+@pytest.mark.parametrize(("temperature", "most"), [(1e-6, 1), (50.0, 6)])
+def test_siblings_are_decoded_once_until_they_part(tokenizer, monkeypatch, temperature, most):
+    lanes, run = [], SharedBatch._run
+
+    def noted(batch, ids, *args, **settings):
+        lanes.append(len(ids))
+        return run(batch, ids, *args, **settings)
+
+    monkeypatch.setattr(SharedBatch, "_run", noted)
+    (found,) = sample(engine_of(tokenizer), [text(1, 9)], n=6, temperature=temperature, top_p=1.0)
+    assert lanes[0] == 1 and max(lanes) == len({c.text for c in found}) == most
 
 
 def test_siblings_and_seeds_differ(tokenizer):

@@ -1,29 +1,34 @@
 """A transformers model as an engine, on CPU or GPU.
 
 What makes it quick on a laptop: prompts with a common beginning are prefilled once and keep one
-copy of its cache (`attention.py`); finished rows make room for waiting ones at once; one thread a
-core, each with its own batch, because a small model's kernels are too short to share.
+copy of its cache (`attention.py`); siblings are decoded once until they part (`batch.py`); finished
+rows make room for waiting ones at once; one process a core (`forks.py`), each with its own batch,
+because a small model's kernels are too short to share.
 """
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from psr_lib.engines import attention
+from psr_lib.engines import attention, forks
 from psr_lib.engines.base import Completion, EngineError, Usage
 from psr_lib.engines.batch import Batch, PlainBatch, SharedBatch, merged
 from psr_lib.engines.calls import checked_seeds, encode, one_line, option_lists
+from psr_lib.engines.forks import Tick
 from psr_lib.engines.groups import Group, Row, chunked, grouped, option_group
 from psr_lib.engines.sampling import next_tokens
 from psr_lib.records import seed_of
 
 CPU_ROWS, GPU_ROWS = 384, 1024  # rows decoded together
 PREFILL_TOKENS = 16384  # prompt tokens in one forward pass
+LEAST_SHARED = 16  # rows of a call that are worth a second process
 COMPACT = 0.25  # share of idle lanes at which a batch is compacted
 
 
@@ -42,7 +47,7 @@ class HFEngine:
         workers: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ):
-        """`batch_tokens`: cache columns of all rows decoded together; `workers`: CPU threads."""
+        """`batch_tokens`: cache columns of all rows decoded together; `workers`: CPU cores."""
         self.model, self.tokenizer = model.eval(), tokenizer
         self.batch_tokens, self.progress = batch_tokens, progress
         cpu = model.device.type == "cpu"
@@ -93,8 +98,10 @@ class HFEngine:
             for k in range(copies if room > 0 else 0):
                 items.append((prompt, Row((i, k), [], seed_of(seed, k), room)))
         run = Run(self, temperature, top_p, stop or [])
-        self._work(grouped(items), run.decode)
-        done = {row.place: run.completion(row, len(ids[row.place[0]])) for _, row in items}
+        rows = {row.place: row for _, row in items}
+        for place, tokens, finish in chain(*self._work(grouped(items), run.decode)):
+            rows[place].ids, rows[place].finish = tokens, finish  # perhaps from another process
+        done = {place: run.completion(row, len(ids[place[0]])) for place, row in rows.items()}
         overflow = [Completion("", 0, "overflow", len(prompt)) for prompt in ids]
         self._count(ids, items, n, sum(len(p) >= self.context for p in ids) * n)
         return [
@@ -109,7 +116,7 @@ class HFEngine:
         an option gets -inf there, and is counted as overflow.
         """
         lists = option_lists(prompts, options)
-        ids, scores, items, overflow = encode(self.tokenizer, prompts), {}, [], 0
+        ids, items, overflow = encode(self.tokenizer, prompts), [], 0
         for i, prompt in enumerate(ids):
             for k, option in enumerate(lists[i]):
                 extra = self.tokenizer.encode(option, add_special_tokens=False)
@@ -118,14 +125,18 @@ class HFEngine:
                 else:
                     overflow += 1
         groups = [option_group(prompt, row) for prompt, row in items]
-        self._work(groups, lambda part, tick: self._score(part, scores, tick))
+        scores = {
+            place: x for found in self._work(groups, self._score) for place, x in found.items()
+        }
         self._count(ids, [], max(map(len, lists), default=0), overflow)
         return [
             [scores.get((i, k), float("-inf")) for k in range(len(lists[i]))]
             for i in range(len(prompts))
         ]
 
-    def _score(self, groups: list[Group], scores: dict, tick: Callable[[int], None]) -> None:
+    def _score(self, groups: list[Group], tick: Tick) -> dict[tuple[int, int], float]:
+        """The score of every option of these groups, by its place."""
+        scores = {}
         for chunk in chunked(groups, PREFILL_TOKENS):
             batch = self.batch_class(chunk, self.model, self.pad_id, full=True)
             logs = torch.log_softmax(batch.tail_logits.float(), -1)
@@ -134,12 +145,17 @@ class HFEngine:
                 # The last `len(extra) + 1` columns hold the prompt's last token and the option.
                 last = log[log.shape[0] - len(row.ids) - 1 : -1]
                 scores[row.place] = float(last.gather(-1, extra[:, None]).sum()) if row.ids else 0.0
-            with self._lock:
-                self.usage.prefill += batch.prefilled
+            self.prefilled(batch.prefilled)
             tick(len(batch.rows))
+        return scores
 
-    def _work(self, groups: list[Group], job: Callable) -> None:
-        """Share the groups among the workers; always the same groups go together.
+    def prefilled(self, tokens: int) -> None:
+        """Count prompt tokens that went through the model."""
+        with self._lock:
+            self.usage.prefill += tokens
+
+    def _work(self, groups: list[Group], job: Callable[[list[Group], Tick], Any]) -> list[Any]:
+        """Share the groups among the workers, always the same groups together; each one's result.
 
         Raises EngineError where the model fails.
         """
@@ -152,10 +168,11 @@ class HFEngine:
                 if self.progress:
                     self.progress(done[0], total)
 
-        def begin(part: list[Group]) -> None:
+        def begin(part: list[Group], tick: Tick) -> tuple[Any, int]:
+            before = self.usage.prefill
             try:
                 with torch.inference_mode():
-                    job(part, tick)
+                    return job(part, tick), self.usage.prefill - before
             except (RuntimeError, MemoryError) as error:  # memory, or a damaged device
                 raise EngineError(
                     f"engine hf: stopped in the middle of a call ({one_line(error)}); run "
@@ -163,17 +180,16 @@ class HFEngine:
                 ) from error
 
         parts = [p for p in (groups[k :: self.workers] for k in range(self.workers)) if p]
-        threads = torch.get_num_threads()
-        if len(parts) < 2:
-            for part in parts:
-                begin(part)
-            return
-        torch.set_num_threads(1)
-        try:
-            with ThreadPoolExecutor(len(parts)) as pool:
-                list(pool.map(begin, parts))
-        finally:
-            torch.set_num_threads(threads)
+        if len(parts) < 2 or total < LEAST_SHARED:
+            parts = [groups] if groups else []
+            return [begin(part, tick)[0] for part in parts]
+        with one_thread():
+            if not forks.POSSIBLE:
+                with ThreadPoolExecutor(len(parts)) as pool:
+                    return [found for found, _ in pool.map(begin, parts, [tick] * len(parts))]
+            own, *others = forks.in_forks(parts, begin, tick)
+        self.prefilled(sum(tokens for _, tokens in others))  # counted in the forks, lost with them
+        return [found for found, _ in (own, *others)]
 
     def _count(self, ids: list, items: list, n: int, overflow: int = 0) -> None:
         self.usage.rows += len(ids) * n
@@ -210,8 +226,11 @@ class Run:
         }
         self.tail = 8 + 2 * max(map(len, self.stop), default=0)
 
-    def decode(self, groups: list[Group], tick: Callable[[int], None]) -> None:
-        """Decode all rows of these groups: fill up, draw, drop what is finished, step."""
+    def decode(self, groups: list[Group], tick: Tick) -> list[tuple]:
+        """Decode all rows of these groups: fill up, draw, drop what is finished, step.
+
+        Returns (place, token ids, finish) of each row.
+        """
         queue, batch = deque(groups), None
         while queue or batch:
             if queue and (batch is None or self._has_room(batch)):
@@ -225,6 +244,7 @@ class Run:
             if batch.idle(alive) >= COMPACT:
                 tokens, alive = tokens[batch.select(alive)], list(range(len(alive)))
             batch.step(tokens, alive)
+        return [(row.place, row.ids, row.finish) for group in groups for row in group.rows]
 
     def _has_room(self, batch: Batch) -> bool:
         return batch.mergeable and batch.lanes <= 0.75 * self.engine.max_rows
@@ -245,12 +265,11 @@ class Run:
         if engine.batch_class is PlainBatch:
             chunks = [taken]
         new = [engine.batch_class(chunk, engine.model, engine.pad_id) for chunk in chunks]
-        with engine._lock:
-            engine.usage.prefill += sum(b.prefilled for b in new)
+        engine.prefilled(sum(b.prefilled for b in new))
         parts = ([batch] if batch else []) + new
         return merged(parts) if len(parts) > 1 else parts[0]
 
-    def _draw(self, batch: Batch, tick: Callable[[int], None]) -> torch.Tensor:
+    def _draw(self, batch: Batch, tick: Tick) -> torch.Tensor:
         """Draw a token for every row [rows] and note which rows it finishes."""
         logits, seeds, counts = batch.row_logits(), batch.seeds, batch.counts
         tokens = next_tokens(logits, self.temperature, self.top_p, seeds, counts)
@@ -282,6 +301,17 @@ class Run:
         if row.finish == "stop":
             text = text[: min(at for at in (text.find(s) for s in self.stop) if at >= 0)]
         return Completion(text, len(row.ids), row.finish, prompt_tokens)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block each of torch's operations stays on one core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _eos_ids(model, tokenizer) -> list[int]:
