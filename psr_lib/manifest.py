@@ -265,9 +265,12 @@ def device() -> str:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit and dirty flag of the repository; None for both outside git or before a commit."""
+    """Commit and dirty flag of the repository; None for both outside git or before a commit.
+
+    Kept summaries are results, not sources: a run after another one was kept is not dirty.
+    """
     commit = _git("rev-parse", "HEAD")
-    dirty = _git("status", "--porcelain")
+    dirty = _git("status", "--porcelain", "--", ".", ":(exclude)data/results")
     return {"commit": commit, "dirty": None if dirty is None else bool(dirty)}
 
 

@@ -1,6 +1,7 @@
 """Kept summaries and their log, on a run folder made by hand; rises and leads by brute force."""
 
 import json
+import subprocess
 from itertools import pairwise
 from random import Random
 
@@ -153,3 +154,16 @@ def test_rise_and_lead_against_brute_force(root):
     assert lead.per_seed == pytest.approx(plain) and any(plain)
     early = results.lead([summary for summary, _ in ours], [s for s, _ in theirs], model=1)
     assert early.per_seed != pytest.approx(lead.per_seed)
+
+
+def test_kept_summaries_do_not_make_a_run_dirty(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "root", lambda: tmp_path)
+    assert manifest.git_state() == {"commit": None, "dirty": None}
+    names = ["-c", "user.name=n", "-c", "user.email=e"]
+    for words in (["init", "-q"], [*names, "commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run(["git", "-C", tmp_path, *words], check=True)
+    (tmp_path / "data/results").mkdir(parents=True)
+    (tmp_path / "data/results/kept.json").write_text("{}")
+    assert manifest.git_state()["dirty"] is False and len(manifest.git_state()["commit"]) == 40
+    (tmp_path / "data/other.json").write_text("{}")
+    assert manifest.git_state()["dirty"] is True
