@@ -5,8 +5,8 @@ the same tokens. Their keys and values are computed and held once a group; the q
 meet them in one matrix product. Each row holds only its own tail. Both parts are merged exactly by
 their softmax sums. On a CPU, where reading the cache is what takes the time, this is the speed.
 
-Shapes: B rows, P groups, S rows in the largest group of a span, H key-value heads, G query heads for each,
-Q new tokens, D size of a head.
+Shapes: B rows, P groups, S rows in the largest group of a span, H key-value heads, G query heads
+for each, Q new tokens, D size of a head.
 """
 
 import threading
