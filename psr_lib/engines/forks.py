@@ -7,6 +7,7 @@ do not allow it.
 """
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -33,6 +34,7 @@ def in_forks(shares: Sequence[Any], work: Work, tick: Tick) -> list[Any]:
     Raises EngineError where a process dies, and whatever the work itself raises.
     """
     children: list[Child] = []
+    gc.freeze()  # the collector would write to, and so copy, every page that the forks share
     try:
         for share in shares[1:]:
             children.append(Child(work, share))
@@ -47,6 +49,7 @@ def in_forks(shares: Sequence[Any], work: Work, tick: Tick) -> list[Any]:
     finally:
         for child in children:
             child.end()
+        gc.unfreeze()
 
 
 class Child:
@@ -100,6 +103,7 @@ class Child:
 def _serve(pipe: Any, work: Work, share: Any) -> NoReturn:
     """Do the share in the child; nothing of the parent's is ended or flushed."""
     try:
+        gc.disable()  # it does not live long
         ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
         torch.set_num_threads(1)
         found = work(share, lambda rows: pipe.send(("tick", rows)) if rows else None)

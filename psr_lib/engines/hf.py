@@ -8,7 +8,7 @@ because a small model's kernels are too short to share.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain
@@ -99,12 +99,9 @@ class HFEngine:
             for k in range(copies if room > 0 else 0):
                 items.append((prompt, Row((i, k), [], seed_of(seed, k), room)))
         run = Run(self, temperature, top_p, stop or [])
-        rows = {row.place: row for _, row in items}
-        for place, tokens, finish in chain(*self._work(grouped(items), run.decode)):
-            rows[place].ids, rows[place].finish = tokens, finish  # perhaps from another process
-        done = {place: run.completion(row, len(ids[place[0]])) for place, row in rows.items()}
+        done = dict(chain(*self._work(grouped(items), run.decode)))
         overflow = [Completion("", 0, "overflow", len(prompt)) for prompt in ids]
-        self._count(ids, items, n, sum(len(p) >= self.context for p in ids) * n)
+        self._count(ids, n, done.values(), sum(len(p) >= self.context for p in ids) * n)
         return [
             [done.get((i, k if copies > 1 else 0), overflow[i]) for k in range(n)]
             for i in range(len(prompts))
@@ -129,7 +126,7 @@ class HFEngine:
         scores = {
             place: x for found in self._work(groups, self._score) for place, x in found.items()
         }
-        self._count(ids, [], max(map(len, lists), default=0), overflow)
+        self._count(ids, max(map(len, lists), default=0), overflow=overflow)
         return [
             [scores.get((i, k), float("-inf")) for k in range(len(lists[i]))]
             for i in range(len(prompts))
@@ -192,10 +189,10 @@ class HFEngine:
         self.prefilled(sum(tokens for _, tokens in others))  # counted in the forks, lost with them
         return [found for found, _ in (own, *others)]
 
-    def _count(self, ids: list, items: list, n: int, overflow: int = 0) -> None:
+    def _count(self, ids: list, n: int, done: Iterable[Completion] = (), overflow: int = 0) -> None:
         self.usage.rows += len(ids) * n
         self.usage.prompt += n * sum(map(len, ids))
-        self.usage.generated += sum(len(row.ids) for _, row in items)
+        self.usage.generated += sum(completion.tokens for completion in done)
         self.usage.overflow += overflow
 
     def token_texts(self) -> list[str]:
@@ -227,10 +224,10 @@ class Run:
         }
         self.tail = 8 + 2 * max(map(len, self.stop), default=0)
 
-    def decode(self, groups: list[Group], tick: Tick) -> list[tuple]:
+    def decode(self, groups: list[Group], tick: Tick) -> list[tuple[tuple[int, int], Completion]]:
         """Decode all rows of these groups: fill up, draw, drop what is finished, step.
 
-        Returns (place, token ids, finish) of each row.
+        Returns each row's place and completion.
         """
         queue, batch = deque(groups), None
         while queue or batch:
@@ -245,7 +242,11 @@ class Run:
             if batch.idle(alive) >= COMPACT:
                 tokens, alive = tokens[batch.select(alive)], list(range(len(alive)))
             batch.step(tokens, alive)
-        return [(row.place, row.ids, row.finish) for group in groups for row in group.rows]
+        return [
+            (row.place, self.completion(row, len(group.prefix) + len(row.tail)))
+            for group in groups
+            for row in group.rows
+        ]
 
     def _has_room(self, batch: Batch) -> bool:
         return batch.mergeable and batch.lanes <= 0.75 * self.engine.max_rows
