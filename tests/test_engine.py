@@ -137,6 +137,27 @@ def test_threads_give_what_forks_give(tokenizer, monkeypatch):
     assert calls == (sample(engine, prompts, n=2), engine.choose(prompts, options), engine.usage)
 
 
+def test_workers_serve_call_after_call_until_the_engine_changes(tokenizer):
+    engine, prompts = engine_of(tokenizer, workers=2), prompts_of(16)
+
+    def pids():
+        return [child.pid for child in engine._workers.children]
+
+    first = sample(engine, prompts)
+    known = pids()
+    assert (
+        sample(engine, prompts) == first
+        and engine.choose(prompts, [" 3", " 9"])
+        and known == pids()
+    )
+    with torch.no_grad():
+        engine.model.get_output_embeddings().weight.neg_()
+    changed = sample(engine, prompts)
+    assert changed != first and known != pids()
+    engine.workers = 1
+    assert sample(engine, prompts) == changed
+
+
 @pytest.mark.parametrize(("temperature", "most"), [(1e-6, 1), (50.0, 6)])
 def test_siblings_are_decoded_once_until_they_part(tokenizer, monkeypatch, temperature, most):
     lanes, run = [], SharedBatch._run
