@@ -139,7 +139,8 @@ def main() -> int:
         print("README.md is current" if new == old else "README.md is stale; run make readme")
         return int(new != old)
     write_text(path, new)
-    methods = sorted({name for _, name in results.kept("tiny")}, key=lambda name: name != "psrlm")
+    names = {name for _, name in results.kept("tiny")}
+    methods = sorted(names, key=lambda name: (name != "psrlm", name))
     for drawn in showcase.draw({name: summaries(name) for name in methods}):
         print(f"drawn: {drawn.relative_to(manifest.root())}")
     return 0
