@@ -106,9 +106,12 @@ class Repo:
         return [sys.executable, "-m", "psr_lib.runs", *args, *preset]
 
     def environment(self, **more: str) -> dict[str, str]:
-        """This process's environment without what would silence or redirect the runner."""
+        """This process's environment without what would silence or redirect the runner.
+
+        Toy notebooks import nothing large, so their kernels start from nothing.
+        """
         kept = {k: v for k, v in os.environ.items() if k not in ("CI", "PSR_QUIET", "PYTHONPATH")}
-        return {**kept, **more}
+        return {**kept, "PSR_WARM_KERNELS": "0", **more}
 
     def states(self, *args: str) -> dict[str, str]:
         """What `status` says of each stage: its state and reason."""
