@@ -15,6 +15,7 @@ from typing import NamedTuple
 from psr_lib.formulas import Formula, formulas
 
 SHORT = 30  # characters; a shorter beginning waits for what follows it
+NEAR = 60  # characters looked at on either side of a gap
 LONG = 240  # characters; so much prose is a step even if it states no result
 
 END = re.compile(r"[.?!…][)\]}\"'’”*_]*$")
@@ -131,12 +132,13 @@ def _ends(text: str, spans: list[Formula]) -> Iterable[tuple[int, bool]]:
     lines = _by_lines(text, spans)
     for gap in re.finditer(r"\s+|(?<=[\]$}])(?=[A-Z\[$\\])", text):
         begin, end = gap.span()
-        if not 0 < begin < end + (begin == end) <= len(text) - 1 or inside & {begin, end}:
+        if not begin or end == len(text) or inside & {begin, end}:
             continue
         before, after = last.get(begin), first.get(end)
         if begin == end and not (before and before.display):
             continue
-        found = _end(text[:begin], text[end:], gap.group(), before, after, lines)
+        left, right = text[max(0, begin - NEAR) : begin], text[end : end + NEAR]
+        found = _end(left, right, gap.group(), before, after, lines)
         if found is not None:
             yield end, found
 
@@ -145,7 +147,7 @@ def _end(
     left: str, right: str, gap: str, before: Formula | None, after: Formula | None, lines: bool
 ) -> bool | None:
     """Whether the gap begins a block (True), only a sentence (False), or neither (None)."""
-    said = before.content.rstrip() if before else left[-60:].rstrip("*_")
+    said = before.content.rstrip() if before else left.rstrip("*_")
     stops = bool(END.search(said)) and not (before is None and ABBREVIATION.search(said))
     block = gap.count("\n") > 1 or (lines and "\n" in gap) or ("\n" in gap and _item(right))
     if after and (after.drawing or (after.display and not stops)):
