@@ -62,12 +62,12 @@ def load(
 
 
 def find(folder: Path, name: str, split: str) -> Path:
-    """The file or folder of a set in a folder of sets."""
+    """The file of a set in a folder of sets (a folder where a set has several)."""
     for alias in (name, *ALIASES.get(name, ())):
         for path in (folder / split / f"{alias}.jsonl", folder / f"{alias}.jsonl",
                      folder / f"{alias}.jsonl.gz", folder / alias):  # fmt: skip
             if path.exists():
-                return path
+                return sources.split_file(path, split) or path
     known = sorted({p.name.split(".")[0] for p in folder.glob("*")} - {split})
     raise PSRError(
         f"benchmark {name!r}: no file {name}.jsonl and no folder {name} in {folder}; there are "

@@ -75,16 +75,16 @@ def _close_nested(text: str, begin: int, opened: str, closed: str) -> tuple[int,
 
 
 def _close_dollar(text: str, begin: int, latex: bool) -> tuple[int, int] | None:
-    """The closing dollar; in a text with money, only one that hugs its formula (Pandoc's rule)."""
-    for match in re.finditer(r"(?<!\\)\$", text[begin:]):
-        at = begin + match.start()
-        if latex:
-            return at, at + 1
-        if "\n" in text[begin:at] or text[begin : begin + 1].isspace():
+    """The closing dollar: the next one; beside money only if it hugs its formula, as in Pandoc."""
+    match = re.compile(r"(?<!\\)\$").search(text, begin)
+    if match is None:
+        return None
+    at = match.start()
+    if not latex:
+        content, after = text[begin:at], text[at + 1 : at + 2]
+        if not content or content != content.strip() or "\n" in content or after.isdigit():
             return None
-        if not text[at - 1].isspace() and not text[at + 1 : at + 2].isdigit():
-            return (at, at + 1) if at > begin else None
-    return None
+    return at, at + 1
 
 
 def latex_dollars(text: str) -> bool:

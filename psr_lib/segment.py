@@ -69,23 +69,28 @@ def cut(solution: str) -> list[str]:
 
 
 def grouped(pieces: Iterable[Piece]) -> list[str]:
-    """Sentences put together until they state a result, within their line or paragraph."""
+    """Sentences put together until they state a result, within their line or paragraph.
+
+    What is left of a paragraph and too short for a step goes to the step before it, or, where the
+    paragraph has none, to what follows.
+    """
     steps: list[str] = []
-    held, block, result = "", -1, False
+    held, result, block, last = "", False, -1, -1  # `last`: the block of the last step
     for piece in pieces:
-        if held and piece.block != block and (result or len(held) >= SHORT):
-            steps.append(held)
-            held, result = "", False
-        held, block = held + piece.text, piece.block
-        result = result or piece.result
+        if held and piece.block != block:
+            if result or len(held.strip()) >= SHORT:
+                steps, held, last = [*steps, held], "", block
+            elif last == block:
+                steps, held = [*steps[:-1], steps[-1] + held], ""
+            result = result and bool(held)
+        held, block, result = held + piece.text, piece.block, result or piece.result
         if (result and len(held.strip()) >= SHORT) or len(held) >= LONG:
-            steps.append(held)
-            held, result = "", False
+            steps, held, last, result = [*steps, held], "", block, False
     return _with_rest(steps, held)
 
 
 def _with_rest(steps: list[str], rest: str) -> list[str]:
-    """A last piece that states nothing belongs to the step before it."""
+    """A last piece that is too short for a step belongs to the one before it."""
     if not rest.strip():
         return steps
     if steps and len(rest.strip()) < SHORT:

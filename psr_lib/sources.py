@@ -84,7 +84,8 @@ def open_source(
         hub = KNOWN.get(name) or _hub(name)
         rows = read_hub(hub, split, "data.source")
     elif local.exists():
-        path, rows, origins = str(local), *read_local(local, split, "data.source")
+        path = str(split_file(local, split) or local)
+        rows, origins = read_local(Path(path), split, "data.source")
     else:
         names = ", ".join((PROCEDURAL, GENERATED, *KNOWN))
         raise PSRError(
@@ -133,13 +134,9 @@ def read_local(path: Path, split: str, setting: str) -> tuple[Sequence[Mapping[s
     A folder holds `<split>.jsonl`, `.jsonl.gz`, `.json` or parquet files of the split, as data sets
     are downloaded, or a folder `<split>` of JSON files with one problem each, as MATH is.
     """
+    path = split_file(path, split) or path
     if path.is_dir():
-        found = split_file(path, split)
-        if found is None:
-            return _from_folder(path, split, setting)
-        path = found
-    if not path.is_file():
-        raise PSRError(f"{path}: no such file or folder; set {setting} to one that is there")
+        return _from_folder(path, split, setting)
     if path.suffix == ".parquet":
         return _parquet([path]), []
     if path.suffix == ".json":

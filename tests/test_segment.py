@@ -14,8 +14,8 @@ GSM8K = (
 MATH = (
     "We know that $x = 3.$  Also, if $y > 0,$ then\n\\[\\begin{aligned} y &= x^2 \\\\ &= 9."
     "\\end{aligned}\\]Hence \\(y = 9\\).\n\n[asy]\ndraw((0,0)--(1,1)); // Nothing. It\n[/asy]\n\n"
-    "There are two cases:\n\nCase 1: $x < y.$ Fine.\n\nCase 2: $x = y.$ Then $x + y = \\boxed{12}.$"
-    " We could check this.  It holds."
+    "Now there are two cases to look at:\n\nCase 1: $x < y.$ Fine.\n\nCase 2: $x = y.$ Then "
+    "$x + y = \\boxed{12}.$ We could check this.  It holds."
 )
 
 

@@ -277,8 +277,8 @@ def test_a_preset_and_a_path_make_every_pool(tmp_path):
     assert "answer" not in asked and read_jsonl(stage.folder / "questions_2.jsonl", Question)
     assert stage.counts["source_rows"] == 124 and stage.counts["ift_kept"] == 24
     assert stage.counts["looked_at"] == 50 + rows["removed"]
-    assert f"{tmp_path}/mine" in stage.inputs
-    assert f"{tmp_path}/sets/math500" in stage.inputs
+    assert f"{tmp_path}/mine/train.jsonl" in stage.inputs
+    assert f"{tmp_path}/sets/math500/test.jsonl" in stage.inputs
 
 
 def test_all_that_is_removed_is_reported(tmp_path):
