@@ -111,7 +111,7 @@ class ApiTeacher:
         messages = [{"role": "user", "content": user}]
         found = Segmented(problem, [], "no attempt was made", 0)
         for attempt in range(1, self.attempts + 1):
-            text = self.chat.reply(messages).text
+            text = self.chat.reply(messages, attempt).text
             steps = read_reply(text)
             found = Segmented(problem, steps, fault(problem.solution, steps), attempt)
             if not found.fault:

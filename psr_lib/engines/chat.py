@@ -46,16 +46,17 @@ class Chat:
             connections=settings.concurrency, backoff=backoff, section=section,
         )  # fmt: skip
 
-    def reply(self, messages: Messages) -> Reply:
+    def reply(self, messages: Messages, attempt: int = 1) -> Reply:
         """The answer to a conversation, from what was paid for or from the server.
 
-        Raises EngineError where the server gives none after all tries.
+        Another `attempt` at the same conversation is another answer. Raises EngineError where the
+        server gives none after all tries.
         """
         body = {"model": self.settings.model, "messages": messages,
                 "temperature": self.settings.temperature}  # fmt: skip
         if self.settings.max_tokens:
             body["max_completion_tokens"] = self.settings.max_tokens
-        key = hash_json(body)
+        key = hash_json({"body": body, "attempt": attempt})
         known = self.paid.get(key)
         if known is None:
             known = asdict(self._ask(body))
