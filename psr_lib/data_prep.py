@@ -6,21 +6,21 @@ pools share a question and none holds a test problem.
 
 from typing import Any
 
-from psr_lib import benchmarks, teachers
-from psr_lib.records import PSRError, write_jsonl
+from psr_lib import benchmarks, source_pools, sources, teachers
+from psr_lib.records import write_jsonl
 
 TINY = "data/tiny"
 
 
 def make_pools(stage: Any) -> dict[str, int]:
-    """Write every pool of the procedural source; returns rows a file.
+    """Write every pool of the preset's source; returns rows a file.
 
     Questions of rounds 2, 3, ... hold no answer. `ift_more_<n>` feeds the control of that name.
-    Raises PSRError for another source.
+    Raises PSRError where a source cannot be read or is too small.
     """
     settings = stage.preset.data
-    if settings.source != "procedural":
-        raise PSRError(f"data.source {settings.source!r} is unknown; choose 'procedural'")
+    if settings.source != sources.PROCEDURAL:
+        return source_pools.make_pools(stage)
     taken = set().union(*(benchmarks.questions_of(stage.source(f"{TINY}/{split}"))
                           for split in benchmarks.SPLITS))  # fmt: skip
     seed, pools = stage.seed, {}
@@ -30,6 +30,9 @@ def make_pools(stage: Any) -> dict[str, int]:
     sizes = settings.questions[: stage.preset.rounds - 1]
     for n, pool in enumerate(teachers.question_pools(sizes, seed, taken), start=2):
         pools[f"questions_{n}"] = pool
-        name = f"ift_more_{n}"
-        pools[name] = teachers.ift_rows(settings.ift, seed, taken, settings.ift_shares, name)
+        if settings.ift_more:
+            name = f"ift_more_{n}"
+            pools[name] = teachers.ift_rows(
+                settings.ift_more, seed, taken, settings.ift_shares, name
+            )
     return {name: write_jsonl(stage.output(f"{name}.jsonl"), rows) for name, rows in pools.items()}

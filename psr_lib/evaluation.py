@@ -236,6 +236,13 @@ def read_csv(path: Path | str) -> list[Row]:
         return list(csv.DictReader(file))
 
 
+def disagreements(answers: Sequence[Row]) -> list[Row]:
+    """Answers that only the lenient reading calls right: it took a number that was never boxed."""
+    names = ("problem_id", "answer", "strict", "lenient", "finish")
+    found = [row for row in answers if row["strict"] != row["lenient"]]
+    return [{name: row[name] for name in names} | {"end": row["text"][-80:]} for row in found]
+
+
 def outcomes(answers: Sequence[Row], key: str = "strict") -> dict[str, list[int]]:
     """Benchmark -> 0 or 1 a problem, sorted by problem id: what `stats.paired_bootstrap` takes."""
     found: dict[str, list[int]] = {}

@@ -84,6 +84,15 @@ class Stage:
             raise PSRError(f"{name}: no such file in the repository; restore it with git")
         return self._record(path)
 
+    def hub(self, data_set: Any) -> Any:
+        """Note a data set of the hub as an input; its name stands for its content."""
+        self._inputs[f"hub:{data_set.repo}"] = {"hash": f"{data_set}"}
+        return data_set
+
+    def beside(self, name: str) -> Path:
+        """A file beside all runs, which outlives them: answers that were paid for."""
+        return manifest.root() / self.run.root / name
+
     def pairs(self) -> Path:
         """The step pairs of this round: the method's own, or psrlm's for controls that borrow."""
         path = self.run.ppd(self.method, self.iteration) / "ppd.jsonl"

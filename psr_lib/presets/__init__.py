@@ -54,16 +54,38 @@ class Data:
     """What is solved, judged and asked in each round (counts of problems)."""
 
     source: str = text()
+    source_split: str = text()
+    fields: dict[str, str]
+    calculator: bool
+    ngram: int = num(low=0)
     ift: int = num(low=1)
+    ift_more: int = num(low=0)
     ift_shares: dict[str, float] = num(low=0)  # noqa: RUF009 - num() makes a field()
     eft_shares: dict[str, float] = num(low=0)  # noqa: RUF009 - num() makes a field()
     eft: int = num(low=1)
     eft_heldout: int = num(low=1)
+    eft_problems: int = num(low=0)
     questions: tuple[int, ...] = num(low=1)
     benchmarks: tuple[str, ...]
-    benchmark_size: int = num(low=1)
+    benchmark_folder: str = text()
+    benchmark_size: int = num(low=0)
     split: str = one_of("test", "dev")
     search_size: int = num(low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """Who cuts solutions into steps (paper section 3.2), and the server that is asked for it."""
+
+    ift: str = one_of("oracle", "rule", "api")
+    attempts: int = num(low=1)
+    url: str = text()
+    model: str = text()
+    temperature: float = num(low=0)
+    max_tokens: int = num(low=0)
+    concurrency: int = num(low=1)
+    timeout: float = num(above=0)
+    retries: int = num(low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +182,7 @@ class Preset:
     rounds: int = num(low=1)
     model: Model
     data: Data
+    teacher: Teacher
     search: Search
     judge: Judge
     sft: Sft
@@ -254,6 +277,8 @@ def _items(value: Any) -> list[Any]:
 
 
 def _typed(kind: Any, value: Any, where: str) -> Any:
+    if kind == dict[str, str]:
+        return _names(value, where)
     if get_origin(kind) is dict:
         if not isinstance(value, dict) or not value:
             raise PSRError(f"{where}: expected names with numbers such as {{easy: 1}}; {value!r}")
@@ -269,6 +294,13 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
     if not fits(value, kind) or (kind is float and not math.isfinite(value)):
         raise PSRError(f"{where}: expected {kind.__name__}, found {value!r}")
     return float(value) if kind is float else value
+
+
+def _names(value: Any, where: str) -> dict[str, str]:
+    texts = isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
+    if not texts:
+        raise PSRError(f"{where}: expected names such as {{question: problem}}, found {value!r}")
+    return {str(key): item for key, item in value.items()}
 
 
 def _number(value: str, where: str) -> float:
@@ -347,8 +379,9 @@ def _check_together(preset: Preset) -> None:
             f"preset {preset.name}: data.questions holds {have} counts but rounds 2 to "
             f"{preset.rounds} need {need}; give one count a round"
         )
-    if re.search("[@?#]", preset.engine.url):  # a preset is written into every manifest
-        raise PSRError(
-            f"preset {preset.name}: engine.url may hold no user, password or query; a key goes "
-            "into OPENAI_API_KEY in the environment"
-        )
+    for name, url in (("engine", preset.engine.url), ("teacher", preset.teacher.url)):
+        if re.search("[@?#]", url):  # a preset is written into every manifest
+            raise PSRError(
+                f"preset {preset.name}: {name}.url may hold no user, password or query; a key goes "
+                "into OPENAI_API_KEY in the environment"
+            )
