@@ -35,8 +35,8 @@ class SharedBatch(Batch):
 
     mergeable = True
 
-    def __init__(self, groups: list[Group], model, pad_id: int, full: bool = False):
-        """Run the groups' prefixes, then all tails; `full` keeps every tail position's logits."""
+    def __init__(self, groups: list[Group], model, pad_id: int, keep: int = 1):
+        """Run the groups' prefixes, then all tails; keeps the logits of the last `keep` columns."""
         super().__init__([row for group in groups for row in group.rows], model.device)
         self.model = model
         prefixes = [group.prefix or [pad_id] for group in groups]
@@ -48,7 +48,7 @@ class SharedBatch(Batch):
         lengths = [len(group.prefix) for group in groups for _ in group.rows]
         ids, self.start = _left_pad([row.tail for row in self.rows], pad_id, self.device)
         self.prefilled = sum(len(g.prefix) for g in groups) + sum(len(r.tail) for r in self.rows)
-        self._tails(ids, torch.tensor(lengths, device=self.device), keep=0 if full else 1)
+        self._tails(ids, torch.tensor(lengths, device=self.device), keep)
 
     def _prefill(self, ids: torch.Tensor, start: torch.Tensor) -> list[tuple]:
         """Keys and values [groups, heads, columns, size] of every layer."""
@@ -128,8 +128,8 @@ class PlainBatch(Batch):
 
     mergeable = False
 
-    def __init__(self, groups: list[Group], model, pad_id: int, full: bool = False):
-        """Run the whole prompts; `full` keeps the logits of the longest tail's positions."""
+    def __init__(self, groups: list[Group], model, pad_id: int, keep: int = 1):
+        """Run the whole prompts; keeps the logits of the last `keep` columns."""
         super().__init__([row for group in groups for row in group.rows], model.device)
         self.model = model
         full = [tuple(group.prefix + row.tail) for group in groups for row in group.rows]
@@ -139,8 +139,7 @@ class PlainBatch(Batch):
         self.mask = (columns >= start[:, None]).long()
         self.cache = DynamicCache(config=model.config)
         positions = (columns - start[:, None]).clamp(min=0)
-        longest = max(len(row.tail) for row in self.rows)
-        self.tail_logits = self._run(ids, positions, longest if full else 1)
+        self.tail_logits = self._run(ids, positions, keep)
         self.position = positions[:, -1] + 1
         self.prefilled = sum(len(p) for p in prompts)
         place = {prompt: i for i, prompt in enumerate(prompts)}
