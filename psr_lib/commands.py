@@ -9,6 +9,7 @@ cannot be carried out, 130 interrupted.
 import argparse
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
@@ -141,6 +142,8 @@ def _step(request: Request, key: Key, target: bool, extra: dict[str, Any]) -> bo
     if state.word == "current" and not forced:
         print(f"{key}: up to date", flush=True)
         return False
+    if forced and key.stage == stages.DATA:
+        shutil.rmtree(request.run.making, ignore_errors=True)
     reason = state.reason or "forced"
     print(f"{key}: running ({reason})", flush=True)
     started = time.monotonic()

@@ -6,8 +6,8 @@ pools share a question and none holds a test problem.
 
 from typing import Any
 
-from psr_lib import benchmarks, teachers
-from psr_lib.records import PSRError, write_jsonl
+from psr_lib import benchmarks, problems, teachers
+from psr_lib.records import IFTExample, JudgeExample, PSRError, Question, StepPair, write_jsonl
 
 TINY = "data/tiny"
 
@@ -25,11 +25,39 @@ def make_pools(stage: Any) -> dict[str, int]:
                           for split in benchmarks.SPLITS))  # fmt: skip
     seed, pools = stage.seed, {}
     pools["ift"] = teachers.ift_rows(settings.ift, seed, taken, settings.ift_shares)
-    pools["eft"] = teachers.eft_rows(settings.eft, seed, taken, settings.eft_shares)
-    pools["eft_heldout"] = teachers.eft_rows(settings.eft_heldout, seed, taken, name="eft_heldout")
+    pools |= EFT[settings.eft_from](stage, pools["ift"], taken)
     sizes = settings.questions[: stage.preset.rounds - 1]
     for n, pool in enumerate(teachers.question_pools(sizes, seed, taken), start=2):
         pools[f"questions_{n}"] = pool
         name = f"ift_more_{n}"
         pools[name] = teachers.ift_rows(settings.ift, seed, taken, settings.ift_shares, name)
     return {name: write_jsonl(stage.output(f"{name}.jsonl"), rows) for name, rows in pools.items()}
+
+
+def direct_eft(stage: Any, ift: list[IFTExample], taken: set[str]) -> dict[str, list[JudgeExample]]:
+    """Pairs that the oracle builds: the right step beside a wrong one."""
+    settings, seed = stage.preset.data, stage.seed
+    train = teachers.eft_rows(settings.eft, seed, taken, settings.eft_shares)
+    heldout = teachers.eft_rows(settings.eft_heldout, seed, taken, name="eft_heldout")
+    return {"eft": train, "eft_heldout": heldout}
+
+
+def chain_eft(stage: Any, ift: list[IFTExample], taken: set[str]) -> dict[str, list[JudgeExample]]:
+    """Pairs as the paper makes them; the oracle labels the PRM's steps and reports on the rest."""
+    from psr_lib import chain
+
+    labelled = chain.labels_of(stage, taken)
+    shares, size = stage.preset.data.eft_shares, stage.preset.tree.questions
+    asked = teachers.fresh_puzzles("tree", size, stage.seed, taken, shares)
+    questions = [Question(id=f"tree/{level}/{i}", text=puzzle.text())
+                 for i, (level, puzzle) in enumerate(asked)]  # fmt: skip
+    return chain.make_eft(stage, ift, questions, labelled, confirmed)
+
+
+def confirmed(pair: StepPair) -> bool:
+    """Whether the oracle says that the chosen step is right and the rejected one is not."""
+    verdict = problems.oracle_verdict(pair.question, pair.prefix, pair.chosen, pair.rejected)
+    return verdict == "A"
+
+
+EFT = {"direct": direct_eft, "chain": chain_eft}
