@@ -16,7 +16,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from psr_lib import annotate, annotators, manifest, prices, prompts, stats, step_labels
+from psr_lib import (
+    annotate,
+    annotators,
+    manifest,
+    prices,
+    prompts,
+    shipped,
+    stats,
+    step_labels,
+)
 from psr_lib.annotate import Check, Funnel, Judged
 from psr_lib.engines import opening
 from psr_lib.engines.base import Engine
@@ -34,7 +43,6 @@ from psr_lib.records import (
     StepPair,
     hash_json,
     read_json,
-    read_jsonl,
     seed_of,
     to_dict,
     write_json,
@@ -57,8 +65,11 @@ def make_eft(
 
     `confirm` says of a pair whether its order is right, where something knows; it is for the report
     alone. Files of the stage: `prm_report.json`, `prm_calibration.csv`, `pairs.jsonl`,
-    `funnel.csv`. Raises PSRError where nothing is left, and after the estimate of a dry run.
+    `funnel.csv`. Rows that ship for just these settings are taken as they are. Raises PSRError
+    where nothing is left, and after the estimate of a dry run.
     """
+    if folder := shipped.find(stage):
+        return shipped.take(stage, folder)
     prm, weights = trained_prm(stage, labelled)
     trees = search_trees(stage, ift, questions, prm, weights)
     pairs = [pair for tree in trees for pair in sibling_pairs(tree)]
@@ -289,8 +300,3 @@ def _engine(stage: Any, folder: Path | str) -> Engine:
     if settings.kind == "server":
         raise PSRError("data.eft_from=chain loads its own weights; set engine.kind to hf or vllm")
     return opening.open_engine(settings, stage.preset.model, folder)
-
-
-def read_report(folder: Path) -> tuple[dict[str, Any], list[StepPair]]:
-    """The PRM's report and the pairs that went to the teacher, of a finished stage."""
-    return read_json(folder / "prm_report.json"), read_jsonl(folder / "pairs.jsonl", StepPair)

@@ -9,7 +9,6 @@ cannot be carried out, 130 interrupted.
 import argparse
 import logging
 import os
-import shutil
 import signal
 import sys
 import time
@@ -143,7 +142,7 @@ def _step(request: Request, key: Key, target: bool, extra: dict[str, Any]) -> bo
         print(f"{key}: up to date", flush=True)
         return False
     if forced and key.stage == stages.DATA:
-        shutil.rmtree(request.run.making, ignore_errors=True)
+        stages.make_anew(request.run)
     reason = state.reason or "forced"
     print(f"{key}: running ({reason})", flush=True)
     started = time.monotonic()

@@ -4,9 +4,13 @@ Every pool is drawn with one set of taken questions that begins with the benchma
 pools share a question and none holds a test problem.
 """
 
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from psr_lib import benchmarks, problems, teachers
+from psr_lib import benchmarks, figures, problems, teachers
+from psr_lib.evaluation import read_csv
 from psr_lib.records import IFTExample, JudgeExample, PSRError, Question, StepPair, write_jsonl
 
 TINY = "data/tiny"
@@ -61,3 +65,29 @@ def confirmed(pair: StepPair) -> bool:
 
 
 EFT = {"direct": direct_eft, "chain": chain_eft}
+
+
+def eft_table(stage: Any, eft: Sequence[JudgeExample]) -> list[dict[str, Any]]:
+    """What EFT came from: how often each flaw was built in, or what each filter left over."""
+    if stage.preset.data.eft_from == "chain":
+        return read_csv(stage.folder / "funnel.csv")
+    flaws = Counter(row.meta["flaw"] for row in eft)
+    return [{"flaw": name, "rows": count} for name, count in flaws.most_common()]
+
+
+def save_figures(stage: Any, table: Sequence[dict[str, Any]]) -> list[Path]:
+    """The figures of `eft_table`; where there is a PRM, its calibration beside it."""
+    source, folder = figures.source_of(stage), stage.output("figures")
+    if stage.preset.data.eft_from == "direct":
+        title = f"The wrong step of a pair is wrong in {len(table)} ways"
+        chart = figures.bars(table, "flaw", "rows", title, "EFT rows")
+        return [figures.save_fig(chart, folder, "eft_flaws", table, source)]
+    first, last = int(table[0]["pairs"]), int(table[-1]["pairs"])
+    title = f"The filters keep {last:,} of {first:,} sibling pairs"
+    chart = figures.funnel(table, "filter", "pairs", title, "pairs of sibling steps")
+    curve = read_csv(stage.folder / "prm_calibration.csv")
+    error = stage.counts["prm_calibration_error"]
+    named = f"The PRM's calibration error is {error:.3f} on held-out problems"
+    beside = figures.calibration_curve(curve, named)
+    return [figures.save_fig(chart, folder, "eft_funnel", table, source),
+            figures.save_fig(beside, folder, "prm_calibration", curve, source)]  # fmt: skip

@@ -8,6 +8,7 @@ Controls start from psrlm's M1 and refer to it; they never copy it.
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ STAGES = {
     "05_evaluate": ("prompts", "model", "data", "search", "judge", "eval", "engine"),
 }
 BASE, DATA, INIT, SEARCH, DPO, EVALUATE = STAGES
+FORCED = "forced"  # a file in a run's folder `making`: this run takes nothing that ships
 CHAIN = ("model", "sft", "prm", "tree", "annotate", "engine")  # what 01 reads to make EFT's chain
 MAIN = "psrlm"
 METHODS = {
@@ -192,6 +194,13 @@ def stage_preset(preset: Preset, key: Key) -> Preset:
     if key.stage != SEARCH or key.method not in JUDGES:
         return preset
     return replace(preset, judge=replace(preset.judge, kind=JUDGES[key.method]))
+
+
+def make_anew(run: RunDir) -> None:
+    """Forget what took long on the way to EFT, and from now on take none that ships."""
+    shutil.rmtree(run.making, ignore_errors=True)
+    run.making.mkdir(parents=True)
+    (run.making / FORCED).touch()
 
 
 def sections(preset: Preset, stage: str) -> tuple[str, ...]:

@@ -62,7 +62,9 @@ def liking(question, words):
 def grow(asked, script=walk, table=liking, seed=3, **changes):
     """The trees of these questions, in order."""
     engine, prm = Scripted(script), TablePRM(table)
-    found = dict(tree_stream(engine, prm, FAMILY, None, enumerate(asked), settings(**changes), seed))
+    found = dict(
+        tree_stream(engine, prm, FAMILY, None, enumerate(asked), settings(**changes), seed)
+    )
     return [found[k] for k in range(len(asked))], engine, prm
 
 
@@ -309,5 +311,8 @@ def test_pairs_of_a_search_hold_its_highest_and_lowest_scores():
             scores = [tree.nodes[k].p for k in node.children]
             if len(set(scores)) > 1:
                 pair = pairs.pop(f"{tree.question.id}@{place}")
-                assert (pair.meta["p_chosen"], pair.meta["p_rejected"]) == (max(scores), min(scores))
+                assert (pair.meta["p_chosen"], pair.meta["p_rejected"]) == (
+                    max(scores),
+                    min(scores),
+                )
         assert not pairs
