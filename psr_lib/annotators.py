@@ -4,7 +4,7 @@ from typing import Any
 
 from psr_lib import problems, prompts, reviews
 from psr_lib.annotate import Answer, Call, judge_prompt
-from psr_lib.engines.chat import ChatClient
+from psr_lib.engines.chat_client import ChatClient
 
 
 class ApiTeacher:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from chat_server import ChatServer
+from teacher_server import TeacherServer
 
 from psr_lib import annotate, authors, problems, prompts, reviews
 from psr_lib.annotate import Answer, Call, Funnel, Judged, calls_of, key_of
@@ -53,7 +53,7 @@ def judge(prompt):
 def server(monkeypatch):
     """A server with the scripted teacher, and a key in the environment."""
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    with ChatServer(judge).running() as running:
+    with TeacherServer(judge).running() as running:
         yield running
 
 
@@ -77,7 +77,7 @@ def book(tmp_path):
     "bad",
     [
         {"chosen": "Step 2: good"},  # not its own number
-        {"chosen": "no mark", "prefix": ["Step 1: x"]},
+        {"chosen": "Step 7: y", "prefix": ["Step 1: x"]},
         {"rejected": "Step 1: bad\nStep 2: worse"},  # two steps
         {"rejected": "Step 1:"},  # no body
         {"rejected": "Step 1: good "},  # the same but for blanks
@@ -86,10 +86,7 @@ def book(tmp_path):
 )
 def test_ill_formed_pairs_are_dropped(bad):
     funnel, fine = Funnel(), pair(1)
-    broken = pair(2, **bad)
-    if bad.get("chosen") == "no mark":
-        broken = pair(2, prefix=["Step 1: x"], chosen="Step 7: y")
-    assert annotate.initial_filter([fine, broken], 0.0, funnel) == [fine]
+    assert annotate.initial_filter([fine, pair(2, **bad)], 0.0, funnel) == [fine]
     assert [row["pairs"] for row in funnel.rows] == [2, 1, 1, 1]
 
 
@@ -276,7 +273,7 @@ def test_an_answer_that_stays_odd_is_counted_and_the_pair_is_dropped(server, boo
 
 
 def test_an_answer_cut_by_the_limit_is_not_paid_for_twice(server, book, monkeypatch):
-    from chat_server import answer
+    from teacher_server import answer
 
     monkeypatch.setattr(server, "found", lambda path, body, fault: (200, answer("", 7, "length")))
     judged = annotate.annotate([pair()], teacher_of(server), book)

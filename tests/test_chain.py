@@ -5,8 +5,8 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-from chat_server import ChatServer
 from conftest import ROOT
+from teacher_server import TeacherServer
 
 from psr_lib import benchmarks, chain, data_prep, problems, reviews, runs, shipped, stages, tree
 from psr_lib.evaluation import read_csv
@@ -244,7 +244,7 @@ def ask_oracle(prompt):
 def server(monkeypatch):
     """The teacher's server."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    with ChatServer(ask_oracle, "o1").running() as running:
+    with TeacherServer(ask_oracle, "o1").running() as running:
         yield running
 
 
@@ -301,18 +301,3 @@ def test_rows_that_ship_are_taken_for_just_these_settings(made, tmp_path, monkey
 def test_only_a_finished_chain_ships(tmp_path):
     with pytest.raises(PSRError, match="no finished chain"):
         shipped.keep(stages.RunDir("smoke", 0, tmp_path))
-
-
-# --- through the command line --------------------------------------------------------------------
-
-
-def test_force_makes_the_chain_again_but_keeps_the_teachers_answers(repo, monkeypatch):
-    monkeypatch.delenv(RUNNING)
-    kept, gone = repo.run / "teacher/api.jsonl", repo.run / "making/prm/model.safetensors"
-    for path in (kept, gone):
-        path.parent.mkdir(parents=True)
-        path.write_text("x")
-    assert "up to date" in repo.call("data").stdout and gone.exists()
-    assert repo.call("data", "--force").returncode == 0
-    assert kept.read_text() == "x" and not gone.parent.exists()
-    assert [path.name for path in (repo.run / "making").iterdir()] == ["forced"]

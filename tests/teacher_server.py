@@ -10,7 +10,7 @@ from completions_server import CompletionsServer
 KNOWN = {"model", "messages", "max_tokens", "max_completion_tokens", "temperature"}
 
 
-class ChatServer(CompletionsServer):
+class TeacherServer(CompletionsServer):
     """Answers prompts by a function; knows one model and any number of keys.
 
     `deadline`: requests after so many are refused as by a key that has died. `cut` answers with
