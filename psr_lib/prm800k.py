@@ -56,7 +56,7 @@ class _Line:
         """`holder[name]`; raises PSRError naming the field unless it is there and of its type."""
         if not isinstance(holder, dict) or name not in holder:
             raise PSRError(f"{self.where}: field {field!r} is missing; PRM800K rows have it")
-        if not isinstance(holder[name], kind) or (kind is int and isinstance(holder[name], bool)):
+        if not isinstance(holder[name], kind) or isinstance(holder[name], bool):
             found = type(holder[name]).__name__
             raise PSRError(f"{self.where}: field {field!r} should be {_names(kind)}, found {found}")
         return holder[name]
