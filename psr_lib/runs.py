@@ -41,14 +41,14 @@ class SectionView:
         self._preset, self._stage = preset, stage
 
     def __repr__(self) -> str:
-        values = self._preset.sections("name", *stages.STAGES[self._stage])
+        values = self._preset.sections("name", *stages.sections(self._preset, self._stage))
         return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=100).rstrip()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         value = getattr(self._preset, name)
-        if name not in ("name", *stages.STAGES[self._stage]):
+        if name not in ("name", *stages.sections(self._preset, self._stage)):
             raise PSRError(f"{self._stage} does not declare preset section {name!r}; see stages.py")
         return value
 

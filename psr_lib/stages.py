@@ -8,6 +8,7 @@ Controls start from psrlm's M1 and refer to it; they never copy it.
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ STAGES = {
     "05_evaluate": ("prompts", "model", "data", "search", "judge", "eval", "engine"),
 }
 BASE, DATA, INIT, SEARCH, DPO, EVALUATE = STAGES
+FORCED = "forced"  # a file in a run's folder `making`: this run takes nothing that ships
+CHAIN = ("model", "sft", "prm", "tree", "annotate", "engine")  # what 01 reads to make EFT's chain
 MAIN = "psrlm"
 METHODS = {
     MAIN: "the paper's method",
@@ -82,6 +85,16 @@ class RunDir:
     def data(self) -> Path:
         """IFT, EFT, the questions of each round."""
         return self.path / "data"
+
+    @property
+    def making(self) -> Path:
+        """What takes long on the way to EFT (step PRM, policy, trees); FORCE=1 makes it again."""
+        return self.path / "making"
+
+    @property
+    def teacher(self) -> Path:
+        """Answers of teachers, which may have been paid for: no stage ever deletes them."""
+        return self.path / "teacher"
 
     @property
     def paper(self) -> Path:
@@ -183,9 +196,22 @@ def stage_preset(preset: Preset, key: Key) -> Preset:
     return replace(preset, judge=replace(preset.judge, kind=JUDGES[key.method]))
 
 
+def make_anew(run: RunDir) -> None:
+    """Forget what took long on the way to EFT, and from now on take none that ships."""
+    shutil.rmtree(run.making, ignore_errors=True)
+    run.making.mkdir(parents=True)
+    (run.making / FORCED).touch()
+
+
+def sections(preset: Preset, stage: str) -> tuple[str, ...]:
+    """The sections that a stage may read: more for 01 where EFT comes from the chain."""
+    chain = stage == DATA and preset.data.eft_from == "chain"
+    return STAGES[stage] + (CHAIN if chain else ())
+
+
 def parameters(preset: Preset, key: Key, seed: int) -> dict[str, Any]:
     """All parameters that the stage's result depends on; their hash decides whether it is stale."""
-    found = stage_preset(preset, key).sections(*STAGES[key.stage])
+    found = stage_preset(preset, key).sections(*sections(preset, key.stage))
     found["templates"] = prompts.load(preset.prompts).hashes
     return {"method": key.method, "iteration": key.n, "seed": seed, **found}
 

@@ -22,7 +22,7 @@ from psr_lib.engines.base import Completion, EngineError, Usage
 from psr_lib.engines.batch import Batch, PlainBatch, SharedBatch, merged
 from psr_lib.engines.calls import checked_seeds, encode, one_line, option_lists
 from psr_lib.engines.forks import Tick
-from psr_lib.engines.groups import Group, Row, chunked, grouped, option_group
+from psr_lib.engines.groups import Group, Row, chunked, grouped, with_options
 from psr_lib.engines.sampling import next_tokens
 from psr_lib.records import seed_of
 
@@ -121,10 +121,10 @@ class HFEngine:
             for k, option in enumerate(lists[i]):
                 extra = self.tokenizer.encode(option, add_special_tokens=False)
                 if len(prompt) + len(extra) <= self.context:
-                    items.append((prompt, Row((i, k), extra, 0, 0)))
+                    items.append((prompt, Row((i, k), [], 0, 0, ids=extra)))
                 else:
                     overflow += 1
-        groups = [option_group(prompt, row) for prompt, row in items]
+        groups = with_options(grouped(items))
         scores = {
             place: x for found in self._work(groups, self._score) for place, x in found.items()
         }
@@ -138,7 +138,8 @@ class HFEngine:
         """The score of every option of these groups, by its place."""
         scores = {}
         for chunk in chunked(groups, PREFILL_TOKENS):
-            batch = self.batch_class(chunk, self.model, self.pad_id, full=True)
+            longest = max(1, *(len(row.ids) for group in chunk for row in group.rows))
+            batch = self.batch_class(chunk, self.model, self.pad_id, keep=longest + 1)
             logs = torch.log_softmax(batch.tail_logits.float(), -1)
             for row, log in zip(batch.rows, logs, strict=True):
                 extra = torch.tensor(row.ids, device=log.device)

@@ -35,15 +35,20 @@ class Http:
     """Requests to the paths below one address; safe for several threads."""
 
     def __init__(
-        self, url: str, *, timeout: float, retries: int, connections: int, backoff: float = 0.5,
+        self,
+        url: str,
+        *,
+        timeout: float,
+        retries: int,
+        connections: int,
+        backoff: float = 0.5,
         section: str = "engine",
-    ):  # fmt: skip
+    ):
         """`timeout` and `backoff` in seconds; the first wait is `backoff`, each next one double.
 
         `section` of the preset holds the settings that messages name.
         """
-        self.section = section
-        self.url = checked_url(url, section)
+        self.url, self.section = checked_url(url, section), section
         self.timeout, self.retries, self.backoff = timeout, retries, backoff
         self.key = _key()
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
@@ -92,8 +97,8 @@ class Http:
             )  # fmt: skip
         reason = self._reason(answer)
         if status >= 300:
-            message = f"{self.section} server: {self.url} says {status}: {reason}"
-            raise Refused(message, status, reason)
+            said = f"{self.section} server: {self.url} says {status}: {reason}"
+            raise Refused(said, status, reason)
         try:
             return answer.json()
         except ValueError:

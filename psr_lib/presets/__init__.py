@@ -12,31 +12,18 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import yaml
 
+from psr_lib.presets.making import Annotate, Prm, Tree
+from psr_lib.presets.parts import Sft, num, one_of, text
 from psr_lib.records import PSRError, fits, hash_json
 
 FOLDER = Path(__file__).parent
 LOSSES = ("sigmoid", "hinge", "ipo", "robust", "apo_zero", "nca_pair")
-
-
-def num(low: float | None = None, above: float | None = None, high: float | None = None) -> Any:
-    """A number field with its range: at least `low`, greater than `above`, at most `high`."""
-    return field(metadata={"low": low, "above": above, "high": high})
-
-
-def one_of(*choices: str) -> Any:
-    """A text field that takes one of the choices."""
-    return field(metadata={"choices": choices})
-
-
-def text() -> Any:
-    """A text field that may not be empty."""
-    return field(metadata={"filled": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +49,7 @@ class Data:
     ift_more: int = num(low=0)
     ift_shares: dict[str, float] = num(low=0)  # noqa: RUF009 - num() makes a field()
     eft_shares: dict[str, float] = num(low=0)  # noqa: RUF009 - num() makes a field()
+    eft_from: str = one_of("direct", "chain")
     eft: int = num(low=1)
     eft_heldout: int = num(low=1)
     eft_problems: int = num(low=0)
@@ -114,22 +102,6 @@ class Judge:
     verdict: str = one_of("written", "explained", "direct")
     votes: int = num(low=1)
     early_stop: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sft:
-    """Supervised fine-tuning, M0 -> M1; `lora_r` 0 trains every weight."""
-
-    epochs: int = num(low=1)
-    lr: float = num(above=0)
-    batch: int = num(low=1)
-    scheduler: str = one_of("cosine", "linear", "constant")
-    warmup_ratio: float = num(low=0, high=1)
-    weight_decay: float = num(low=0)
-    max_length: int = num(low=8)
-    lora_r: int = num(low=0)
-    lora_alpha: int = num(low=1)
-    bf16: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +161,9 @@ class Preset:
     dpo: Dpo
     eval: Eval
     engine: Engine
+    prm: Prm
+    tree: Tree
+    annotate: Annotate
 
     def sections(self, *names: str) -> dict[str, Any]:
         """These sections (or top-level values) as plain JSON values, in the given order."""
@@ -379,9 +354,9 @@ def _check_together(preset: Preset) -> None:
             f"preset {preset.name}: data.questions holds {have} counts but rounds 2 to "
             f"{preset.rounds} need {need}; give one count a round"
         )
-    for name, url in (("engine", preset.engine.url), ("teacher", preset.teacher.url)):
-        if re.search("[@?#]", url):  # a preset is written into every manifest
+    for section in ("engine", "teacher", "annotate"):  # a preset is written into every manifest
+        if re.search("[@?#]", getattr(preset, section).url):
             raise PSRError(
-                f"preset {preset.name}: {name}.url may hold no user, password or query; a key goes "
-                "into OPENAI_API_KEY in the environment"
+                f"preset {preset.name}: {section}.url may hold no user, password or query; a key "
+                "goes into OPENAI_API_KEY in the environment"
             )

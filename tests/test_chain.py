@@ -1,0 +1,303 @@
+"""The chain PRM -> tree search -> annotation -> filters -> EFT, at a size of seconds."""
+
+import re
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+from conftest import ROOT
+from teacher_server import TeacherServer
+
+from psr_lib import benchmarks, chain, data_prep, problems, reviews, runs, shipped, stages, tree
+from psr_lib.evaluation import read_csv
+from psr_lib.notebook_runner import RUNNING
+from psr_lib.records import (
+    IFTExample,
+    JudgeExample,
+    PSRError,
+    Question,
+    StepLabels,
+    StepPair,
+    read_json,
+    read_jsonl,
+)
+
+SMALL = (
+    "data.eft_from=chain data.ift=16 data.eft=40 data.eft_heldout=8 data.questions=[2,2,2] "
+    "prm.solutions=32 prm.heldout=24 tree.questions=14 tree.iterations=3 tree.width=4 "
+    "tree.temperature=1.3 tree.top_p=1.0 tree.live=5 annotate.min_gap=0.0001"
+)
+FILTERS = ["sibling pairs", "well formed", "no duplicate", "gap of p(+) at least 0.0001",
+           "both verdicts readable", "both orders agree", "agrees with the PRM"]  # fmt: skip
+
+
+def opened(root, changes=""):
+    """The data stage of a run in this folder."""
+    return runs.open_stage("01_data_prep", preset="smoke", seed=0, runs_dir=str(root),
+                           overrides=f"{SMALL} {changes}")  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def by_the_runner():
+    """No stage builds what is before it, and nothing is printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(RUNNING, "01_data_prep")
+        patch.setenv("PSR_QUIET", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A finished data stage."""
+    root = tmp_path_factory.mktemp("chain")
+    stage = opened(root)
+    rows = data_prep.make_pools(stage)
+    stage.count(**rows)
+    manifest = stage.finish()
+    return SimpleNamespace(root=root, stage=stage, rows=rows, manifest=manifest)
+
+
+def rows_of(made, name, cls):
+    """The rows of one of the stage's files."""
+    return read_jsonl(made.stage.folder / f"{name}.jsonl", cls)
+
+
+def states(folder):
+    """Every file with its time stamp."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_row_is_right_explained_and_within_the_sizes(made):
+    eft, heldout = (rows_of(made, name, JudgeExample) for name in ("eft", "eft_heldout"))
+    assert 0 < len(eft) <= 40 and 0 < len(heldout) <= 8
+    for row in [*eft, *heldout]:
+        assert (
+            problems.oracle_verdict(row.question, row.prefix, row.step_a, row.step_b) == row.better
+        )
+        assert all(reviews.skills(row, row.explanation).values())
+        assert row.explanation.endswith(f"[[{row.better}]]")
+    assert Counter(row.better for row in eft)["A"] * 2 == len(eft) or len(eft) == 40
+    in_both = {(r.problem_id, *r.prefix, r.step_a, r.step_b) for r in eft}
+    assert (
+        sum((p, *rest[:-2], rest[-1], rest[-2]) in in_both for p, *rest in in_both) >= len(eft) - 1
+    )
+
+
+def test_no_question_serves_twice(made):
+    pools = {"ift": IFTExample, "eft": JudgeExample, "eft_heldout": JudgeExample}
+    texts = {name: {row.question for row in rows_of(made, name, cls)}
+             for name, cls in pools.items()}  # fmt: skip
+    texts |= {f"questions_{n}": {row.text for row in rows_of(made, f"questions_{n}", Question)}
+              for n in (2, 3, 4)}  # fmt: skip
+    texts["benchmarks"] = benchmarks.questions_of(ROOT / "data/tiny")
+    names = list(texts)
+    for k, one in enumerate(names):
+        for other in names[k + 1 :]:
+            assert not texts[one] & texts[other], (one, other)
+
+
+def test_the_prm_is_measured_on_other_problems_than_it_was_trained_on(made):
+    taken: set[str] = set()
+    train, heldout = chain.labels_of(made.stage, taken)
+    assert (len(train), len(heldout)) == (32, 24)
+    assert not {row.question for row in train} & {row.question for row in heldout}
+    found = read_json(made.stage.folder / "prm_report.json")
+    assert found["problems"] == 24 and found["auc_low"] <= found["auc"] <= found["auc_high"]
+    assert found["steps"] == sum(len(row.steps) for row in heldout)
+    curve = read_csv(made.stage.folder / "prm_calibration.csv")
+    assert sum(int(row["n"]) for row in curve) == found["steps"]
+
+
+def test_the_funnel_narrows_and_no_filter_after_the_teacher_lets_a_wrong_order_through(made):
+    rows = read_csv(made.stage.folder / "funnel.csv")
+    assert [row["filter"] for row in rows] == FILTERS
+    left = [int(row["pairs"]) for row in rows]
+    assert left == sorted(left, reverse=True) and left[-1] > 0
+    assert float(rows[-1]["confirmed_share"]) == 1.0  # the oracle taught
+    pairs = rows_of(made, "pairs", StepPair)
+    assert len(pairs) == left[3]
+    assert int(rows[3]["confirmed"]) == sum(map(data_prep.confirmed, pairs))
+
+
+def test_the_manifest_tells_what_was_made(made):
+    counts = made.manifest["counts"]
+    assert counts["trees"] == 14 and counts["answers_asked"] == 2 * len(
+        rows_of(made, "pairs", StepPair)
+    )
+    assert counts["tree_expansions"] <= 14 * 3 and counts["prm_auc"] >= 0
+    assert made.manifest["tokens"]["generated"] == counts["tree_generated_tokens"] > 0
+    assert set(made.manifest["params"]) >= {"prm", "tree", "annotate", "sft", "engine"}
+    assert "eft.jsonl" in made.manifest["outputs"] and "funnel.csv" in made.manifest["outputs"]
+
+
+def test_a_direct_run_does_not_depend_on_the_chains_settings(made, tmp_path):
+    stage = runs.open_stage("01_data_prep", preset="smoke", runs_dir=str(tmp_path))
+    assert not set(stage.params) & {"prm", "tree", "annotate", "sft", "engine"}
+    with pytest.raises(PSRError, match="does not declare"):
+        stage.preset.prm  # noqa: B018 - reading it is the error
+
+
+def test_another_filter_asks_no_model_and_no_teacher_again(made, monkeypatch):
+    before = states(made.stage.run.making) | states(made.stage.run.teacher)
+    for name in ("train_prm", "train_sft", "tree_stream"):
+        monkeypatch.setattr(chain, name, None)
+    monkeypatch.setattr(chain.annotators.OracleTeacher, "answer", None)
+    stage = opened(made.root, "annotate.min_gap=0.05 annotate.orders=one data.eft=30")
+    monkeypatch.setattr(stage, "code", made.stage.code)
+    rows = data_prep.make_pools(stage)
+    assert 0 < rows["eft"] <= made.rows["eft"]
+    assert states(stage.run.making) | states(stage.run.teacher) == before
+
+
+def test_another_setting_of_the_tree_leaves_the_prm_alone(made, monkeypatch):
+    before = states(made.stage.run.making / "prm")
+    monkeypatch.setattr(chain, "train_prm", None)
+    stage = opened(made.root, "tree.iterations=1")
+    data_prep.make_pools(stage)
+    assert states(stage.run.making / "prm") == before
+    assert stage.counts["tree_expansions"] == 14
+
+
+def test_a_chain_that_was_cut_short_goes_on_with_the_same_result(made, tmp_path, monkeypatch):
+    stream = tree.tree_stream
+
+    def cut(*args):
+        for k, found in enumerate(stream(*args)):
+            if k == 6:
+                raise PSRError("the lights went out")
+            yield found
+
+    monkeypatch.setattr(chain, "tree_stream", cut)
+    with pytest.raises(PSRError, match="lights went out; 6 of 14 searches are kept"):
+        data_prep.make_pools(opened(tmp_path))
+    asked = []
+
+    def rest(engine, prm, family, tokenizer, left, *args):
+        left = list(left)
+        asked.append(len(left))
+        return stream(engine, prm, family, tokenizer, left, *args)
+
+    monkeypatch.setattr(chain, "tree_stream", rest)
+    monkeypatch.setattr(chain, "train_prm", None)
+    stage = opened(tmp_path)
+    assert data_prep.make_pools(stage) == made.rows and asked == [8]
+    for name in ("eft", "eft_heldout", "pairs"):
+        assert (stage.folder / f"{name}.jsonl").read_bytes() == (
+            made.stage.folder / f"{name}.jsonl"
+        ).read_bytes()
+
+
+def test_the_policy_may_be_the_base_model_itself(made, monkeypatch):
+    monkeypatch.setattr(chain, "train_sft", None)
+    stage = opened(made.root, "tree.policy=base")
+    assert chain.policy(stage, []) == ROOT / "data/tiny/base"
+
+
+def test_a_prm_that_is_there_is_taken_as_it_is(made, monkeypatch):
+    monkeypatch.setattr(chain, "train_prm", None)
+    stage = opened(made.root, f"prm.model={made.stage.run.making / 'prm/model'}")
+    prm, weights = chain.trained_prm(stage, chain.labels_of(stage, set()))
+    assert len(weights) == 64 and prm.score([("Tom has 1 pens.", ["Step 1: x."])])[0] is not None
+
+
+def test_labels_may_come_from_a_file(made, tmp_path):
+    from test_prm800k import PHASE_1, PHASE_2, write_jsonl
+
+    write_jsonl(tmp_path / "labels.jsonl", [PHASE_1, PHASE_2])
+    stage = opened(made.root, f"prm.labels={tmp_path / 'labels.jsonl'} prm.heldout=1")
+    train, heldout = chain.labels_of(stage, set())
+    assert len(train) + len(heldout) == 6
+    assert not {row.problem_id for row in train} & {row.problem_id for row in heldout}
+    assert stage.counts["prm800k lines"] == 2
+    with pytest.raises(PSRError, match="no such file"):
+        chain.labels_of(opened(made.root, "prm.labels=none.jsonl"), set())
+
+
+def test_held_out_problems_are_whole_and_leave_some_to_train_on():
+    rows = [StepLabels(id=f"{k}", problem_id=f"p{k % 7}", question="q", steps=["s"], labels=["+"])
+            for k in range(40)]  # fmt: skip
+    train, heldout = chain.divide(rows, 10, 0)
+    assert len(train) + len(heldout) == 40 and 10 <= len(heldout) < 20
+    assert not {row.problem_id for row in train} & {row.problem_id for row in heldout}
+    with pytest.raises(PSRError, match=r"prm\.heldout: 40 leaves none"):
+        chain.divide(rows, 40, 0)
+
+
+def test_a_server_cannot_hold_the_chains_weights(made):
+    with pytest.raises(PSRError, match=r"set engine\.kind to hf or vllm"):
+        data_prep.make_pools(opened(made.root, "engine.kind=server"))
+
+
+# --- with a teacher behind an API -----------------------------------------------------------------
+
+
+def ask_oracle(prompt):
+    """A teacher that knows the laboratory, and reads the judge's prompt of family `paper`."""
+    shown = prompt.split("Reasoning Steps Provided]\n")[1].split("\n[The Start of Assistant A")[0]
+    question, *prefix = shown.strip().split("\n")
+    a, b = (re.search(rf"Assistant {x}'s Next Reasoning Step\]\n(.*)\n", prompt)[1] for x in "AB")
+    verdict = problems.oracle_verdict(question, prefix, a, b)
+    return f"I did the sum again. [[{verdict}]]" if verdict else "Neither will do."
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """The teacher's server."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with TeacherServer(ask_oracle, "o1").running() as running:
+        yield running
+
+
+def test_a_dry_run_says_what_it_would_cost_and_asks_nothing(made, server, capsys):
+    stage = opened(
+        made.root, f"annotate.teacher=api annotate.dry_run=true annotate.url={server.url}"
+    )
+    with pytest.raises(PSRError, match=r"dry run: o1: .* calls to make") as caught:
+        data_prep.make_pools(stage)
+    pairs = len(rows_of(made, "pairs", StepPair))
+    words = f"o1: {2 * pairs} calls to make, 0 answers there; about "
+    assert words in str(caught.value) and "US dollars at the price of" in str(caught.value)
+    assert words in capsys.readouterr().out and server.seen == []
+
+
+def test_the_api_teaches_the_same_pairs_as_the_oracle(made, server):
+    server.faults = [429, "empty", 500, "drop"]
+    stage = opened(made.root, f"annotate.teacher=api annotate.url={server.url}")
+    assert data_prep.make_pools(stage) == made.rows
+    taught = read_jsonl(stage.folder / "eft.jsonl", JudgeExample)
+    assert {row.explanation for row in taught} == {
+        f"I did the sum again. [[{letter}]]" for letter in "AB"
+    }
+    funnel = read_csv(stage.folder / "funnel.csv")
+    assert [row["pairs"] for row in funnel] == [
+        row["pairs"] for row in read_csv(made.stage.folder / "funnel.csv")
+    ]
+    asked = len(server.seen)
+    data_prep.make_pools(opened(made.root, f"annotate.teacher=api annotate.url={server.url}"))
+    assert len(server.seen) == asked  # a second call pays for nothing
+
+
+# --- what ships ----------------------------------------------------------------------------------
+
+
+def test_rows_that_ship_are_taken_for_just_these_settings(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "HOME", str(tmp_path / "home"))
+    folder = shipped.keep(made.stage.run)
+    assert folder == tmp_path / "home/seed0"
+    for name in ("train_prm", "train_sft", "tree_stream"):
+        monkeypatch.setattr(chain, name, None)
+    stage = opened(tmp_path / "runs", "tree.live=99 data.questions=[1,1,1]")
+    assert shipped.find(stage) == folder
+    data_prep.make_pools(stage)
+    for name in ("eft.jsonl", "eft_heldout.jsonl", "funnel.csv", "prm_report.json"):
+        assert (stage.folder / name).read_bytes() == (made.stage.folder / name).read_bytes()
+    assert stage.counts["shipped"] and stage.counts["prm_auc"] == made.stage.counts["prm_auc"]
+    for change in ("tree.width=3", "prm.lr=1e-4", "data.eft=39", "annotate.min_gap=0.01"):
+        assert shipped.find(opened(tmp_path / "runs", change)) is None
+    stages.make_anew(stage.run)
+    assert shipped.find(stage) is None  # FORCE=1 makes its own
+
+
+def test_only_a_finished_chain_ships(tmp_path):
+    with pytest.raises(PSRError, match="no finished chain"):
+        shipped.keep(stages.RunDir("smoke", 0, tmp_path))
