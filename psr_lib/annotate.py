@@ -4,24 +4,20 @@ A pair (best and worst sibling by the PRM) is first filtered by form, duplicates
 The teacher then explains and judges it twice, each step once in slot A. It is kept only if both
 verdicts name the same step, and that step is the PRM's. The paper names the filters and gives no
 rate; every one is counted here.
-
-Every answer is written down by a key of its own as it comes, so an API key that dies at item 3,000
-loses nothing, and whatever is asked again later is paid for once.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 from typing import Any, Protocol
 
 from psr_lib.engines.threads import each
-from psr_lib.journal import Book
 from psr_lib.judge import defuse
 from psr_lib.prompts import VERDICT, Family
-from psr_lib.records import JudgeExample, PSRError, StepPair, hash_json
+from psr_lib.records import JudgeExample, StepPair
 from psr_lib.steps import body, number, split_steps
 
-REFUSALS = 5  # refused calls without any answer, after which asking on is of no use
 Check = Callable[[StepPair], bool | None]
 
 
@@ -37,16 +33,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the teacher wrote and what it cost; `fault` says why there is no text.
-
-    `letters` is the length of the prompt in characters; tokens are as the teacher reports them.
-    """
+    """What the teacher wrote; `fault` says why there is no text."""
 
     text: str
     fault: str = ""
-    prompt_tokens: int = 0
-    tokens: int = 0
-    letters: int = 0
 
     @property
     def verdict(self) -> str | None:
@@ -61,14 +51,9 @@ class Answer:
 
 
 class Teacher(Protocol):
-    """Whoever explains and judges. `identity` is all that its answers depend on."""
+    """Whoever explains and judges; `concurrency` says how many calls it takes at once."""
 
-    identity: dict[str, Any]
     concurrency: int
-
-    def prompt(self, call: Call) -> str:
-        """What it reads."""
-        ...
 
     def answer(self, call: Call) -> Answer:
         """What it says; called by several threads. Raises PSRError where it cannot go on."""
@@ -160,56 +145,34 @@ def calls_of(pair: StepPair) -> tuple[Call, Call]:
     return Call(*shared, pair.chosen, pair.rejected), Call(*shared, pair.rejected, pair.chosen)
 
 
-def key_of(teacher: Teacher, call: Call) -> str:
-    """The key of an answer: another teacher, prompt or order is another answer."""
-    parts = [call.question, list(call.prefix), call.a, call.b]
-    return hash_json({"teacher": teacher.identity, "call": parts})
-
-
-def unanswered(pairs: Iterable[StepPair], teacher: Teacher, book: Book) -> dict[str, Call]:
-    """The calls that the book has no answer to, by their keys."""
-    calls = {key_of(teacher, call): call for pair in pairs for call in calls_of(pair)}
-    return {key: call for key, call in calls.items() if key not in book}
-
-
 def annotate(
     pairs: Sequence[StepPair],
     teacher: Teacher,
-    book: Book,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Judged]:
-    """Both answers to every pair; only what the book lacks is asked, and goes into it at once.
+    """The teacher's answers to every pair in both orders.
 
-    A refused call costs nothing and is not written down. Raises PSRError where the teacher stops,
-    or refuses the first calls all alike; the message says how many answers are kept.
+    Raises PSRError where the teacher stops.
     """
-    left, total = unanswered(pairs, teacher, book), 2 * len(pairs)
-    refused: dict[str, Answer] = {}
-    done = count(total - len(left) + 1)
+    calls = dict.fromkeys(call for pair in pairs for call in calls_of(pair))
+    found: dict[Call, Answer] = {}
 
-    def ask(item: tuple[str, Call]) -> None:
-        key, call = item
-        answer = teacher.answer(call)
-        if answer.fault.startswith("refused"):
-            refused[key] = answer
-            if not len(book) and len(refused) >= min(REFUSALS, len(left)):
-                raise PSRError(f"the teacher refuses every call ({answer.fault}); see annotate.*")
-        else:
-            book.add(key, vars(answer))
+    def keep(done: tuple[Call, Answer]) -> None:
+        found[done[0]] = done[1]
+        progress(len(found))
 
-    try:
-        each(left.items(), ask, lambda _: progress(next(done)), teacher.concurrency)
-    except PSRError as error:
-        have = total - sum(key not in book for key in left)
-        raise PSRError(
-            f"{error}; {have} of {total} answers are kept and the next call asks for the others"
-        ) from error
+    each(calls, lambda call: (call, teacher.answer(call)), keep, teacher.concurrency)
+    return [Judged(pair, *(found[call] for call in calls_of(pair))) for pair in pairs]
 
-    def found(call: Call) -> Answer:
-        key = key_of(teacher, call)
-        return refused[key] if key in refused else Answer(**book[key])
 
-    return [Judged(pair, *map(found, calls_of(pair))) for pair in pairs]
+def faults(judged: Iterable[Judged]) -> Counter:
+    """How often an answer had no verdict, by the reason."""
+    answers = (answer for row in judged for answer in (row.first, row.second))
+    return Counter(
+        answer.fault.partition(":")[0] or "no verdict"
+        for answer in answers
+        if answer.verdict is None
+    )
 
 
 def final_filters(judged: Sequence[Judged], funnel: Funnel) -> list[Judged]:

@@ -1,58 +1,38 @@
 """The two teachers of `annotate`: a model behind an API, and the oracle of the small laboratory."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from psr_lib import problems, prompts, reviews
-from psr_lib.annotate import Answer, Call, judge_prompt
-from psr_lib.engines.chat_client import ChatClient
+from psr_lib import asking, problems, prompts, reviews
+from psr_lib.annotate import Answer, Call, Teacher, calls_of, judge_prompt
+from psr_lib.engines.chat import Chat, Messages
+from psr_lib.prompts import Family
+from psr_lib.records import StepPair
 
 
-class ApiTeacher:
-    """Any OpenAI-compatible chat model, asked with the judge's prompt; the paper's is OpenAI o1.
+class ApiJudge:
+    """A chat model that is asked with the judge's prompt (paper Fig. 5); the paper's is o1."""
 
-    `settings` is the preset's `annotate` block; the key is OPENAI_API_KEY of the environment.
-    """
+    def __init__(self, chat: Chat, family: Family):
+        """`family` holds the judge's prompt."""
+        self.chat, self.family = chat, family
+        self.concurrency = chat.settings.concurrency
 
-    def __init__(self, settings: Any, backoff: float = 0.5):
-        """Raises PSRError where the address or the key is of no use."""
-        self.family, self.concurrency = prompts.load(settings.prompts), settings.concurrency
-        options = {settings.limit: settings.max_tokens}
-        if settings.temperature != 1:  # the protocol's own default, and all that some models take
-            options["temperature"] = settings.temperature
-        self.identity = {"url": settings.url, "model": settings.model, "options": options,
-                         "template": self.family.hashes["judge"]}  # fmt: skip
-        self.client = ChatClient(
-            settings.url, settings.model, options=options, timeout=settings.timeout,
-            retries=settings.retries, concurrency=settings.concurrency, backoff=backoff,
-        )  # fmt: skip
-
-    def prompt(self, call: Call) -> str:
-        """The judge's prompt of the family that the preset names for the teacher."""
-        return judge_prompt(self.family, call)
+    def turn(self, call: Call) -> Messages:
+        """What it reads."""
+        return [{"role": "user", "content": judge_prompt(self.family, call)}]
 
     def answer(self, call: Call) -> Answer:
-        """One request, and further ones where its answer is of no use."""
-        prompt = self.prompt(call)
-        reply = self.client.ask(prompt)
-        return Answer(reply.text, reply.fault, reply.prompt_tokens, reply.tokens, len(prompt))
-
-    def close(self) -> None:
-        """Close the connections."""
-        self.client.close()
+        """What it says; raises EngineError where the server fails for good."""
+        reply = self.chat.ask(self.turn(call))
+        return Answer(reply.text, reply.fault)
 
 
-class OracleTeacher:
+class OracleJudge:
     """Recomputes the step and compares, as `reviews` writes it; laboratory problems only."""
 
     concurrency = 1
-
-    def __init__(self) -> None:
-        """It depends on nothing."""
-        self.identity = {"teacher": "oracle"}
-
-    def prompt(self, call: Call) -> str:
-        """It reads the call itself."""
-        return ""
 
     def answer(self, call: Call) -> Answer:
         """The explanation; no answer where not just one of the two steps is right."""
@@ -62,10 +42,18 @@ class OracleTeacher:
         right = problems.next_step(problems.parse(call.question), call.prefix)
         return Answer(reviews.explain(right, call.a, call.b, verdict))
 
-    def close(self) -> None:
-        """Nothing is open."""
 
+@contextmanager
+def opened(stage: Any, pairs: Sequence[StepPair]) -> Iterator[Teacher]:
+    """The teacher that the preset names; what it will cost for these pairs is announced first.
 
-def make_teacher(settings: Any) -> ApiTeacher | OracleTeacher:
-    """The teacher that the preset's `annotate` block names."""
-    return ApiTeacher(settings) if settings.teacher == "api" else OracleTeacher()
+    Raises PSRError with the estimate in a dry run, and where the teacher's server fails for good.
+    """
+    settings = stage.preset.teacher
+    if settings.judge == "oracle":
+        yield OracleJudge()
+        return
+    with asking.opened(stage, "judge") as chat:
+        teacher = ApiJudge(chat, prompts.load(settings.prompts))
+        asking.announce(chat, [teacher.turn(call) for pair in pairs for call in calls_of(pair)])
+        yield teacher

@@ -5,13 +5,13 @@
     M0 (+ SFT on IFT) -> policy /
 
 What takes long is kept in the run's folder `making/` and used again as long as it was made from the
-same; the teacher's answers in `teacher/` are kept for good, since they may have been paid for.
+same; answers that were paid for are kept for good, beside the runs.
 """
 
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from psr_lib import (
     annotate,
     annotators,
     manifest,
-    prices,
     prompts,
     shipped,
+    sources,
     stats,
     step_labels,
 )
@@ -30,9 +30,10 @@ from psr_lib.annotate import Check, Funnel, Judged
 from psr_lib.engines import opening
 from psr_lib.engines.base import Engine
 from psr_lib.evaluation import write_csv
-from psr_lib.journal import Book, Journal, search_into
+from psr_lib.journal import Journal, search_into
 from psr_lib.models import load_tokenizer
 from psr_lib.prm import PRM, report, train_prm
+from psr_lib.prm800k import read_prm800k
 from psr_lib.progress import show, track
 from psr_lib.records import (
     IFTExample,
@@ -42,6 +43,7 @@ from psr_lib.records import (
     StepLabels,
     StepPair,
     hash_json,
+    iter_jsonl,
     read_json,
     seed_of,
     to_dict,
@@ -86,9 +88,9 @@ def make_eft(
 
 
 def labels_of(stage: Any, taken: set[str]) -> Labelled:
-    """Labelled solutions to train on and to measure on: the oracle's, or those of a file.
+    """Labelled solutions to train on and to measure on: the oracle's, or those of PRM800K.
 
-    Grows `taken` by the oracle's questions. A file's problems are divided, not its rows.
+    Grows `taken` by the oracle's questions. PRM800K's problems are divided, not its rows.
     """
     settings, shares = stage.preset.prm, stage.preset.data.eft_shares
     if settings.labels == "oracle":
@@ -96,11 +98,18 @@ def labels_of(stage: Any, taken: set[str]) -> Labelled:
         made = (step_labels.oracle_labels(n, size, stage.seed, taken, shares)
                 for n, size in sizes.items())  # fmt: skip
         return next(made), next(made)
-    from psr_lib.prm800k import read_prm800k
-
-    rows, counts = read_prm800k(stage.source(settings.labels), settings.neutral)
+    rows, counts = read_prm800k(*_prm800k(stage), settings.neutral)
     stage.count(**{f"prm800k {name}": n for name, n in counts.items()})
     return divide(rows, settings.heldout, stage.seed)
+
+
+def _prm800k(stage: Any) -> tuple[Iterable[Any], str]:
+    """The rows of PRM800K, of the hub or of a file, and how messages name them."""
+    name = stage.preset.prm.labels
+    if name == "prm800k":
+        return sources.read_hub(stage.hub(sources.KNOWN[name]), "train", "prm.labels"), name
+    path = stage.source(name)
+    return iter_jsonl(path), str(path)
 
 
 def divide(rows: Sequence[StepLabels], heldout: int, seed: int) -> Labelled:
@@ -199,33 +208,14 @@ def _tree_counts(trees: Sequence[Tree]) -> dict[str, int]:
 
 
 def judge_pairs(stage: Any, pairs: Sequence[StepPair]) -> list[Judged]:
-    """The teacher's answers to every pair in both orders; only those that are missing are asked."""
-    settings = stage.preset.annotate
-    teacher = annotators.make_teacher(settings)
-    name = f"{settings.teacher}-{hash_json(teacher.identity)[:12]}.jsonl"
-    book = Book(stage.run.teacher / name)
-    try:
-        if settings.teacher == "api":
-            _announce(settings, teacher, pairs, book)
-        before = len(book)
-        with track(2 * len(pairs), "annotation") as progress:
-            judged = annotate.annotate(pairs, teacher, book, progress.update)
-        stage.count(answers_asked=len(book) - before)
-    finally:
-        teacher.close()
-        book.close()
-    stage.tokens(judged=sum(a.tokens for row in judged for a in (row.first, row.second)))
+    """The teacher's answers to every pair in both orders; what was paid for is not asked again."""
+    with (
+        annotators.opened(stage, pairs) as teacher,
+        track(2 * len(pairs), "annotation") as progress,
+    ):
+        judged = annotate.annotate(pairs, teacher, progress.update)
+    stage.count(**{f"no verdict: {why}": n for why, n in annotate.faults(judged).items()})
     return judged
-
-
-def _announce(settings: Any, teacher: Any, pairs: Sequence[StepPair], book: Book) -> None:
-    """Print what is still to be asked and what it may cost; a dry run ends here."""
-    texts = [teacher.prompt(call) for call in annotate.unanswered(pairs, teacher, book).values()]
-    answers = list(book.rows.values())
-    found = prices.estimate(settings.model, texts, answers, settings.answer_tokens)
-    print(found)
-    if settings.dry_run:
-        raise PSRError(f"dry run: {found}; set annotate.dry_run=false to ask")
 
 
 def split_rows(stage: Any, kept: Sequence[Judged]) -> dict[str, list[JudgeExample]]:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from psr_lib import benchmarks, figures, problems, source_pools, sources, teachers
+from psr_lib import benchmarks, figures, problems, source_pools, teachers
 from psr_lib.evaluation import read_csv
+from psr_lib.presets import PROCEDURAL
 from psr_lib.records import IFTExample, JudgeExample, Question, StepPair, write_jsonl
 
 TINY = "data/tiny"
@@ -23,7 +24,7 @@ def make_pools(stage: Any) -> dict[str, int]:
     Raises PSRError where a source cannot be read or is too small.
     """
     settings = stage.preset.data
-    if settings.source != sources.PROCEDURAL:
+    if settings.source != PROCEDURAL:
         return source_pools.make_pools(stage)
     taken = set().union(*(benchmarks.questions_of(stage.source(f"{TINY}/{split}"))
                           for split in benchmarks.SPLITS))  # fmt: skip
@@ -49,6 +50,11 @@ def direct_eft(stage: Any, ift: list[IFTExample], taken: set[str]) -> dict[str, 
     return {"eft": train, "eft_heldout": heldout}
 
 
+def no_eft(stage: Any, ift: list[IFTExample], taken: set[str]) -> dict[str, list[JudgeExample]]:
+    """None at all, for those who want IFT and questions alone."""
+    return {}
+
+
 def chain_eft(stage: Any, ift: list[IFTExample], taken: set[str]) -> dict[str, list[JudgeExample]]:
     """Pairs as the paper makes them; the oracle labels the PRM's steps and reports on the rest."""
     from psr_lib import chain
@@ -67,7 +73,7 @@ def confirmed(pair: StepPair) -> bool:
     return verdict == "A"
 
 
-EFT = {"direct": direct_eft, "chain": chain_eft}
+EFT = {"direct": direct_eft, "chain": chain_eft, "none": no_eft}
 
 
 def eft_table(stage: Any, eft: Sequence[JudgeExample]) -> list[dict[str, Any]]:
@@ -81,6 +87,8 @@ def eft_table(stage: Any, eft: Sequence[JudgeExample]) -> list[dict[str, Any]]:
 def save_figures(stage: Any, table: Sequence[dict[str, Any]]) -> list[Path]:
     """The figures of `eft_table`; where there is a PRM, its calibration beside it."""
     source, folder = figures.source_of(stage), stage.output("figures")
+    if not table:
+        return []
     if stage.preset.data.eft_from == "direct":
         title = f"The wrong step of a pair is wrong in {len(table)} ways"
         chart = figures.bars(table, "flaw", "rows", title, "EFT rows")

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from psr_lib.engines.chat import Chat, in_threads
+from psr_lib.engines.chat import Chat, Messages
+from psr_lib.engines.threads import each
 from psr_lib.formulas import latex_dollars
+from psr_lib.progress import track
 from psr_lib.prompts import Family, fill
 from psr_lib.records import IFTExample, Problem, PSRError
 from psr_lib.segment import answer_last, cut, sentences
@@ -98,26 +100,32 @@ def _count(text: str, sign: str) -> int:
     return len(re.findall(r"(?<!\\)" + re.escape(sign), text))
 
 
-class ApiTeacher:
+class ApiSegmenter:
     """A chat model that segments; a reply that fails a check is sent back with what is wrong."""
 
     def __init__(self, chat: Chat, family: Family, attempts: int):
         """`attempts`: replies asked for, at most, to one solution."""
         self.chat, self.template, self.attempts = chat, family.templates["segment"], attempts
 
-    def __call__(self, problem: Problem) -> Segmented:
-        """Raises EngineError where the server gives no answer."""
+    def first_turn(self, problem: Problem) -> Messages:
+        """What is asked first (paper Fig. 3)."""
         user = fill(self.template, question=problem.question, solution=problem.solution)
-        messages = [{"role": "user", "content": user}]
+        return [{"role": "user", "content": user}]
+
+    def __call__(self, problem: Problem) -> Segmented:
+        """Raises EngineError where the server fails for good."""
+        asked = messages = self.first_turn(problem)
         found = Segmented(problem, [], "no attempt was made", 0)
         for attempt in range(1, self.attempts + 1):
-            text = self.chat.reply(messages, attempt).text
-            steps = read_reply(text)
+            reply = self.chat.ask(messages, attempt)
+            if reply.fault:
+                return Segmented(problem, [], f"the teacher gave no answer: {reply.fault}", attempt)
+            steps = read_reply(reply.text)
             found = Segmented(problem, steps, fault(problem.solution, steps), attempt)
             if not found.fault:
                 break
             again = f"This is wrong: {found.fault}. Reply with the whole segmented solution again."
-            messages = [messages[0], {"role": "assistant", "content": text},
+            messages = [*asked, {"role": "assistant", "content": reply.text},
                         {"role": "user", "content": again}]  # fmt: skip
         return found
 
@@ -166,7 +174,7 @@ def make_rows(
     """
     rows: list[IFTExample] = []
     while len(rows) < size:
-        wave = [problem for problem in islice(problems, size - len(rows))]
+        wave = list(islice(problems, size - len(rows)))
         if not wave:
             raise PSRError(
                 f"{name}: {len(rows)} of {size} solutions could be used, {len(tally.failures)} "
@@ -183,7 +191,14 @@ def taught(problems: Sequence[Problem], teacher: Teacher, threads: int) -> list[
     """The problems segmented, in order; several at once where a teacher waits for a server."""
     if threads == 1:
         return [teacher(problem) for problem in problems]
-    found = dict(in_threads(problems, teacher, threads))
+    found: dict[int, Segmented] = {}
+    with track(len(problems), "segmentation") as progress:
+
+        def keep(done: tuple[int, Segmented]) -> None:
+            found[done[0]] = done[1]
+            progress.update(len(found))
+
+        each(enumerate(problems), lambda job: (job[0], teacher(job[1])), keep, threads)
     return [found[index] for index in range(len(problems))]
 
 

@@ -1,15 +1,13 @@
-"""What is finished, on the disk as it finishes, so that work that was killed goes on.
+"""Finished searches on the disk as they finish, so that a stage that was killed goes on.
 
-`Journal`: one line a search, in the order in which they ended; read back in the order of their
-numbers. The first line names what the searches were made from: a file of other parameters is begun
-anew. `Book`: answers that were paid for, by a key of their own; nothing ever begins it anew.
+One line a search, in the order in which they ended; read back in the order of their numbers. The
+first line names what the searches were made from: a file of other parameters is begun anew.
 """
 
 import json
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from threading import Lock
 from typing import Any, Protocol
 
 from psr_lib.records import PSRError, Question, hash_json, json_line
@@ -80,56 +78,6 @@ class Journal:
             if offset >= 0:
                 self._file.seek(offset)
                 yield json.loads(self._file.readline())["trace"]
-
-    def close(self) -> None:
-        """Close the file; it stays where it is."""
-        self._file.close()
-
-
-class Book:
-    """An append-only file of answers by key, safe for several threads.
-
-    It holds all answers in memory. A line that a kill cut off is dropped; whatever else the file
-    holds stays.
-    """
-
-    def __init__(self, path: Path | str):
-        """Raises PSRError where a line in the middle of the file is damaged."""
-        self.path, self.rows, self._lock = Path(path), {}, Lock()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a+b")  # noqa: SIM115 - open as long as the book
-        self._file.seek(0)
-        end = 0
-        for number, line in enumerate(self._file.readlines(), start=1):
-            if not line.endswith(b"\n"):
-                break
-            self._note(line, number)
-            end += len(line)
-        self._file.truncate(end)
-
-    def _note(self, line: bytes, number: int) -> None:
-        try:
-            row = json.loads(line)
-            self.rows[row["key"]] = row["answer"]
-        except (ValueError, KeyError, TypeError):
-            where = f"{self.path}:{number}"
-            raise PSRError(f"{where}: damaged answer; delete that line, the others stay") from None
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, key: str) -> dict[str, Any]:
-        return self.rows[key]
-
-    def add(self, key: str, answer: dict[str, Any]) -> None:
-        """Write an answer down before anything else is done with it."""
-        with self._lock:
-            self._file.write(json_line({"key": key, "answer": answer}))
-            self._file.flush()
-            self.rows[key] = answer
 
     def close(self) -> None:
         """Close the file; it stays where it is."""

@@ -11,11 +11,10 @@ Two things are changed, so that the PRM reads steps as the solver writes them: a
 
 import re
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from psr_lib.records import PSRError, StepLabels, hash_text, iter_jsonl
+from psr_lib.records import PSRError, StepLabels, hash_text
 from psr_lib.steps import number
 
 ANSWER = re.compile(r"\s*# Answer\s+(?P<answer>\S.*?)\s*$", re.DOTALL)
@@ -25,18 +24,20 @@ FINISHES = ("solution", "found_error", "give_up", "bad_problem")
 SKIPPED = ("is_quality_control_question", "is_initial_screening_question")
 
 
-def read_prm800k(path: Path | str, neutral: str = "good") -> tuple[list[StepLabels], Counter]:
-    """The labelled solutions of a file (`.gz` too), and the counts of what was read and left out.
+def read_prm800k(
+    lines: Iterable[Any], source: str, neutral: str = "good"
+) -> tuple[list[StepLabels], Counter]:
+    """The labelled solutions in the rows of a file, and counts of what was read and left out.
 
     `neutral` says what a rating of 0 is: `good`, `bad`, or `skip` (no label). Flagged completions
     and ratings of null have no label; a step that a labeller wrote is `+`, as it was asked to be.
-    Raises PSRError naming file, line and field where a row has another form.
+    Raises PSRError naming `source`, line and field where a row has another form.
     """
     counts: Counter = Counter()
     rows: list[StepLabels] = []
-    for line, row in enumerate(iter_jsonl(path), start=1):
+    for line, row in enumerate(lines, start=1):
         counts["lines"] += 1
-        reader = _Line(f"{path}:{line}", row, NEUTRAL[neutral], counts)
+        reader = _Line(f"{source}:{line}", row, NEUTRAL[neutral], counts)
         if reader.skipped():
             counts["skipped"] += 1
             continue

@@ -78,20 +78,17 @@ class Stage:
         return self._record(path)
 
     def source(self, name: str) -> Path:
-        """A file or folder of the repository that the stage reads, such as 'data/tiny/test'."""
+        """A file or folder that the stage reads, such as 'data/tiny/test', or one of the user's."""
         path = manifest.root() / name
         if not path.exists():
-            raise PSRError(f"{name}: no such file in the repository; restore it with git")
+            raise PSRError(f"{manifest.shown(path)}: no such file; correct its name in the preset, "
+                           "or restore it with git")  # fmt: skip
         return self._record(path)
 
     def hub(self, data_set: Any) -> Any:
         """Note a data set of the hub as an input; its name stands for its content."""
         self._inputs[f"hub:{data_set.repo}"] = {"hash": f"{data_set}"}
         return data_set
-
-    def beside(self, name: str) -> Path:
-        """A file beside all runs, which outlives them: answers that were paid for."""
-        return manifest.root() / self.run.root / name
 
     def pairs(self) -> Path:
         """The step pairs of this round: the method's own, or psrlm's for controls that borrow."""

@@ -28,6 +28,7 @@ HOME = "data/tiny/chain"
 ROWS = ("eft", "eft_heldout")
 REPORTS = ("prm_report.json", "prm_calibration.csv", "funnel.csv")
 MARK = "made_from.json"
+POOLS = ("source", "ift", "ift_shares", "eft_from", "eft", "eft_shares", "eft_heldout")
 
 
 def key_of(params: dict[str, Any], base: str) -> str:
@@ -35,11 +36,12 @@ def key_of(params: dict[str, Any], base: str) -> str:
 
     The code is left out, as in every file that ships.
     """
-    left = {name: params[name] for name in ("seed", "prompts", "model", "sft", "prm", "templates")}
-    pools = {k: v for k, v in params["data"].items() if k.startswith(("ift", "eft", "source"))}
-    tree = {k: v for k, v in params["tree"].items() if k != "live"}
-    filters = {k: params["annotate"][k] for k in ("min_gap", "teacher", "orders")}
-    return hash_json(left | {"data": pools, "tree": tree, "annotate": filters, "base": base})
+    whole = ("seed", "prompts", "model", "sft", "prm", "annotate", "templates")
+    left = {name: params[name] for name in whole}
+    left["data"] = {name: params["data"][name] for name in POOLS}
+    left["tree"] = {name: value for name, value in params["tree"].items() if name != "live"}
+    left["teacher"] = {name: params["teacher"][name] for name in ("judge", "model")}
+    return hash_json(left | {"base": base})
 
 
 def find(stage: Any) -> Path | None:

@@ -1,19 +1,17 @@
-"""Pools of a run from real problems: the questions of each round, tree search's problems, IFT.
+"""Pools of a run from real problems: the questions of each round and of the tree search, IFT, EFT.
 
 Problems are drawn in an order that the seed fixes and screened one at a time, so that a source of
 any size can be used. Questions are drawn first: another teacher leaves them as they are.
 """
 
+import itertools
 import random
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from psr_lib import benchmarks, ift, manifest, prompts, sources
-from psr_lib.engines.base import EngineError
-from psr_lib.engines.chat import Chat
+from psr_lib import asking, benchmarks, ift, manifest, prompts, sources
 from psr_lib.hygiene import Screen
-from psr_lib.paid import Paid
 from psr_lib.records import IFTExample, Problem, PSRError, Question, seed_of, write_jsonl
 
 REPORT = "removed"
@@ -29,12 +27,30 @@ def make_pools(stage: Any) -> dict[str, int]:
               for rows in benchmarks.open_sets(stage, size=0).values() for row in rows}  # fmt: skip
     screen = Screen(tested, stage.preset.data.ngram)
     fresh, tally = drawn(source, stage.seed, screen), ift.Tally()
-    pools: dict[str, list[Any]] = questions(stage, fresh)
-    pools["eft_problems"] = take(fresh, stage.preset.data.eft_problems, "data.eft_problems")
+    pools = questions(stage, fresh)
+    searched = tree_questions(stage, fresh)
     pools |= solutions(stage, fresh, tally)
+    pools |= eft(stage, pools["ift"], searched)
     pools[REPORT] = [*screen.removed, *tally.failures]
     stage.count(source_rows=len(source), **screen.counts(), **tally.counts())
     return {name: write_jsonl(stage.output(f"{name}.jsonl"), rows) for name, rows in pools.items()}
+
+
+def tree_questions(stage: Any, fresh: Iterator[Problem]) -> list[Question]:
+    """The questions of the tree search that makes EFT, none where no EFT is made."""
+    if stage.preset.data.eft_from == "none":
+        return []
+    size = stage.preset.tree.questions
+    return [problem.ask() for problem in take(fresh, size, "tree.questions")]
+
+
+def eft(stage: Any, rows: Sequence[IFTExample], searched: Sequence[Question]) -> dict[str, list]:
+    """EFT of the chain (section 3.2), with a step PRM trained on other people's labels."""
+    if not searched:
+        return {}
+    from psr_lib import chain
+
+    return chain.make_eft(stage, rows, searched, chain.labels_of(stage, set()))
 
 
 def open_source(stage: Any) -> sources.Source:
@@ -60,7 +76,7 @@ def drawn(source: sources.Source, seed: int, screen: Screen) -> Iterator[Problem
 
 def take(fresh: Iterator[Problem], size: int, setting: str) -> list[Problem]:
     """The next problems; raises PSRError where there are not so many left."""
-    found = list(islice(fresh, size))
+    found = list(itertools.islice(fresh, size))
     if len(found) < size:
         raise PSRError(f"{setting}: {size} problems are asked for and {len(found)} are left; lower "
                        "it or take a larger data.source")  # fmt: skip
@@ -78,40 +94,28 @@ def questions(stage: Any, fresh: Iterator[Problem]) -> dict[str, list[Question]]
 
 def solutions(stage: Any, fresh: Iterator[Problem], tally: ift.Tally) -> dict[str, list]:
     """IFT, and more of it for each round of the control `ift-more`."""
-    settings, chat = stage.preset.data, None
+    settings = stage.preset.data
     sizes = {"ift": settings.ift}
     if settings.ift_more:
         sizes |= {f"ift_more_{n}": settings.ift_more for n in range(2, stage.preset.rounds + 1)}
-    teacher, threads = ift.by_rule, 1
-    if stage.preset.teacher.ift == "oracle":
-        raise PSRError("teacher.ift: the oracle knows procedural problems only; set it to rule "
-                       "(offline) or api")  # fmt: skip
-    if stage.preset.teacher.ift == "api":
-        chat = open_chat(stage)
-        family, attempts = prompts.load(stage.preset.prompts), stage.preset.teacher.attempts
-        teacher = ift.ApiTeacher(chat, family, attempts)
-        threads = stage.preset.teacher.concurrency
-    made: dict[str, list[IFTExample]] = {}
-    try:
-        for name, size in sizes.items():
-            made[name] = ift.make_rows(fresh, size, teacher, name, tally, threads)
-    except EngineError as error:
-        kept = f"{len(chat.paid)} answers are kept and the next call goes on from there"
-        raise PSRError(f"{error}; {kept}") from error
-    finally:
-        if chat:
-            close_chat(stage, chat)
-    return made
+    first = {name: list(itertools.islice(fresh, size)) for name, size in sizes.items()}
+    with segmenter(stage, [row for rows in first.values() for row in rows]) as (teacher, threads):
+        return {
+            name: ift.make_rows(
+                itertools.chain(first[name], fresh), size, teacher, name, tally, threads
+            )
+            for name, size in sizes.items()
+        }
 
 
-def open_chat(stage: Any) -> Chat:
-    """The teacher's server; its answers are kept beside the runs, by model."""
-    name = stage.preset.teacher.model.replace("/", "--")
-    return Chat(stage.preset.teacher, Paid(stage.beside(f"paid/{name}.jsonl")))
-
-
-def close_chat(stage: Any, chat: Chat) -> None:
-    """Close the connections and count what was asked and what it cost."""
-    chat.close()
-    stage.count(teacher_calls=chat.asked, teacher_prompt_tokens=chat.prompt_tokens,
-                teacher_tokens=chat.tokens, teacher_answers_kept=len(chat.paid))  # fmt: skip
+@contextmanager
+def segmenter(stage: Any, problems: Sequence[Problem]) -> Iterator[tuple[ift.Teacher, int]]:
+    """The teacher that cuts solutions, and how many at once; what it costs is announced first."""
+    settings = stage.preset.teacher
+    if settings.ift == "rule":
+        yield ift.by_rule, 1
+        return
+    with asking.opened(stage, "segment") as chat:
+        teacher = ift.ApiSegmenter(chat, prompts.load(settings.prompts), settings.attempts)
+        asking.announce(chat, map(teacher.first_turn, problems))
+        yield teacher, settings.concurrency

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from psr_lib.layouts import find_layout, read_problem
+from psr_lib.presets import PROCEDURAL
 from psr_lib.records import Problem, PSRError, read_json, read_jsonl
 
-PROCEDURAL = "procedural"
 GENERATED = "gsm_symbolic"
 ENDLESS = 1_000_000  # rows of a generator, each made when it is asked for
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -193,6 +193,6 @@ def generated(seed: int) -> Sequence[Mapping[str, Any]]:
         import reasoning_gym
     except ImportError as error:
         raise PSRError(
-            f"data.source {GENERATED}: {error.name} is not installed; pip install 'psr-lib[gym]'"
+            f"data.source {GENERATED}: {error.name} is not installed; pip install -e '.[gym]'"
         ) from None
     return reasoning_gym.create_dataset(GENERATED, seed=seed, size=ENDLESS)

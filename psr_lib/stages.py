@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from psr_lib import manifest, prompts
-from psr_lib.presets import Preset, suggest
+from psr_lib.presets import PROCEDURAL, Preset, suggest
 from psr_lib.records import PSRError, hash_json
 
 # Sections of the preset that a stage may read. Its parameters' hash is made from these alone, so
@@ -31,7 +31,9 @@ STAGES = {
 }
 BASE, DATA, INIT, SEARCH, DPO, EVALUATE = STAGES
 FORCED = "forced"  # a file in a run's folder `making`: this run takes nothing that ships
-CHAIN = ("model", "sft", "prm", "tree", "annotate", "engine")  # what 01 reads to make EFT's chain
+# What 01 reads more: to cut other people's solutions into steps, and to make EFT as the paper does.
+TEACHER = ("teacher",)
+CHAIN = ("model", "sft", "prm", "tree", "annotate", "engine")
 MAIN = "psrlm"
 METHODS = {
     MAIN: "the paper's method",
@@ -92,9 +94,9 @@ class RunDir:
         return self.path / "making"
 
     @property
-    def teacher(self) -> Path:
-        """Answers of teachers, which may have been paid for: no stage ever deletes them."""
-        return self.path / "teacher"
+    def paid(self) -> Path:
+        """Answers that were paid for, beside the runs, which they outlive: nothing deletes them."""
+        return manifest.root() / self.root / "paid"
 
     @property
     def paper(self) -> Path:
@@ -204,9 +206,10 @@ def make_anew(run: RunDir) -> None:
 
 
 def sections(preset: Preset, stage: str) -> tuple[str, ...]:
-    """The sections that a stage may read: more for 01 where EFT comes from the chain."""
+    """The sections that a stage may read: 01's depend on where problems and EFT come from."""
     chain = stage == DATA and preset.data.eft_from == "chain"
-    return STAGES[stage] + (CHAIN if chain else ())
+    taught = chain or (stage == DATA and preset.data.source != PROCEDURAL)
+    return STAGES[stage] + (TEACHER if taught else ()) + (CHAIN if chain else ())
 
 
 def parameters(preset: Preset, key: Key, seed: int) -> dict[str, Any]:

@@ -200,7 +200,7 @@ def test_gsm_symbolic_is_read_where_it_is_installed_and_asked_for_where_not(tmp_
     source = sources.open_source("gsm_symbolic", "train", tmp_path, seed=4)
     assert source.problem(2).solution == "4 + 3 = 7\nThe answer is \\boxed{7}."
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
-    with pytest.raises(PSRError, match=r"pip install 'psr-lib\[gym\]'"):
+    with pytest.raises(PSRError, match=r"pip install -e '.\[gym\]'"):
         sources.open_source("gsm_symbolic", "train", tmp_path)
 
 

@@ -1,132 +1,146 @@
 """Chat completions of any OpenAI-compatible server: how a teacher model is asked (section 3.2).
 
-Only what every such server knows is sent. An answer that is no answer (broken JSON, no content) is
-asked for again like a failed request; what was paid for once is never asked for again.
+It is no engine: nothing is sampled twice, no token is scored. Passing faults (429, 5xx, time-outs,
+cut connections) are tried again by `http_json`; an answer that came but is of no use (no JSON, no
+text) is tried again here. What was paid for once is never asked for again.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from threading import Event
-from typing import Any, TypeVar
+from threading import Lock
+from typing import Any
 
 from psr_lib.engines.base import EngineError
 from psr_lib.engines.http_json import Http, Refused
 from psr_lib.paid import Paid
 from psr_lib.records import hash_json
 
-Item = TypeVar("Item")
-Done = TypeVar("Done")
 Messages = list[dict[str, str]]
+
+REQUEST = (400, 413, 422)  # refusals of one request, not of the key, the model or the address
+REFUSED, CUT = "refused", "empty: cut by the limit of tokens"  # the same request fails again
+HOPELESS = 10  # answers of no use in a row, after which asking on is of none
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model wrote, the tokens it cost, and how it ended (`stop`, `length`, ...)."""
+    """An answer and what it cost; `fault` says why there is no text.
+
+    Tokens are those of every try, as the server reports them: hidden reasoning counts, as it is
+    paid for. `letters` is the length of what was asked, in characters.
+    """
 
     text: str
-    prompt_tokens: int
-    tokens: int
-    finish: str
+    fault: str = ""
+    prompt_tokens: int = 0
+    tokens: int = 0
+    letters: int = 0
 
 
 class Chat:
     """A model behind `<url>/chat/completions`; safe for several threads.
 
-    `settings` is the preset's section `teacher`. Answers go to and come from `paid`; `asked` counts
-    those that were sent for, so a repeated stage shows what it cost.
+    `asked`, `prompt_tokens` and `tokens` count what was sent for, not what was there.
     """
 
-    def __init__(self, settings: Any, paid: Paid, backoff: float = 0.5, section: str = "teacher"):
-        """`backoff`: seconds before the second try. Raises PSRError for an odd address or key."""
-        self.settings, self.paid, self.section = settings, paid, section
-        self.asked = self.prompt_tokens = self.tokens = 0
-        self.http = Http(
-            settings.url, timeout=settings.timeout, retries=settings.retries,
-            connections=settings.concurrency, backoff=backoff, section=section,
-        )  # fmt: skip
+    def __init__(self, settings: Any, paid: Paid, backoff: float = 0.5):
+        """`settings`: the preset's section `teacher`; `backoff`: seconds before the second try.
 
-    def reply(self, messages: Messages, attempt: int = 1) -> Reply:
-        """The answer to a conversation, from what was paid for or from the server.
-
-        Another `attempt` at the same conversation is another answer. Raises EngineError where the
-        server gives none after all tries.
+        The key comes from the environment alone. Raises PSRError for an odd address or key.
         """
-        body = {"model": self.settings.model, "messages": messages,
-                "temperature": self.settings.temperature}  # fmt: skip
-        if self.settings.max_tokens:
-            body["max_completion_tokens"] = self.settings.max_tokens
-        key = hash_json({"body": body, "attempt": attempt})
-        known = self.paid.get(key)
-        if known is None:
-            known = asdict(self._ask(body))
-            self.paid.add(key, known)
-        return Reply(**known)
-
-    def _ask(self, body: dict[str, Any]) -> Reply:
-        for _ in range(self.settings.retries + 1):
-            try:
-                answer = self.http.ask("chat/completions", body)
-            except Refused as error:
-                if error.status:
-                    raise
-                answer = None  # no JSON
-            found = _read(answer)
-            if found is not None:
-                self._count(found)
-                return found
-        raise EngineError(
-            f"{self.section} server: {self.http.url}/chat/completions gave no answer in "
-            f"{self.settings.retries + 1} tries (the last: {self.http.clean(answer)!r}); set "
-            f"{self.section}.model or {self.section}.max_tokens, or use another server"
+        self.settings, self.paid = settings, paid
+        self.asked = self.prompt_tokens = self.tokens = 0
+        self._lock, self._in_vain = Lock(), 0
+        self.http = Http(
+            settings.url,
+            timeout=settings.timeout,
+            retries=settings.retries,
+            connections=settings.concurrency,
+            backoff=backoff,
+            section="teacher",
         )
 
+    def known(self, messages: Messages, attempt: int = 1) -> Reply | None:
+        """The answer to a conversation that was paid for before, None if there is none."""
+        found = self.paid.get(self._key(messages, attempt))
+        return None if found is None else Reply(**found)
+
+    def ask(self, messages: Messages, attempt: int = 1) -> Reply:
+        """The answer to a conversation; another `attempt` at the same one is another answer.
+
+        Raises EngineError where the server gives none after the last try, refuses the key, the
+        model or the address, or gives nothing of use many times in a row.
+        """
+        found = self.known(messages, attempt)
+        if found is None:
+            found = self._ask(messages)
+            if found.prompt_tokens or found.tokens or not found.fault:
+                self.paid.add(self._key(messages, attempt), asdict(found))
+            self._count(found)
+        return found
+
+    def _key(self, messages: Messages, attempt: int) -> str:
+        """Another model, setting or prompt is another answer; another address is not."""
+        return hash_json({"body": self._body(messages), "attempt": attempt})
+
+    def _body(self, messages: Messages) -> dict[str, Any]:
+        body: dict[str, Any] = {"model": self.settings.model, "messages": messages}
+        if self.settings.temperature != 1:  # the protocol's default, and all that some models take
+            body["temperature"] = self.settings.temperature
+        if self.settings.max_tokens:
+            body[self.settings.limit] = self.settings.max_tokens
+        return body
+
+    def _ask(self, messages: Messages) -> Reply:
+        tries = [self._once(messages)]
+        while len(tries) <= self.settings.retries and _may_pass(tries[-1]):
+            tries.append(self._once(messages))
+        read, written = (sum(getattr(r, n) for r in tries) for n in ("prompt_tokens", "tokens"))
+        letters = sum(len(turn["content"]) for turn in messages)
+        return Reply(tries[-1].text, tries[-1].fault, read, written, letters)
+
+    def _once(self, messages: Messages) -> Reply:
+        try:
+            return read_reply(self.http.ask("chat/completions", self._body(messages)))
+        except Refused as error:
+            if error.status in REQUEST:
+                return Reply("", f"{REFUSED}: {error.reason}")
+            if not error.status:
+                return Reply("", "no JSON")
+            raise
+
     def _count(self, found: Reply) -> None:
-        self.asked += 1
-        self.prompt_tokens += found.prompt_tokens
-        self.tokens += found.tokens
+        with self._lock:
+            self.asked += 1
+            self.prompt_tokens += found.prompt_tokens
+            self.tokens += found.tokens
+            self._in_vain = self._in_vain + 1 if found.fault else 0
+            if self._in_vain >= HOPELESS:
+                raise EngineError(
+                    f"teacher server: {self.http.url} gave {HOPELESS} answers of no use in a row "
+                    f"(the last: {found.fault}); set teacher.model, teacher.limit or "
+                    "teacher.max_tokens, or use another server"
+                )
 
     def close(self) -> None:
         """Close the connections."""
         self.http.close()
 
 
-def _read(answer: Any) -> Reply | None:
-    """The reply in a server's answer; None if there is no text in it."""
+def read_reply(answer: Any) -> Reply:
+    """The text in a server's answer and what it cost."""
     try:
-        choice, usage = answer["choices"][0], answer.get("usage") or {}
-        text = choice["message"]["content"]
-        if not isinstance(text, str) or not text.strip():
-            return None
-        cost = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
-        return Reply(text, *cost, str(choice.get("finish_reason") or ""))
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-        return None
+        usage = answer.get("usage") or {}
+        cost = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
+        choice = answer["choices"][0]
+        text = choice["message"]["content"] or ""
+        text = text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate is no character
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        return Reply("", "no chat completion")
+    if not text.strip():
+        return Reply("", CUT if choice.get("finish_reason") == "length" else "empty", *cost)
+    return Reply(text, "", *cost)
 
 
-def in_threads(
-    items: Iterable[Item], do: Callable[[Item], Done], threads: int
-) -> Iterator[tuple[int, Done]]:
-    """(index, result) of each item as they are done; a failure ends it when those under way end."""
-    stop = Event()
-
-    def unless_stopped(index: int, item: Item) -> tuple[int, Done] | None:
-        try:
-            return None if stop.is_set() else (index, do(item))
-        except BaseException:
-            stop.set()
-            raise
-
-    with ThreadPoolExecutor(threads) as pool:
-        jobs = [pool.submit(unless_stopped, index, item) for index, item in enumerate(items)]
-        failure = None
-        try:
-            for job in as_completed(jobs):
-                if error := job.exception():
-                    failure = failure or error
-                elif found := job.result():
-                    yield found
-        finally:
-            stop.set()  # an interrupt, too, leaves nothing behind
-    if failure:
-        raise failure
+def _may_pass(reply: Reply) -> bool:
+    """Whether the same request may well have a better answer."""
+    return bool(reply.fault) and not reply.fault.startswith((REFUSED, CUT))
