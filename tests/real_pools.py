@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from types import SimpleNamespace
 
 from conftest import ROOT
 
@@ -23,7 +24,8 @@ class FakeStage:
 
     def __init__(self, folder, overrides):
         self.folder, self.preset = folder / "data", presets.load("smoke", overrides)
-        self.counts, self.inputs, self.place = {}, [], folder
+        self.counts, self.inputs = {}, []
+        self.run = SimpleNamespace(paid=folder / "paid")
 
     def source(self, name):
         self.inputs.append(name)
@@ -32,9 +34,6 @@ class FakeStage:
     def hub(self, data_set):
         self.inputs.append(data_set.repo)
         return data_set
-
-    def beside(self, name):
-        return self.place / name
 
     def output(self, name):
         return self.folder / name
@@ -52,7 +51,7 @@ def many(size, start=0):
 
 
 SMALL = ["teacher.ift=rule", "data.ift=12", "data.ift_more=4", "data.questions=[5,6,7]",
-         "data.eft_problems=8", "prompts=paper"]  # fmt: skip
+         "data.eft_from=none", "prompts=paper"]  # fmt: skip
 
 
 def stage_of(tmp_path, rows, *overrides):

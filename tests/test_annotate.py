@@ -1,4 +1,4 @@
-"""Annotation: the initial filter, both teachers, faults of the API, resuming, and the filters."""
+"""Annotation: the initial filter, both teachers, resuming, and the filters after them."""
 
 import os
 import random
@@ -10,16 +10,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from teacher_server import TeacherServer
+from teacher_server import SECRET, TeacherServer, connect, settings
 
-from psr_lib import annotate, authors, problems, prompts, reviews
-from psr_lib.annotate import Answer, Call, Funnel, Judged, calls_of, key_of
-from psr_lib.annotators import ApiTeacher, OracleTeacher, make_teacher
-from psr_lib.journal import Book
+from psr_lib import annotate, annotators, authors, problems, prompts, reviews
+from psr_lib.annotate import Answer, Call, Funnel, Judged
+from psr_lib.annotators import ApiJudge, OracleJudge
+from psr_lib.engines.base import EngineError
+from psr_lib.paid import Paid
 from psr_lib.problems import LEVELS, make_puzzle
 from psr_lib.records import PSRError, StepPair
-
-SECRET = "sk-secret-0123456789"
 
 
 def pair(k=0, chosen="good", rejected="bad", prefix=(), p=(0.9, 0.1), **changes):
@@ -34,17 +33,9 @@ def pair(k=0, chosen="good", rejected="bad", prefix=(), p=(0.9, 0.1), **changes)
     return StepPair(**(values | changes))
 
 
-def settings(**changes):
-    """A preset's `annotate` block for a server on this machine."""
-    values = {"teacher": "api", "prompts": "paper", "url": "http://127.0.0.1:9/v1",
-              "model": "teacher", "temperature": 1.0, "max_tokens": 50, "limit": "max_tokens",
-              "concurrency": 4, "timeout": 5.0, "retries": 4}  # fmt: skip
-    return SimpleNamespace(**(values | changes))
-
-
-def judge(prompt):
+def judge(messages):
     """A teacher that likes the step with `good` in it, and says more after its verdict."""
-    a = prompt.split("Assistant A's Next Reasoning Step]\n")[1]
+    a = messages[0]["content"].split("Assistant A's Next Reasoning Step]\n")[1]
     letter = "A" if "good" in a.split("\n")[0] else "B"
     return f"One of them is good. So [[{letter}]], I think."
 
@@ -57,17 +48,15 @@ def server(monkeypatch):
         yield running
 
 
-def teacher_of(server, **changes):
-    """A teacher that waits little."""
-    return ApiTeacher(settings(url=server.url, **changes), backoff=0.01)
-
-
 @pytest.fixture
-def book(tmp_path):
-    """An empty book of answers."""
-    found = Book(tmp_path / "answers.jsonl")
-    yield found
-    found.close()
+def path(tmp_path):
+    """Where answers are kept."""
+    return tmp_path / "answers.jsonl"
+
+
+def teacher_of(server, path, **changes):
+    """A teacher that waits little."""
+    return ApiJudge(connect(server, path, **changes), prompts.load("paper"))
 
 
 # --- the initial filter -------------------------------------------------------------------------
@@ -179,14 +168,14 @@ def laboratory_pairs(count):
     return found
 
 
-def test_the_oracle_explains_and_judges_in_both_orders(book):
+def test_the_oracle_explains_and_judges_in_both_orders():
     pairs, funnel = laboratory_pairs(20), Funnel()
     funnel.add("in", pairs)
-    judged = annotate.annotate(pairs, OracleTeacher(), book)
+    judged = annotate.annotate(pairs, OracleJudge())
     left = annotate.final_filters(judged, funnel)
     assert [row.pair for row in left] == [p for k, p in enumerate(pairs) if k % 5 != 4]
     assert [r["pairs"] for r in funnel.rows] == [20, 16, 16, 16]
-    assert {row.first.fault for row in judged if not row.readable} == {"undecided"}
+    assert annotate.faults(judged) == {"undecided": 8}
     for row in annotate.eft_rows(left, "eft", 99, "both", lambda k: "A"):
         assert all(reviews.skills(row, row.explanation).values())
         assert (
@@ -194,139 +183,118 @@ def test_the_oracle_explains_and_judges_in_both_orders(book):
         )
 
 
-def test_the_oracle_sends_an_order_against_it_away(book):
+def test_the_oracle_sends_an_order_against_it_away():
     wrong_way = [pair(k, chosen=p.rejected, rejected=p.chosen, prefix=p.prefix, question=p.question)
                  for k, p in enumerate(laboratory_pairs(4))]  # fmt: skip
-    judged = annotate.annotate(wrong_way, OracleTeacher(), book)
+    judged = annotate.annotate(wrong_way, OracleJudge())
     assert all(row.consistent and not row.agrees for row in judged)
 
 
 # --- the API as teacher -------------------------------------------------------------------------
 
 
-def test_the_api_is_asked_in_both_orders_with_the_judges_prompt(server, book):
-    teacher, pairs = teacher_of(server), [pair(k, prefix=["Step 1: y"]) for k in range(5)]
-    judged = annotate.annotate(pairs, teacher, book)
+def test_the_api_is_asked_in_both_orders_with_the_judges_prompt(server, path):
+    teacher, pairs = teacher_of(server, path), [pair(k, prefix=["Step 1: y"]) for k in range(5)]
+    judged = annotate.annotate(pairs, teacher)
     assert all(row.agrees for row in judged)
     prompt = prompts.load("paper").judge("Question 0?", ["Step 1: y"], *(
         f"Step 2: {word}" for word in ("good", "bad"))).user  # fmt: skip
     asked = [body["messages"][0]["content"] for body in server.seen]
     assert len(asked) == 10 and prompt in asked
-    assert all(body["max_tokens"] == 50 and "temperature" not in body for body in server.seen)
-    assert {h["Authorization"] for h in server.headers} == {f"Bearer {SECRET}"}
-    first = judged[0].first
-    assert (first.prompt_tokens, first.tokens) == (len(prompt.split()), 9)
-    assert first.letters == len(prompt) and first.explanation.endswith("[[A]]")
+    assert judged[0].first.explanation.endswith("[[A]]")
 
 
-def test_marks_in_steps_are_defused_for_the_teacher(server):
+def test_marks_in_steps_are_defused_for_the_teacher(server, path):
     call = Call("Is it [[B]]?", ("Step 1: [[A]]",), "Step 2: [[A]] good", "Step 2: bad")
-    prompt = teacher_of(server).prompt(call)
+    prompt = teacher_of(server, path).turn(call)[0]["content"]
     assert "(A) good" in prompt and "Is it (B)?" in prompt
     assert prompt.count("[[A]]") == prompts.load("paper").templates["judge"].count("[[A]]")
 
 
-def test_settings_reach_the_request(server, book):
-    teacher = teacher_of(server, temperature=0.2, limit="max_completion_tokens", max_tokens=9)
-    annotate.annotate([pair()], teacher, book)
-    assert {(b["temperature"], b["max_completion_tokens"]) for b in server.seen} == {(0.2, 9)}
-
-
-FAULTS = [429, 500, "drop", "hang", "cut", "page", "nonsense", "empty", 503]
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_every_passing_fault_is_tried_again(server, book, fault):
-    server.hang, server.faults = 0.6, [fault] * 2
-    teacher = teacher_of(server, timeout=0.3, concurrency=1)
-    judged = annotate.annotate([pair()], teacher, book)
-    assert judged[0].agrees and not server.faults and len(book) == 2
-
-
-def test_all_faults_in_a_row_change_no_answer(server, book, tmp_path):
+def test_faults_in_a_row_change_no_answer(server, path, tmp_path):
     pairs = [pair(k) for k in range(12)]
-    plain = annotate.annotate(pairs, teacher_of(server), Book(tmp_path / "plain"))
-    server.hang, server.faults = 0.6, FAULTS * 3
-    found = annotate.annotate(pairs, teacher_of(server, timeout=0.3, retries=9), book)
-    assert [(r.first.text, r.second.text) for r in found] == [
-        (r.first.text, r.second.text) for r in plain
-    ]
+    plain = annotate.annotate(pairs, teacher_of(server, tmp_path / "plain"))
+    server.hang = 0.6
+    server.faults = [429, 500, "drop", "hang", "cut", "half", "page", "nonsense", "empty"] * 3
+    found = annotate.annotate(pairs, teacher_of(server, path, timeout=0.3, retries=9))
+    assert found == plain
 
 
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [
-        ("empty", "empty"),
-        ("nonsense", "no chat completion"),
-        ("cut", "no JSON"),
-        ("page", "no JSON"),
-    ],
-)
-def test_an_answer_that_stays_odd_is_counted_and_the_pair_is_dropped(server, book, fault, words):
-    server.faults = [fault] * 3  # the first call of one worker, three tries
-    teacher = teacher_of(server, retries=2, concurrency=1)
-    judged = annotate.annotate([pair(0), pair(1)], teacher, book)
-    assert judged[0].first.fault == words and not judged[0].readable and judged[1].agrees
-    assert len(book) == 4  # it was paid for, so it is not asked again
-    if fault == "empty":
-        assert judged[0].first.prompt_tokens == 3 * judged[1].first.prompt_tokens
+def test_an_answer_that_stays_empty_costs_its_pair_only(server, path):
+    server.faults = ["empty"] * 3  # the first call of one worker, three tries
+    teacher = teacher_of(server, path, retries=2, concurrency=1)
+    judged = annotate.annotate([pair(0), pair(1)], teacher)
+    assert annotate.faults(judged) == {"empty": 1}
+    assert not judged[0].readable and judged[1].agrees
 
 
-def test_an_answer_cut_by_the_limit_is_not_paid_for_twice(server, book, monkeypatch):
-    from teacher_server import answer
+def test_one_refused_call_costs_its_pair_only_and_is_asked_again_next_time(server, path):
+    server.faults = [None, None, 400]
+    teacher, pairs = teacher_of(server, path, concurrency=1), [pair(k) for k in range(3)]
+    judged = annotate.annotate(pairs, teacher)
+    assert annotate.faults(judged) == {"refused": 1}
+    assert [row.agrees for row in judged] == [True, False, True]
+    again = annotate.annotate(pairs, teacher)
+    assert all(row.agrees for row in again) and len(server.seen) == 6
 
-    monkeypatch.setattr(server, "found", lambda path, body, fault: (200, answer("", 7, "length")))
-    judged = annotate.annotate([pair()], teacher_of(server), book)
-    assert "cut by the limit" in judged[0].first.fault and judged[0].first.prompt_tokens == 7
 
-
-@pytest.mark.parametrize("fault", [429, 500, "drop", "hang"])
-def test_a_lasting_fault_stops_in_one_line_and_keeps_what_was_answered(server, book, fault):
+@pytest.mark.parametrize("fault", [429, 500, "drop", "hang", 401, 404])
+def test_a_lasting_fault_stops_and_keeps_what_was_answered(server, path, fault):
     server.hang, pairs = 0.4, [pair(k) for k in range(6)]
     server.faults = [None] * 5 + [fault] * 99
-    with pytest.raises(PSRError) as caught:
-        annotate.annotate(pairs, teacher_of(server, retries=1, concurrency=1, timeout=0.2), book)
-    message = str(caught.value)
-    assert "5 of 12 answers are kept" in message and "annotate server" in message
-    assert "\n" not in message and SECRET not in message and len(book) == 5
+    with pytest.raises(EngineError, match="teacher server"):
+        annotate.annotate(pairs, teacher_of(server, path, retries=1, concurrency=1, timeout=0.2))
+    assert len(Paid(path)) == 5 and len(server.faults) > 90
 
 
-def test_a_key_that_dies_loses_nothing_and_nothing_is_paid_for_twice(server, tmp_path):
-    pairs, path = [pair(k) for k in range(40)], tmp_path / "answers.jsonl"
+def test_a_key_that_dies_loses_nothing_and_nothing_is_paid_for_twice(server, path):
+    pairs = [pair(k) for k in range(40)]
     server.deadline = 30
-    with pytest.raises(PSRError, match="refused the key") as caught:
-        annotate.annotate(pairs, teacher_of(server), Book(path))
-    assert "30 of 80 answers are kept" in str(caught.value) and len(Book(path)) == 30
+    with pytest.raises(EngineError, match="refused the key"):
+        annotate.annotate(pairs, teacher_of(server, path))
+    assert len(Paid(path)) == 30
     server.deadline, before = None, len(server.seen)
-    judged = annotate.annotate(pairs, teacher_of(server), Book(path))
+    judged = annotate.annotate(pairs, teacher_of(server, path))
     assert len(server.seen) - before == 50 and all(row.agrees for row in judged)
     answered = Counter(body["messages"][0]["content"] for body in server.seen[:30])
     assert max(answered.values()) == 1 and not set(answered) & {
         body["messages"][0]["content"] for body in server.seen[before:]
     }
-    assert annotate.annotate(pairs, teacher_of(server), Book(path)) == judged
+    assert annotate.annotate(pairs, teacher_of(server, path)) == judged
     assert len(server.seen) - before == 50
 
 
 KILLED = """
 import os, signal, sys
 sys.path[:0] = {paths!r}
-from test_annotate import Answer, Book, annotate, pair
-class Deadly:
-    identity, concurrency, count = {{"n": 1}}, 1, 0
-    def answer(self, call):
-        self.count += 1
-        if self.count == 8:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return Answer("x [[A]]")
-annotate.annotate([pair(k) for k in range(6)], Deadly(), Book({path!r}))
+from test_annotate import annotate, pair, teacher_of
+from types import SimpleNamespace
+teacher = teacher_of(SimpleNamespace(url={url!r}), {path!r}, concurrency=1)
+def progress(done):
+    if done == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+annotate.annotate([pair(k) for k in range(6)], teacher, progress)
 """
+
+
+def test_a_killed_process_loses_nothing_that_was_answered(server, path):
+    here = Path(__file__).parent
+    code = KILLED.format(paths=[str(here), str(here.parent)], path=str(path), url=server.url)
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    kept = len(Paid(path))
+    assert 7 <= kept <= len(server.seen) <= kept + 1  # one call may have been under way
+    with open(path, "ab") as file:  # the kill may come in the middle of a line
+        file.write(path.read_bytes().splitlines()[0][:40])
+    before = len(server.seen)
+    judged = annotate.annotate([pair(k) for k in range(6)], teacher_of(server, path))
+    assert all(row.agrees for row in judged) and len(server.seen) - before == 12 - kept
 
 
 class Counting:
     """A teacher that counts what it is asked."""
 
-    identity, concurrency = {"n": 1}, 1
+    concurrency = 1
 
     def __init__(self):
         self.asked = []
@@ -337,82 +305,43 @@ class Counting:
         return Answer("x [[A]]")
 
 
-def test_a_killed_process_loses_nothing_that_was_answered(tmp_path):
-    path, here = tmp_path / "answers.jsonl", Path(__file__).parent
-    code = KILLED.format(paths=[str(here), str(here.parent)], path=str(path))
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ, timeout=120)
-    assert done.returncode == -signal.SIGKILL
-    with open(path, "ab") as file:  # the kill may come in the middle of a line
-        file.write(path.read_bytes().splitlines()[0][:40])
-    teacher = Counting()
-    judged = annotate.annotate([pair(k) for k in range(6)], teacher, Book(path))
-    assert len(judged) == 6 and len(teacher.asked) == 12 - 7
+def test_each_call_is_made_once():
+    teacher, one = Counting(), pair(1)
+    judged = annotate.annotate([one, one, pair(2)], teacher)
+    assert len(teacher.asked) == 4 and judged[0] == judged[1]
 
 
-def test_pairs_that_change_ask_only_for_what_is_new(book):
-    teacher = Counting()
-    annotate.annotate([pair(k) for k in range(4)], teacher, book)
-    annotate.annotate([pair(k) for k in range(2, 6)], teacher, book)
-    assert len(teacher.asked) == 12 == len(set(teacher.asked))
+# --- opened by a stage --------------------------------------------------------------------------
 
 
-def test_an_answer_belongs_to_its_teacher_and_its_order():
-    one, two = calls_of(pair())
-    first, other = Counting(), Counting()
-    other.identity = {"n": 2}
-    assert len({key_of(first, one), key_of(first, two), key_of(other, one)}) == 3
+class FakeStage:
+    """What `annotators.opened` needs of a stage."""
+
+    def __init__(self, folder, teacher):
+        self.preset, self.counts = SimpleNamespace(teacher=teacher), {}
+        self.run = SimpleNamespace(paid=folder)
+
+    def count(self, **numbers):
+        self.counts |= numbers
 
 
-def test_a_damaged_book_names_the_line_and_stays_as_it_is(tmp_path):
-    path = tmp_path / "answers.jsonl"
-    book = Book(path)
-    book.add("k", {"text": "x"})
-    book.close()
-    text = path.read_bytes() + b"nonsense\n" + path.read_bytes()
-    path.write_bytes(text)
-    with pytest.raises(PSRError, match=r"answers.jsonl:2: damaged answer; delete that line"):
-        Book(path)
-    assert path.read_bytes() == text
+def test_the_preset_chooses_the_teacher_and_its_calls_are_counted(server, tmp_path, capsys):
+    with annotators.opened(FakeStage(tmp_path, settings(judge="oracle")), []) as teacher:
+        assert isinstance(teacher, OracleJudge)
+    stage, pairs = FakeStage(tmp_path, settings(server.url)), [pair(k) for k in range(3)]
+    with annotators.opened(stage, pairs) as teacher:
+        assert isinstance(teacher, ApiJudge)
+        annotate.annotate(pairs, teacher)
+    assert "teacher: 6 calls to make, 0 answers there" in capsys.readouterr().out
+    assert stage.counts["judge_calls"] == stage.counts["judge_answers_kept"] == 6
+    assert stage.counts["judge_tokens"] == 6 * 9
 
 
-# --- refusals -----------------------------------------------------------------------------------
-
-
-def test_one_refused_call_costs_its_pair_only_and_is_asked_again_next_time(server, book):
-    server.faults = [None, None, 400]
-    teacher, pairs = teacher_of(server, concurrency=1), [pair(k) for k in range(3)]
-    judged = annotate.annotate(pairs, teacher, book)
-    assert judged[1].first.fault == "refused: out of luck" and len(book) == 5
-    assert [row.agrees for row in judged] == [True, False, True]
-    again = annotate.annotate(pairs, teacher, book)
-    assert all(row.agrees for row in again) and len(server.seen) == 6
-
-
-def test_a_teacher_that_refuses_every_call_is_asked_no_further(server, book):
-    server.faults, server.tells = [400] * 500, "unsupported parameter: temperature"
-    with pytest.raises(PSRError, match=r"refuses every call .*unsupported parameter"):
-        annotate.annotate([pair(k) for k in range(50)], teacher_of(server), book)
-    assert len(server.faults) > 500 - 20 and len(book) == 0
-
-
-@pytest.mark.parametrize(
-    ("fault", "words"), [(401, "OPENAI_API_KEY"), (402, "says 402"), (404, "404")]
-)
-def test_what_concerns_every_call_stops_at_once(server, book, fault, words):
-    server.faults, server.tells = [fault] * 99, f"odd {SECRET}"
-    with pytest.raises(PSRError, match=words) as caught:
-        annotate.annotate([pair(k) for k in range(9)], teacher_of(server, concurrency=1), book)
-    assert len(server.faults) == 98 and SECRET not in str(caught.value)
-
-
-def test_no_key_is_in_the_identity_nor_in_the_book(server, book):
-    teacher = teacher_of(server)
-    annotate.annotate([pair()], teacher, book)
-    assert SECRET not in str(teacher.identity) and SECRET not in book.path.read_text()
-
-
-def test_the_preset_chooses_the_teacher(server):
-    assert isinstance(make_teacher(settings(teacher="oracle")), OracleTeacher)
-    assert isinstance(make_teacher(settings(url=server.url)), ApiTeacher)
-    with pytest.raises(PSRError, match=r"annotate\.url"):
-        make_teacher(settings(url="ftp://somewhere"))
+def test_a_stage_says_how_many_answers_are_kept(server, tmp_path):
+    server.deadline = 4
+    stage, pairs = FakeStage(tmp_path, settings(server.url)), [pair(k) for k in range(3)]
+    with (
+        pytest.raises(PSRError, match=r"refused the key .*; 4 answers are kept and the next call"),
+        annotators.opened(stage, pairs) as teacher,
+    ):
+        annotate.annotate(pairs, teacher)

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from psr_lib.prm800k import as_step, read_prm800k
-from psr_lib.records import PSRError, write_jsonl
+from psr_lib.records import PSRError, iter_jsonl, write_jsonl
 
 
 def completion(text, rating, flagged=False):
@@ -45,10 +45,15 @@ GIVEN_UP = line(step(completion("I see.", 1)), step(chosen=None), finish="give_u
 GIVEN_UP["label"]["steps"][1]["completions"] = None
 
 
+def load(path, **how):
+    """The labelled solutions of a file."""
+    return read_prm800k(iter_jsonl(path), str(path), **how)
+
+
 def read(tmp_path, *rows, name="labels.jsonl", **how):
     """The labelled solutions of these lines."""
     write_jsonl(tmp_path / name, rows)
-    return read_prm800k(tmp_path / name, **how)
+    return load(tmp_path / name, **how)
 
 
 def test_chosen_steps_are_a_row_and_every_other_completion_one_of_its_own(tmp_path):
@@ -174,7 +179,7 @@ def test_another_form_is_an_error_that_names_file_row_and_field(tmp_path, row, f
     with open(tmp_path / "labels.jsonl", "a") as file:
         file.write(json.dumps(row) + "\n")
     with pytest.raises(PSRError) as caught:
-        read_prm800k(tmp_path / "labels.jsonl")
+        load(tmp_path / "labels.jsonl")
     message = str(caught.value)
     assert f"{tmp_path}/labels.jsonl:2: field" in message and field in message
     assert "\n" not in message
@@ -182,4 +187,4 @@ def test_another_form_is_an_error_that_names_file_row_and_field(tmp_path, row, f
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(PSRError, match=r"none\.jsonl: no such file"):
-        read_prm800k(tmp_path / "none.jsonl")
+        load(tmp_path / "none.jsonl")

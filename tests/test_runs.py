@@ -493,7 +493,7 @@ def test_a_stored_notebook_keeps_the_last_progress_line_of_a_cell():
 
 
 def test_force_makes_the_chain_again_but_keeps_the_teachers_answers(repo):
-    kept, gone = repo.run / "teacher/api.jsonl", repo.run / "making/prm/model.safetensors"
+    kept, gone = repo.root / "runs/paid/o1.jsonl", repo.run / "making/prm/model.safetensors"
     for path in (kept, gone):
         path.parent.mkdir(parents=True)
         path.write_text("x")

@@ -262,11 +262,11 @@ def test_a_preset_and_a_path_make_every_pool(tmp_path):
     bad = {"question": "Ann has no solution here?", "answer": "Nothing to see."}
     stage = stage_of(tmp_path, [*many(120), *many(3), bad])
     rows = data_prep.make_pools(stage)
-    assert rows == {"questions_2": 5, "questions_3": 6, "questions_4": 7, "eft_problems": 8,
-                    "ift": 12, "ift_more_2": 4, "ift_more_3": 4, "ift_more_4": 4,
+    assert rows == {"questions_2": 5, "questions_3": 6, "questions_4": 7, "ift": 12,
+                     "ift_more_2": 4, "ift_more_3": 4, "ift_more_4": 4,
                     "removed": rows["removed"]}  # fmt: skip
     texts = texts_of(stage, rows)
-    assert len(texts) == len(set(texts)) == 50
+    assert len(texts) == len(set(texts)) == 42
     assert not any("Ann99 " in text for text in texts)
     ift = read_jsonl(stage.folder / "ift.jsonl", IFTExample)
     k = int(ift[0].question.split()[2])
@@ -276,15 +276,15 @@ def test_a_preset_and_a_path_make_every_pool(tmp_path):
     asked = (stage.folder / "questions_2.jsonl").read_text()
     assert "answer" not in asked and read_jsonl(stage.folder / "questions_2.jsonl", Question)
     assert stage.counts["source_rows"] == 124 and stage.counts["ift_kept"] == 24
-    assert stage.counts["looked_at"] == 50 + rows["removed"]
+    assert stage.counts["looked_at"] == 42 + rows["removed"]
     assert f"{tmp_path}/mine/train.jsonl" in stage.inputs
     assert f"{tmp_path}/sets/math500/test.jsonl" in stage.inputs
 
 
 def test_all_that_is_removed_is_reported(tmp_path):
     bad = [{"question": f"Ann{k} has no solution?", "answer": "None. #### "} for k in range(3)]
-    stage = stage_of(tmp_path, [*many(100), *many(9), *bad], "data.ift=60", "data.ift_more=5",
-                     "data.questions=[1,1,1]", "data.eft_problems=20")  # fmt: skip
+    stage = stage_of(tmp_path, [*many(100), *many(9), *bad], "data.ift=80", "data.ift_more=5",
+                     "data.questions=[1,1,1]")  # fmt: skip
     data_prep.make_pools(stage)
     removed = read_jsonl(stage.folder / "removed.jsonl")
     reasons = {row["reason"].split(":")[0] for row in removed}
@@ -306,11 +306,6 @@ def test_seeds_draw_other_pools_and_teachers_leave_the_questions_alone(tmp_path)
     one = pools(0)
     assert one == pools(0) and one["ift.jsonl"] != pools(1)["ift.jsonl"]
     assert one["questions_4.jsonl"] == pools(0, "data.ift=20")["questions_4.jsonl"]
-
-
-def test_the_oracle_teaches_its_own_problems_only(tmp_path):
-    with pytest.raises(PSRError, match=r"teacher\.ift: the oracle"):
-        data_prep.make_pools(stage_of(tmp_path, many(100), "teacher.ift=oracle"))
 
 
 # --- benchmarks

@@ -1,26 +1,18 @@
-"""The chat teacher: checks, replies sent back, faults of the server, and nothing paid for twice."""
+"""The chat model that cuts solutions: checks, replies sent back, and pools that go on after a stop."""
 
 import json
-import threading
-from types import SimpleNamespace
 
 import pytest
-from chat_server import ChatServer
 from real_pools import many, stage_of
+from teacher_server import TeacherServer, connect, scripted
 
 from psr_lib import data_prep, ift, prompts
-from psr_lib.engines.base import EngineError
-from psr_lib.engines.chat import Chat
-from psr_lib.paid import Paid
 from psr_lib.records import IFTExample, Problem, PSRError, read_jsonl
 
 FAMILY = prompts.load("paper")
-SECRET = "sk-secret-0123456789"
 SOURCE = "Half of 8 is 4. Then 4 + 1 = 5.\nThe answer is \\boxed{5}."
 RIGHT = "Step 1: Half of 8 is 4.\nStep 2: Then 4 + 1 = 5. The answer is \\boxed{5}."
 PROBLEM = Problem(id="a/0", source="a", question="8 / 2 + 1?", answer="5", solution=SOURCE)
-SETTINGS = {"model": "big", "temperature": 1.0, "max_tokens": 0, "concurrency": 4,
-            "timeout": 5.0, "retries": 3}  # fmt: skip
 
 
 def solution_in(messages):
@@ -35,19 +27,8 @@ def cut_lines(messages):
     return "\n".join(f"Step {k}: {line}" for k, line in enumerate(lines, start=1))
 
 
-def scripted(*texts):
-    """Replies in turn, the last again and again."""
-    left = list(texts)
-    return lambda messages: left.pop(0) if len(left) > 1 else left[0]
-
-
-def connect(server, path, **changes):
-    settings = SimpleNamespace(url=server.url, **(SETTINGS | changes))
-    return Chat(settings, Paid(path), backoff=0.01)
-
-
 def ask(server, path, attempts=3, **changes):
-    return ift.ApiTeacher(connect(server, path, **changes), FAMILY, attempts)(PROBLEM)
+    return ift.ApiSegmenter(connect(server, path, **changes), FAMILY, attempts)(PROBLEM)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +44,7 @@ def ask(server, path, attempts=3, **changes):
     ],
 )
 def test_a_reply_that_fails_a_check_is_sent_back(tmp_path, replies, tries, fault):
-    with ChatServer(scripted(*replies)).running() as server:
+    with TeacherServer(scripted(*replies)).running() as server:
         found = ask(server, tmp_path / "paid.jsonl")
     assert found.tries == tries == len(server.seen)
     assert fault in found.fault and bool(fault) == bool(found.fault)
@@ -78,69 +59,26 @@ def test_a_reply_that_fails_a_check_is_sent_back(tmp_path, replies, tries, fault
 
 def test_all_that_follows_the_box_goes_into_its_step(tmp_path):
     reply = "Step 1: Half of 8 is 4. Then 4 + 1 = 5.\nStep 2: The answer is\nStep 3: \\boxed{5}."
-    with ChatServer(scripted(reply)).running() as server:
+    with TeacherServer(scripted(reply)).running() as server:
         found = ask(server, tmp_path / "paid.jsonl")
     assert found.fault == "" and found.steps[-1].startswith("Step ") and len(found.steps) <= 3
 
 
-@pytest.mark.parametrize("fault", [429, 500, 503, "hang", "drop", "cut", "page", "nonsense",
-                                   "empty", "null"])  # fmt: skip
-def test_a_passing_fault_is_tried_again(tmp_path, fault):
-    with ChatServer(scripted(RIGHT)).running() as server:
-        server.faults = [fault, fault]
-        found = ask(server, tmp_path / "paid.jsonl", timeout=0.3 if fault == "hang" else 5.0)
-    assert found.fault == "" and found.tries == 1 and len(server.seen) == 3
+@pytest.mark.parametrize(("fault", "words"), [(400, "refused"), ("empty", "empty")])
+def test_a_solution_without_an_answer_is_left_out(tmp_path, fault, words):
+    with TeacherServer(scripted(RIGHT)).running() as server:
+        server.faults = [fault] * 2
+        found = ask(server, tmp_path / "paid.jsonl", retries=1)
+    assert f"the teacher gave no answer: {words}" in found.fault and found.tries == 1
 
 
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [(429, "status 429"), (500, "status 500"), ("hang", "no answer in 0.2 s"), ("drop", "4 tries"),
-     ("empty", "gave no answer in 4 tries"), ("page", "gave no answer in 4 tries"),
-     (404, "says 404"), (401, "set OPENAI_API_KEY")],
-)  # fmt: skip
-def test_a_lasting_fault_is_one_line(tmp_path, monkeypatch, fault, words):
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    with ChatServer(scripted(RIGHT)).running() as server:
-        server.faults = [fault] * 40
-        with pytest.raises(EngineError, match="teacher server") as caught:
-            ask(server, tmp_path / "paid.jsonl", timeout=0.2 if fault == "hang" else 5.0)
-    message = str(caught.value)
-    assert words in message and "\n" not in message and SECRET not in message
-    assert "engine." not in message
-    assert server.headers[0]["Authorization"] == f"Bearer {SECRET}"
+def test_a_reply_that_is_repeated_is_asked_for_anew(tmp_path):
+    with TeacherServer(scripted("Step 1: no", "Step 1: no", RIGHT)).running() as server:
+        assert ask(server, tmp_path / "paid.jsonl").tries == 3
+        assert ask(server, tmp_path / "paid.jsonl").tries == 3 and len(server.seen) == 3
 
 
-def test_nothing_is_paid_for_twice(tmp_path):
-    path = tmp_path / "paid.jsonl"
-    with ChatServer(scripted("Step 1: no", RIGHT)).running() as server:
-        one = ask(server, path)
-        assert len(server.seen) == 2 and ask(server, path) == one
-        assert len(server.seen) == 2
-        ask(server, path, model="other")
-        assert len(server.seen) == 3
-    assert one.tries == 2 and SECRET not in path.read_text()
-
-
-def test_a_line_that_a_kill_cut_off_costs_one_answer(tmp_path):
-    path = tmp_path / "paid.jsonl"
-    paid = Paid(path)
-    paid.add("a", {"text": "one\u2028line"})
-    paid.add("b", {"text": "two"})
-    path.write_bytes(path.read_bytes()[:-4])
-    paid = Paid(path)
-    assert paid.get("a") == {"text": "one\u2028line"} and paid.get("b") is None and len(paid) == 1
-    paid.add("b", {"text": "again"})
-    assert Paid(path).get("b") == {"text": "again"} and len(Paid(path)) == 2
-
-
-def test_threads_lose_no_answer(tmp_path):
-    paid = Paid(tmp_path / "paid.jsonl")
-    threads = [threading.Thread(target=lambda k=k: paid.add(str(k), "x" * 4000)) for k in range(40)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(Paid(paid.path)) == 40
+# --- whole pools
 
 
 def api_stage(tmp_path, server, rows, *more):
@@ -150,23 +88,23 @@ def api_stage(tmp_path, server, rows, *more):
 
 
 def test_a_key_that_dies_loses_nothing_and_pays_for_nothing_twice(tmp_path):
-    with ChatServer(cut_lines).running() as server:
+    with TeacherServer(cut_lines, "some/model").running() as server:
         stage = api_stage(tmp_path, server, many(100), "data.ift=40")
-        server.faults = [None] * 25 + [401] * 40
-        with pytest.raises(PSRError, match=r"refused the key .* 2\d answers are kept and the next"):
+        server.deadline = 25
+        with pytest.raises(PSRError, match=r"refused the key .*; 25 answers are kept and the next"):
             data_prep.make_pools(stage)
-        kept = len((tmp_path / "paid/some--model.jsonl").read_bytes().splitlines())
-        assert kept == 25 and not (stage.folder / "ift.jsonl").exists()
-        server.faults, server.seen = [], []
+        kept = (tmp_path / "paid/some--model-segment.jsonl").read_bytes().splitlines()
+        assert len(kept) == 25 and not (stage.folder / "ift.jsonl").exists()
+        server.deadline, server.seen = None, []
         stage = api_stage(tmp_path, server, many(100), "data.ift=40")
         rows = data_prep.make_pools(stage)
-        assert len(server.seen) == 40 - kept and rows["ift"] == 40
-        assert stage.counts["teacher_calls"] == 15 and stage.counts["teacher_tokens"] == 15 * 7
+        assert len(server.seen) == 15 and rows["ift"] == 40
+        assert stage.counts["segment_calls"] == 15 and stage.counts["segment_answers_kept"] == 40
         ift_rows = read_jsonl(stage.folder / "ift.jsonl", IFTExample)
         assert [row.id for row in ift_rows] == [f"ift/{k}" for k in range(40)]
         server.seen = []
         data_prep.make_pools(stage)
-        assert server.seen == []
+        assert server.seen == [] and stage.counts["segment_tokens"] == 0
 
 
 def test_what_fails_every_time_is_counted_and_left_out(tmp_path):
@@ -174,7 +112,7 @@ def test_what_fails_every_time_is_counted_and_left_out(tmp_path):
         number = int(messages[0]["content"].split("Ann")[1].split(" ")[0])
         return cut_lines(messages) if number % 4 else "Step 1: I do not know."
 
-    with ChatServer(teach).running() as server:
+    with TeacherServer(teach, "some/model").running() as server:
         stage = api_stage(tmp_path, server, many(100), "data.ift=20", "teacher.attempts=2")
         rows = data_prep.make_pools(stage)
     failed = [row for row in read_jsonl(stage.folder / "removed.jsonl")
@@ -183,3 +121,12 @@ def test_what_fails_every_time_is_counted_and_left_out(tmp_path):
     assert stage.counts["ift_failed: the text is altered"] == len(failed)
     assert len(server.seen) == 20 + 2 * len(failed)
     assert json.dumps(failed[0]).count("Ann")
+
+
+def test_a_dry_run_counts_the_calls_for_all_pools_and_makes_none(tmp_path):
+    with TeacherServer(cut_lines, "some/model").running() as server:
+        stage = api_stage(tmp_path, server, many(100), "data.ift=20", "data.ift_more=3",
+                          "teacher.dry_run=true")  # fmt: skip
+        with pytest.raises(PSRError, match=r"dry run: some/model: 29 calls to make, 0 answers"):
+            data_prep.make_pools(stage)
+    assert server.seen == [] and not (stage.folder / "ift.jsonl").exists()
