@@ -1,4 +1,4 @@
-"""The chat client: settings, faults of a server, one line for what lasts, nothing paid for twice."""
+"""The chat client: settings, faults of a server, errors of one line, nothing paid for twice."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""The chat model that cuts solutions: checks, replies sent back, and pools that go on after a stop."""
+"""The chat model that cuts solutions: checks, replies sent back, pools that go on after a stop."""
 
 import json
 
