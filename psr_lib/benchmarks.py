@@ -68,9 +68,10 @@ def find(folder: Path, name: str, split: str) -> Path:
                      folder / f"{alias}.jsonl.gz", folder / alias):  # fmt: skip
             if path.exists():
                 return sources.split_file(path, split) or path
-    known = sorted({p.name.split(".")[0] for p in folder.glob("*")} - {split})
+    place = folder / split if (folder / split).is_dir() else folder
+    known = sorted({path.name.split(".")[0] for path in place.glob("*")})
     raise PSRError(
-        f"benchmark {name!r}: no file {name}.jsonl and no folder {name} in {folder}; there are "
+        f"benchmark {name!r}: no file {name}.jsonl and no folder {name} in {place}; there are "
         f"{known}; set {SETTING}"
     )
 

@@ -8,7 +8,18 @@ import pytest
 from conftest import ROOT
 from teacher_server import TeacherServer
 
-from psr_lib import benchmarks, chain, data_prep, problems, reviews, runs, shipped, stages, tree
+from psr_lib import (
+    benchmarks,
+    chain,
+    data_prep,
+    problems,
+    reviews,
+    runs,
+    shipped,
+    stages,
+    step_labels,
+    tree,
+)
 from psr_lib.evaluation import read_csv
 from psr_lib.notebook_runner import RUNNING
 from psr_lib.records import (
@@ -20,7 +31,9 @@ from psr_lib.records import (
     StepPair,
     read_json,
     read_jsonl,
+    write_jsonl,
 )
+from psr_lib.steps import body
 
 SMALL = (
     "data.eft_from=chain data.ift=16 data.eft=40 data.eft_heldout=8 data.questions=[2,2,2] "
@@ -198,7 +211,7 @@ def test_a_prm_that_is_there_is_taken_as_it_is(made, monkeypatch):
 
 
 def test_labels_may_come_from_a_file(made, tmp_path):
-    from test_prm800k import PHASE_1, PHASE_2, write_jsonl
+    from test_prm800k import PHASE_1, PHASE_2
 
     write_jsonl(tmp_path / "labels.jsonl", [PHASE_1, PHASE_2])
     stage = opened(made.root, f"prm.labels={tmp_path / 'labels.jsonl'} prm.heldout=1")
@@ -208,6 +221,17 @@ def test_labels_may_come_from_a_file(made, tmp_path):
     assert stage.counts["prm800k lines"] == 2
     with pytest.raises(PSRError, match="no such file"):
         chain.labels_of(opened(made.root, "prm.labels=none.jsonl"), set())
+
+
+def test_labels_may_come_from_the_hub(made, monkeypatch):
+    from test_prm800k import PHASE_1, PHASE_2
+
+    asked = []
+    monkeypatch.setattr(chain.sources, "read_hub", lambda *a: asked.append(a) or [PHASE_1, PHASE_2])
+    stage = opened(made.root, "prm.labels=prm800k prm.heldout=1")
+    train, heldout = chain.labels_of(stage, set())
+    assert len(train) + len(heldout) == 6 and asked[0][0].repo == "tasksource/PRM800K"
+    assert "hub:tasksource/PRM800K" in stage.made_from["inputs"]
 
 
 def test_held_out_problems_are_whole_and_leave_some_to_train_on():
@@ -277,6 +301,40 @@ def test_the_api_teaches_the_same_pairs_as_the_oracle(made, server):
     data_prep.make_pools(by_api(made, server, "annotate.min_gap=0.05"))
     assert len(server.seen) == asked  # a second call and another filter pay for nothing
     assert (made.root / "paid/o1-judge.jsonl").is_file()
+
+
+def test_real_problems_go_through_the_whole_chain(server, tmp_path):
+    """Laboratory problems as other people's: a file of solutions, labels in PRM800K's form."""
+    from test_prm800k import completion, line, step
+
+    taken: set[str] = set()
+    made = problems.make_problems("mine", ["easy", "words"], 60, 7, taken)
+    write_jsonl(tmp_path / "mine.jsonl", [
+        {"problem": p.question, "solution": p.solution} for p in made
+    ])  # fmt: skip
+    labelled = step_labels.oracle_labels("prm", 40, 7, taken, {"easy": 1.0})
+    write_jsonl(tmp_path / "labels.jsonl", [
+        line(*(step(completion(body(text), 1 if label == "+" else -1))
+               for text, label in zip(row.steps, row.labels, strict=True)), problem=row.question)
+        for row in labelled
+    ])  # fmt: skip
+    stage = opened(tmp_path / "runs", f"data.source={tmp_path}/mine.jsonl teacher.ift=rule "
+                   f"data.ift_more=0 data.ngram=0 teacher.judge=api teacher.url={server.url} "
+                   f"prm.labels={tmp_path}/labels.jsonl prm.heldout=16")  # fmt: skip
+    rows = data_prep.make_pools(stage)
+    assert rows["ift"] == 16 and rows["questions_4"] == 2 and rows["eft"] and rows["eft_heldout"]
+    eft = read_jsonl(stage.folder / "eft.jsonl", JudgeExample)
+    for row in eft:
+        assert (
+            problems.oracle_verdict(row.question, row.prefix, row.step_a, row.step_b) == row.better
+        )
+    solved = {row.question for row in read_jsonl(stage.folder / "ift.jsonl", IFTExample)}
+    judged = {row.question for row in eft}
+    assert judged <= {p.question for p in made} and not judged & solved
+    assert "confirmed" not in read_csv(stage.folder / "funnel.csv")[0]
+    assert stage.counts["prm800k rows"] == 40 and stage.counts["source_rows"] == 60
+    names = set(stage.finish()["inputs"])
+    assert {f"path:{tmp_path}/{name}.jsonl" for name in ("mine", "labels")} <= names
 
 
 # --- what ships ----------------------------------------------------------------------------------
