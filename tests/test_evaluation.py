@@ -142,7 +142,12 @@ def test_answers_that_only_the_lenient_reading_calls_right_are_listed():
 
 
 def test_golds_that_no_maths_can_be_compared_with_are_listed():
-    golds = {"a/0": "12", "a/1": "", "a/2": "\\frac{1}{2}", "a/3": "$x$, where $x$ is any such number"}
+    golds = {
+        "a/0": "12",
+        "a/1": "",
+        "a/2": "\\frac{1}{2}",
+        "a/3": "$x$, where $x$ is any such number",
+    }
     rows = [Problem(id=k, source="t", question="?", answer=gold) for k, gold in golds.items()]
     found = unparsable_golds({"a": rows})
     assert [(row["problem_id"], row["reason"]) for row in found] == [
