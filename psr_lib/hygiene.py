@@ -56,20 +56,23 @@ class Screen:
         """Whether a problem may be used; if so no other may repeat it."""
         self.looked_at += 1
         key = normal(problem.question)
-        if key in self._taken:
-            return self._remove(problem, "duplicate", self._taken[key])
-        if key in self._tested:
-            return self._remove(problem, "benchmark", self._tested[key])
-        for run in runs(problem.question, self.ngram) if self.ngram else ():
-            if run in self._runs:
-                return self._remove(problem, "benchmark n-gram", self._runs[run], run)
+        found = ("duplicate", self._taken[key], "") if key in self._taken else None
+        found = found or self.tested(problem.question)
+        if found:
+            row = dict(zip(("id", "reason", "of", "shared"), (problem.id, *found), strict=True))
+            self.removed.append({**row, "question": problem.question})
+            return False
         self._taken[key] = problem.id
         return True
 
-    def _remove(self, problem: Problem, reason: str, of: str, shared: str = "") -> bool:
-        row = {"id": problem.id, "reason": reason, "of": of, "shared": shared}
-        self.removed.append({**row, "question": problem.question})
-        return False
+    def tested(self, question: str) -> tuple[str, str, str] | None:
+        """The reason why a question is a benchmark's, whose it is, what both share; None if not."""
+        if of := self._tested.get(normal(question)):
+            return "benchmark", of, ""
+        for run in runs(question, self.ngram) if self.ngram else ():
+            if run in self._runs:
+                return "benchmark n-gram", self._runs[run], run
+        return None
 
     def counts(self) -> dict[str, int]:
         """Questions looked at, and removed for each reason."""

@@ -30,7 +30,7 @@ def make_pools(stage: Any) -> dict[str, int]:
     pools = questions(stage, fresh)
     searched = tree_questions(stage, fresh)
     pools |= solutions(stage, fresh, tally)
-    pools |= eft(stage, pools["ift"], searched)
+    pools |= eft(stage, pools["ift"], searched, screen)
     pools[REPORT] = [*screen.removed, *tally.failures]
     stage.count(source_rows=len(source), **screen.counts(), **tally.counts())
     return {name: write_jsonl(stage.output(f"{name}.jsonl"), rows) for name, rows in pools.items()}
@@ -44,13 +44,21 @@ def tree_questions(stage: Any, fresh: Iterator[Problem]) -> list[Question]:
     return [problem.ask() for problem in take(fresh, size, "tree.questions")]
 
 
-def eft(stage: Any, rows: Sequence[IFTExample], searched: Sequence[Question]) -> dict[str, list]:
-    """EFT of the chain (section 3.2), with a step PRM trained on other people's labels."""
+def eft(
+    stage: Any, rows: Sequence[IFTExample], searched: Sequence[Question], screen: Screen
+) -> dict[str, list]:
+    """EFT of the chain (section 3.2), with a step PRM trained on other people's labels.
+
+    Labels stay as they are, as in the paper; how many are on a benchmark's problems is counted.
+    """
     if not searched:
         return {}
     from psr_lib import chain
 
-    return chain.make_eft(stage, rows, searched, chain.labels_of(stage, set()))
+    labelled = chain.labels_of(stage, set())
+    tested = sum(bool(screen.tested(row.question)) for part in labelled for row in part)
+    stage.count(prm_rows_of_benchmarks=tested)
+    return chain.make_eft(stage, rows, searched, labelled)
 
 
 def open_source(stage: Any) -> sources.Source:

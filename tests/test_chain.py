@@ -332,6 +332,7 @@ def test_real_problems_go_through_the_whole_chain(server, tmp_path):
     judged = {row.question for row in eft}
     assert judged <= {p.question for p in made} and not judged & solved
     assert "confirmed" not in read_csv(stage.folder / "funnel.csv")[0]
+    assert stage.counts["prm_rows_of_benchmarks"] == 0
     assert stage.counts["prm800k rows"] == 40 and stage.counts["source_rows"] == 60
     names = set(stage.finish()["inputs"])
     assert {f"path:{tmp_path}/{name}.jsonl" for name in ("mine", "labels")} <= names
