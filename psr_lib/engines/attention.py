@@ -5,8 +5,8 @@ the same tokens. Their keys and values are computed and held once a group; the q
 meet them in one matrix product. Each row holds only its own tail. Both parts are merged exactly by
 their softmax sums. On a CPU, where reading the cache is what takes the time, this is the speed.
 
-Shapes: B rows, P groups, S rows in the largest group, H key-value heads, G query heads for each,
-Q new tokens, D size of a head.
+Shapes: B rows, P groups, S rows in the largest group of a span, H key-value heads, G query heads
+for each, Q new tokens, D size of a head.
 """
 
 import threading
@@ -25,6 +25,7 @@ NAME = "psr_shared_prefix"
 NEVER = torch.finfo(torch.float32).min  # added to a score that must not count
 # What scaled_dot_product_attention runs on a CPU; called by name because it also gives the sums.
 FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+TAIL_SPAN = 48  # rows whose tails attend together on a CPU, from the first column of the longest
 SPAN = 8  # neighbouring groups that attend together, padded to the longest prefix among them
 GROWTH = 64  # columns added to a tail when it is full
 PLAIN_MODELS = {"llama", "qwen2", "qwen3", "mistral"}
@@ -98,6 +99,7 @@ class SharedPrefixCache(Cache):
     def __init__(self, layers: list[TailLayer], shared_start: torch.Tensor, owner: torch.Tensor):
         super().__init__(layers=layers)
         self.shared_start = shared_start  # [P] first column that is not padding
+        self.tail_spans: list[tuple] = []
         self._place_groups()
         self._place_rows(owner)
 
@@ -115,43 +117,62 @@ class SharedPrefixCache(Cache):
             self.spans.append((span, first, None if equal else hidden[span, ..., first:] * NEVER))
 
     def _place_rows(self, owner: torch.Tensor) -> None:
-        """Prepare the ways from rows to slots (groups filled up to S rows) and back."""
+        """Prepare the ways from rows to slots and back: a span's groups are filled up to S rows."""
         self.owner = owner
         sizes = owner.bincount(minlength=len(self.shared_start))
-        self.width, self.slots, self.back = int(sizes.max()), None, None
+        self.widths = [max(part) for part in _cut(sizes.tolist())]
+        self.slots = self.back = None
         order = owner.argsort(stable=True)
         rows = torch.arange(len(owner), device=owner.device)
-        if int(sizes.min()) == self.width and bool((order == rows).all()):
+        width = torch.tensor(self.widths, device=owner.device).repeat_interleave(SPAN)[: len(sizes)]
+        if bool((width == sizes).all()) and bool((order == rows).all()):
             return
-        firsts = sizes.cumsum(0) - sizes
+        before, place = width.cumsum(0) - width, rows - (sizes.cumsum(0) - sizes)[owner[order]]
         self.back = torch.empty_like(rows)
-        self.back[order] = owner[order] * self.width + rows - firsts[owner[order]]
-        self.slots = order[firsts].repeat_interleave(self.width)  # a group's first row fills up
+        self.back[order] = before[owner[order]] + place
+        self.slots = order[sizes.cumsum(0) - sizes].repeat_interleave(width)  # filled by the first
         self.slots[self.back] = rows
 
-    def attend_shared(self, query: torch.Tensor, layer: TailLayer) -> tuple[torch.Tensor, ...]:
-        """Attention over the prefixes, span by span: a short one is not padded to the longest."""
+    def see_tails(self, start: torch.Tensor) -> None:
+        """Note where the tails begin, [B] first columns: those of like length attend together.
+
+        Rows that came to the batch together stand side by side. A GPU would rather have one call.
+        """
+        self.tail_spans = []
+        if start.device.type != "cpu":
+            return
+        firsts = start.tolist()
+        for one in range(0, len(firsts), TAIL_SPAN):
+            span = firsts[one : one + TAIL_SPAN]
+            first = min(span)
+            self.tail_spans.append((slice(one, one + TAIL_SPAN), first, max(span) > first))
+
+    def attend_tails(self, query, key, value, mask) -> tuple[torch.Tensor, ...]:
+        """Attention of the rows' queries [B, H, R, D] over their own tails."""
+        if not self.tail_spans:
+            return _part(query, key, value, mask)
         parts = [
-            _part(query[span], layer.shared_keys[span, :, first:],
-                  layer.shared_values[span, :, first:], mask)
-            for span, first, mask in self.spans
+            _part(query[rows], key[rows, :, first:], value[rows, :, first:],
+                  mask[rows, ..., first:] if ragged else None)
+            for rows, first, ragged in self.tail_spans
         ]  # fmt: skip
         return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
 
-    def to_slots(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, H, R, D] -> [P, H, S * R, D]."""
-        x = x if self.slots is None else x[self.slots]
-        if self.width == 1:
-            return x
-        x = x.view(-1, self.width, *x.shape[1:]).transpose(1, 2)
-        return x.reshape(*x.shape[:2], -1, x.shape[-1])
+    def attend_shared(self, query: torch.Tensor, layer: TailLayer) -> tuple[torch.Tensor, ...]:
+        """Attention of the rows' queries [B, H, R, D] over their groups' prefixes.
 
-    def to_rows(self, x: torch.Tensor) -> torch.Tensor:
-        """[P, H, S * R, D] -> [B, H, R, D]."""
-        if self.width > 1:
-            x = x.view(*x.shape[:2], self.width, -1, x.shape[-1]).transpose(1, 2)
-            x = x.reshape(-1, *x.shape[2:])
-        return x if self.back is None else x[self.back]
+        It goes span by span: neither a short prefix nor a small group is padded to the largest.
+        """
+        query = query if self.slots is None else query[self.slots]
+        parts, at = [], 0
+        for (span, first, mask), width in zip(self.spans, self.widths, strict=True):
+            keys, values = layer.shared_keys[span, :, first:], layer.shared_values[span, :, first:]
+            end = at + width * len(keys)
+            found = _part(_together(query[at:end], width), keys, values, mask)
+            parts.append([_apart(x, width) for x in found])
+            at = end
+        joined = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+        return tuple(x if self.back is None else x[self.back] for x in joined)
 
     def repeat(self, rows: torch.Tensor) -> None:
         """Append copies of these rows, in the same groups."""
@@ -214,10 +235,9 @@ def attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0,
     rows, heads, _, size = query.shape
     scale = size**-0.5 if scaling is None else scaling
     grouped = (query * scale).reshape(rows, key.shape[1], -1, size)
-    own = _part(grouped, key, value, _repeat(attention_mask, heads // key.shape[1]))
+    own = cache.attend_tails(grouped, key, value, _repeat(attention_mask, heads // key.shape[1]))
     layer = cache.layers[module.layer_idx]
-    shared = cache.attend_shared(cache.to_slots(grouped), layer)
-    output = _join(own, tuple(cache.to_rows(x) for x in shared))
+    output = _join(own, cache.attend_shared(grouped, layer))
     return output.to(query.dtype).reshape(query.shape).transpose(1, 2).contiguous(), None
 
 
@@ -234,6 +254,26 @@ def _part(query, key, value, mask) -> tuple[torch.Tensor, torch.Tensor]:
     log_sum = scores.logsumexp(-1, keepdim=True)
     weights = scores.sub_(log_sum).exp_()
     return (weights.to(value.dtype) @ value).float(), log_sum
+
+
+def _cut(sizes: list[int]) -> list[list[int]]:
+    return [sizes[one : one + SPAN] for one in range(0, len(sizes), SPAN)]
+
+
+def _together(x: torch.Tensor, width: int) -> torch.Tensor:
+    """[P * S, H, R, D] -> [P, H, S * R, D]."""
+    if width == 1:
+        return x
+    x = x.view(-1, width, *x.shape[1:]).transpose(1, 2)
+    return x.reshape(*x.shape[:2], -1, x.shape[-1])
+
+
+def _apart(x: torch.Tensor, width: int) -> torch.Tensor:
+    """[P, H, S * R, D] -> [P * S, H, R, D]."""
+    if width == 1:
+        return x
+    x = x.view(*x.shape[:2], width, -1, x.shape[-1]).transpose(1, 2)
+    return x.reshape(-1, *x.shape[2:])
 
 
 def _join(one, two) -> torch.Tensor:

@@ -139,6 +139,7 @@ class SharedBatch(Batch):
         self.tail_logits = None
         if self.lane is not None:
             tokens = self._part(self.lane, tokens, torch.tensor(alive, device=self.device))
+        self.cache.see_tails(self.start)
         columns = torch.arange(self.cache.get_seq_length() + 1, device=self.device)
         mask = (columns < self.start[:, None]).float()[:, None, None] * NEVER
         self.logits = self._run(tokens[:, None], self.position[:, None], mask, keep=1)[:, -1]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 GROUP_ROWS = 16  # more rows than this over one prefix are cut into several groups
+BUCKET = 16  # tails whose lengths differ by less are of one length here
 LEAST_SHARED = 8  # tokens; shorter common beginnings are not worth a group
 
 
@@ -32,6 +33,16 @@ class Group:
     def lanes(self) -> int:
         """Rows that are decoded apart from the beginning."""
         return len({tuple(row.tail) for row in self.rows})
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest tail."""
+        return max(len(row.tail) for row in self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Groups that stand side by side in this order need little padding."""
+        return -(-self.longest // BUCKET), len(self.rows), len(self.prefix)
 
     @property
     def cost(self) -> int:
@@ -82,12 +93,13 @@ def _common(one: list[int], two: list[int]) -> int:
 
 def chunked(queue: Iterable[Group], tokens: int) -> list[list[Group]]:
     """Groups in order, so that prefixes and tails of a chunk, padded, stay within the budget."""
-    chunks, size = [], 0
+    chunks: list[list[Group]] = []
+    prefix = tail = lanes = 0
     for group in queue:
-        need = len(group.prefix) + sum(len(row.tail) for row in group.rows)
-        if not chunks or size + need > tokens:
+        prefix, tail = max(prefix, len(group.prefix)), max(tail, group.longest)
+        lanes += group.lanes
+        if not chunks or (len(chunks[-1]) + 1) * prefix + lanes * tail > tokens:
             chunks.append([])
-            size = 0
+            prefix, tail, lanes = len(group.prefix), group.longest, group.lanes
         chunks[-1].append(group)
-        size += need
     return chunks

@@ -27,7 +27,7 @@ from psr_lib.engines.sampling import next_tokens
 from psr_lib.records import seed_of
 
 CPU_ROWS, GPU_ROWS = 384, 1024  # rows decoded together
-PREFILL_TOKENS = 16384  # prompt tokens in one forward pass
+CPU_PREFILL, GPU_PREFILL = 1024, 16384  # prompt tokens in one forward pass
 LEAST_SHARED = 16  # rows of a call that are worth a second process
 COMPACT = 0.25  # share of idle lanes at which a batch is compacted
 
@@ -52,6 +52,7 @@ class HFEngine:
         self.batch_tokens, self.progress = batch_tokens, progress
         cpu = model.device.type == "cpu"
         self.max_rows = max_rows or (CPU_ROWS if cpu else GPU_ROWS)
+        self.prefill_tokens = CPU_PREFILL if cpu else GPU_PREFILL
         self.workers = (workers or torch.get_num_threads()) if cpu else 1
         self.usage = Usage()
         self.batch_class = PlainBatch
@@ -137,7 +138,7 @@ class HFEngine:
     def _score(self, groups: list[Group], tick: Tick) -> dict[tuple[int, int], float]:
         """The score of every option of these groups, by its place."""
         scores = {}
-        for chunk in chunked(groups, PREFILL_TOKENS):
+        for chunk in chunked(groups, self.prefill_tokens):
             longest = max(1, *(len(row.ids) for group in chunk for row in group.rows))
             batch = self.batch_class(chunk, self.model, self.pad_id, keep=longest + 1)
             logs = torch.log_softmax(batch.tail_logits.float(), -1)
@@ -160,7 +161,7 @@ class HFEngine:
 
         Raises EngineError where the model fails.
         """
-        groups = sorted(groups, key=lambda g: (-len(g.rows), -g.cost))
+        groups = sorted(groups, key=lambda group: group.shape, reverse=True)
         total, done = sum(len(g.rows) for g in groups), [0]
 
         def tick(rows: int) -> None:
@@ -261,8 +262,8 @@ class Run:
                 break
             lanes, columns = lanes + queue[0].lanes, columns + queue[0].cost
             taken.append(queue.popleft())
-        taken.sort(key=lambda group: len(group.prefix))  # neighbours are padded to one length
-        chunks = chunked(taken, PREFILL_TOKENS)
+        taken.sort(key=lambda group: group.shape)  # neighbours are padded to one length
+        chunks = chunked(taken, engine.prefill_tokens)
         if engine.batch_class is PlainBatch:
             chunks = [taken]
         new = [engine.batch_class(chunk, engine.model, engine.pad_id) for chunk in chunks]
