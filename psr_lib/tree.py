@@ -26,6 +26,7 @@ from psr_lib.records import Question, StepPair, seed_of
 from psr_lib.search import read_candidate
 from psr_lib.traces import Candidate
 
+DIGITS = 3  # of p(+): below that a batch's company decides, and no choice should hang on it
 VALUES: dict[str, Callable[[Sequence[float]], float]] = {
     "min": min,
     "product": prod,
@@ -282,6 +283,7 @@ class _Forest:
 
     def settle(self, visit: _Visit, scores: list[float | None]) -> None:
         """Grow the tree by the siblings and add the value of the simulation."""
+        scores = [p if p is None else round(p, DIGITS) for p in scores]
         tree, own = visit.tree, scores[: len(visit.siblings)]
         tree.counts.update(scored=len(scores), unscored=scores.count(None))
         scored = [(c, n, p) for (c, n), p in zip(visit.siblings, own, strict=True) if p is not None]
