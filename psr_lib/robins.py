@@ -5,7 +5,7 @@ Nothing here asks a model; `judge.py` does, and fills these in.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from psr_lib.records import PSRError
@@ -49,7 +49,7 @@ class RoundRobin:
 
     def rows(self) -> list[dict[str, Any]]:
         """The verdicts as plain rows for a file."""
-        return [{"a": i, "b": j, **asdict(v)} for (i, j), v in sorted(self.verdicts.items())]
+        return [{"a": i, "b": j, **vars(v)} for (i, j), v in sorted(self.verdicts.items())]
 
 
 def ordered_pairs(width: int, scoring: str) -> list[tuple[int, int]]:

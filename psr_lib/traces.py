@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from psr_lib.records import Question, Rows, StepPair, to_dict
@@ -106,7 +106,7 @@ ROBIN = ("calls", "made", "judged", "prefill")
 
 def _expansion_row(e: Expansion) -> dict[str, Any]:
     row = {k: v for k, v in vars(e).items() if k not in ("candidates", "robin")}
-    row["candidates"] = [asdict(c) for c in e.candidates]
+    row["candidates"] = [dict(vars(c)) for c in e.candidates]
     # Verdicts count the valid candidates only; `places` leads back to all of them.
     row["places"] = [i for i, c in enumerate(e.candidates) if c.valid]
     return row | {"verdicts": e.robin.rows(), **{name: getattr(e.robin, name) for name in ROBIN}}

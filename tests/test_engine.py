@@ -9,7 +9,7 @@ import torch
 from psr_lib.engines import attention, forks
 from psr_lib.engines.base import Completion, Engine, Usage
 from psr_lib.engines.batch import PlainBatch, SharedBatch
-from psr_lib.engines.groups import Row, grouped
+from psr_lib.engines.groups import Group, Row, chunked, grouped
 from psr_lib.engines.hf import HFEngine
 from psr_lib.engines.sampling import cut, next_tokens, nucleus, uniform
 from psr_lib.records import PSRError
@@ -109,6 +109,15 @@ def test_shared_prefix_and_plain_batches_agree(tokenizer):
     assert kinds[0].usage.prefill < kinds[1].usage.prefill / 3
 
 
+def test_many_rows_that_come_and_go_are_as_if_each_stood_alone(tokenizer):
+    # More rows and groups than one span of either attention holds, with waiting ones moving in.
+    prompts = [f"{text(3, 30)} {text(k, 1 + k % 23)}" for k in range(150)] + prompts_of(100)
+    shared = engine_of(tokenizer, max_rows=2 * attention.TAIL_SPAN + 10)
+    found = sample(shared, prompts, max_tokens=20)
+    assert found == sample(engine_of(tokenizer, plain=True, max_rows=30), prompts, max_tokens=20)
+    assert len({c.tokens for (c,) in found}) > 3
+
+
 def test_several_workers_give_what_one_gives(tokenizer):
     prompts, seen = prompts_of(16), []
     engine = engine_of(tokenizer, workers=3, max_rows=8)
@@ -126,6 +135,27 @@ def test_threads_give_what_forks_give(tokenizer, monkeypatch):
     monkeypatch.setattr(forks, "POSSIBLE", False)
     engine.usage = Usage()
     assert calls == (sample(engine, prompts, n=2), engine.choose(prompts, options), engine.usage)
+
+
+def test_workers_serve_call_after_call_until_the_engine_changes(tokenizer):
+    engine, prompts = engine_of(tokenizer, workers=2), prompts_of(16)
+
+    def pids():
+        return [child.pid for child in engine._workers.children]
+
+    first = sample(engine, prompts)
+    known = pids()
+    assert (
+        sample(engine, prompts) == first
+        and engine.choose(prompts, [" 3", " 9"])
+        and known == pids()
+    )
+    with torch.no_grad():
+        engine.model.get_output_embeddings().weight.neg_()
+    changed = sample(engine, prompts)
+    assert changed != first and known != pids()
+    engine.workers = 1
+    assert sample(engine, prompts) == changed
 
 
 @pytest.mark.parametrize(("temperature", "most"), [(1e-6, 1), (50.0, 6)])
@@ -291,6 +321,21 @@ def test_groups_hold_every_row_once_with_its_whole_prompt():
     assert all(row.tail for group in groups for row in group.rows)
     computed = sum(len(g.prefix) + sum(len(r.tail) for r in g.rows) for g in groups)
     assert computed < sum(len(p) for p, _ in items) / 2
+
+
+def test_chunks_keep_the_order_and_their_padded_size_within_the_budget():
+    lengths = [(40, 3), (40, 3), (41, 30), (3, 2), (90, 1), (500, 2), (2, 2), (2, 2), (2, 2)]
+    groups = [
+        Group([1] * prefix, [Row((k, i), [2] * (tail - i), 0, 5) for i in range(2)])
+        for k, (prefix, tail) in enumerate(lengths)
+    ]
+    chunks = chunked(groups, 200)
+    assert [g for chunk in chunks for g in chunk] == groups
+    assert max(map(len, chunks)) == 3 and [groups[5]] in chunks  # too long for any budget: alone
+    for chunk in chunks:
+        rows = sum(group.lanes for group in chunk)
+        prefixes = len(chunk) * max(len(group.prefix) for group in chunk)
+        assert prefixes + rows * max(g.longest for g in chunk) <= 200 or len(chunk) == 1
 
 
 def test_other_attentions_are_left_to_the_model():

@@ -12,6 +12,27 @@ from psr_lib.engines.base import EngineError
 pytestmark = pytest.mark.skipif(not forks.POSSIBLE, reason="forks are for Linux")
 
 
+def in_forks(shares, work, tick):
+    """One call of as many workers as there are shares; they must be gone after an error."""
+    workers = forks.Workers(len(shares) - 1, work)
+    pids = [child.pid for child in workers.children]
+    try:
+        return workers.run(work, shares, tick)
+    except BaseException:
+        assert not workers.children and not any(map(alive, pids))
+        raise
+    finally:
+        workers.end()
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_every_share_is_done_in_a_process_of_its_own_and_counted():
     rows = []
 
@@ -20,7 +41,7 @@ def test_every_share_is_done_in_a_process_of_its_own_and_counted():
             tick(1)
         return share, os.getpid()
 
-    found = forks.in_forks([3, 0, 2000], work, rows.append)
+    found = in_forks([3, 0, 2000], work, rows.append)
     assert [share for share, _ in found] == [3, 0, 2000] and sum(rows) == 2003
     assert found[0][1] == os.getpid() and len({pid for _, pid in found}) == 3
 
@@ -31,7 +52,7 @@ def test_an_error_of_a_share_is_the_calls_error():
             raise EngineError("no luck", {1: ["one"]})
 
     with pytest.raises(EngineError, match="no luck") as caught:
-        forks.in_forks([0, 1], work, print)
+        in_forks([0, 1], work, print)
     assert caught.value.finished == {1: ["one"]}
 
 
@@ -41,30 +62,42 @@ def test_a_process_that_dies_is_an_error():
             os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(EngineError, match="one of its processes died"):
-        forks.in_forks([0, 1], work, print)
+        in_forks([0, 1], work, print)
 
 
 def test_an_error_here_ends_the_others_at_once():
-    children = []
-
     def work(share, tick):
         if share:
             time.sleep(60)
         raise ValueError("here")
 
-    class Noted(forks.Child):
-        def __init__(self, *args):
-            super().__init__(*args)
-            children.append(self.pid)
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="here"):
+        in_forks([0, 1, 2], work, print)
+    assert time.monotonic() - start < 20
 
-    before, own = forks.Child, time.monotonic()
-    forks.Child = Noted
-    try:
-        with pytest.raises(ValueError, match="here"):
-            forks.in_forks([0, 1, 2], work, print)
-    finally:
-        forks.Child = before
-    assert time.monotonic() - own < 20 and len(children) == 2
-    for pid in children:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+
+def test_the_same_processes_serve_call_after_call_and_fewer_shares_too():
+    workers = forks.Workers(2, lambda share, tick: (share, os.getpid()))
+    pids = [child.pid for child in workers.children]
+    for shares in ([1, 2, 3], [4, 5], [6, 7, 8]):
+        found = workers.run(lambda share, tick: (share, 0), shares, print)
+        assert found == list(zip(shares, [0, *pids], strict=False))
+    workers.end()
+    assert not any(map(alive, pids))
+
+
+def test_workers_end_with_the_process_that_forked_them():
+    reader, writer = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        workers = forks.Workers(1, lambda share, tick: share)
+        os.write(writer, str(workers.children[0].pid).encode())
+        os._exit(0)
+    os.close(writer)
+    worker = int(os.read(reader, 20))
+    os.waitpid(parent, 0)
+    until = time.monotonic() + 10
+    while alive(worker) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not alive(worker)

@@ -1,15 +1,17 @@
-"""Shares of one call done by forked processes of this one.
+"""Shares of an engine's calls done by forked processes of this one.
 
 Two threads of one process take turns at Python's interpreter between any two operations of a small
-model; two processes do not. A fork has the weights already, starts in milliseconds, ends with the
-call and leaves nothing behind. Only for a CPU, and only on Linux: elsewhere the system's libraries
-do not allow it.
+model; two processes do not. A fork has the weights already and starts in milliseconds. It serves
+call after call, because every fork makes the system copy the pages that either side writes to
+afterwards. Only for a CPU, and only on Linux: elsewhere the system's libraries do not allow it.
 """
 
 import ctypes
+import gc
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,47 +23,75 @@ import torch
 from psr_lib.engines.base import EngineError
 
 Tick = Callable[[int], None]  # rows that were finished
-Work = Callable[[Any, Tick], Any]  # one share of the call; its result can be pickled
+Work = Callable[[Any, Tick], Any]  # one share of a call; the share and its result can be pickled
 
 POSSIBLE = sys.platform == "linux"
 DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 
 
-def in_forks(shares: Sequence[Any], work: Work, tick: Tick) -> list[Any]:
-    """`work(share, tick)` of every share, the first in this process; results in order.
+class Workers:
+    """Forked processes that know this one's objects as they were when it forked them."""
 
-    Raises EngineError where a process dies, and whatever the work itself raises.
-    """
-    children: list[Child] = []
-    try:
-        for share in shares[1:]:
-            children.append(Child(work, share))
+    def __init__(self, count: int, work: Work):
+        """Fork `count` processes that will each do `work(share, tick)` whenever they are asked."""
+        gc.freeze()  # the collector would write to, and so copy, every page that is shared
+        try:
+            self.children = [Child(work) for _ in range(count)]
+        finally:
+            gc.unfreeze()
+
+    def run(self, work: Work, shares: Sequence[Any], tick: Tick) -> list[Any]:
+        """`work(share, tick)` of every share, the first in this process; results in order.
+
+        Raises EngineError where a process dies, and whatever the work itself raises. Afterwards the
+        processes have ended, and only then.
+        """
+        asked = self.children[: len(shares) - 1]
 
         def tick_all(rows: int) -> None:
             tick(rows)
-            for child in children:
+            for child in asked:
                 child.listen(tick)
 
-        found = [work(shares[0], tick_all)]
-        return found + [child.result(tick) for child in children]
-    finally:
-        for child in children:
+        try:
+            for child, share in zip(asked, shares[1:], strict=True):
+                child.ask(share)
+            found = [work(shares[0], tick_all)]
+            return found + [child.result(tick) for child in asked]
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """Stop all processes."""
+        for child in self.children:
             child.end()
+        self.children = []
 
 
 class Child:
-    """A forked process that does one share."""
+    """A forked process that does one share at a time."""
 
-    def __init__(self, work: Work, share: Any):
+    def __init__(self, work: Work):
         self.found: Any = None
-        self.done = False
-        self.pipe, there = Pipe(duplex=False)
+        self.done = True
+        self.pipe, there = Pipe()
+        mortal = threading.current_thread() is threading.main_thread()  # the signal follows threads
         with warnings.catch_warnings():  # Python warns of any thread, and a kernel always has some
             warnings.simplefilter("ignore", DeprecationWarning)
             self.pid = os.fork()
         if self.pid == 0:
-            _serve(there, work, share)
+            self.pipe.close()
+            _serve(there, work, mortal)
         there.close()
+
+    def ask(self, share: Any) -> None:
+        """Give it a share to do."""
+        self.found, self.done = None, False
+        try:
+            self.pipe.send(share)
+        except OSError:
+            raise _died() from None
 
     def listen(self, tick: Tick) -> None:
         """Read what it has sent."""
@@ -78,10 +108,7 @@ class Child:
         try:
             kind, value = self.pipe.recv()
         except (EOFError, OSError):
-            raise EngineError(
-                "engine hf: one of its processes died in the middle of a call; run again, with a "
-                "lower engine.batch_tokens if memory ran out"
-            ) from None
+            raise _died() from None
         if kind == "tick":
             tick(value)
         elif kind == "failed":
@@ -90,20 +117,39 @@ class Child:
             self.found, self.done = value, True
 
     def end(self) -> None:
-        """Stop it, if it is still at work, and let the system forget it."""
+        """Stop it, at work or not, and let the system forget it."""
         self.pipe.close()
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
 
 
-def _serve(pipe: Any, work: Work, share: Any) -> NoReturn:
-    """Do the share in the child; nothing of the parent's is ended or flushed."""
+def _died() -> EngineError:
+    return EngineError(
+        "engine hf: one of its processes died in the middle of a call; run again, with a lower "
+        "engine.batch_tokens if memory ran out"
+    )
+
+
+def _serve(pipe: Any, work: Work, mortal: bool) -> NoReturn:
+    """Do shares in the child until the parent is gone; nothing of the parent's is flushed."""
+
+    def tick(rows: int) -> None:
+        if rows:
+            pipe.send(("tick", rows))
+
     try:
-        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+        gc.freeze()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends this
+        if mortal:
+            ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
         torch.set_num_threads(1)
-        found = work(share, lambda rows: pipe.send(("tick", rows)) if rows else None)
-        pipe.send(("found", found))
+        while True:
+            pipe.send(("found", work(pipe.recv(), tick)))
+    except (EOFError, ConnectionError):  # the parent has ended
+        pass
     except Exception as error:
         with suppress(Exception):
             pipe.send(("failed", error))

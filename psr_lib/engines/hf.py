@@ -7,11 +7,13 @@ because a small model's kernels are too short to share.
 """
 
 import threading
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import chain
+from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from psr_lib.records import seed_of
 CPU_ROWS, GPU_ROWS = 384, 1024  # rows decoded together
 CPU_PREFILL, GPU_PREFILL = 1024, 16384  # prompt tokens in one forward pass
 LEAST_SHARED = 16  # rows of a call that are worth a second process
+Job = Callable[["HFEngine", list[Group], Tick], Any]  # can be pickled
 COMPACT = 0.25  # share of idle lanes at which a batch is compacted
 
 
@@ -64,6 +67,8 @@ class HFEngine:
         self.context = getattr(model.config, "max_position_embeddings", None) or 2**31
         self._texts: list[str] = []
         self._lock = threading.Lock()
+        self._workers: forks.Workers | None = None
+        self._known: tuple = ()
 
     @classmethod
     def load(cls, folder: Path | str, dtype: str = "", device: str = "auto", **settings: Any):
@@ -98,13 +103,11 @@ class HFEngine:
             room = min(max_tokens, self.context - len(prompt))
             for k in range(copies if room > 0 else 0):
                 items.append((prompt, Row((i, k), [], seed_of(seed, k), room)))
-        run = Run(self, temperature, top_p, stop or [])
-        rows = {row.place: row for _, row in items}
-        for place, tokens, finish in chain(*self._work(grouped(items), run.decode)):
-            rows[place].ids, rows[place].finish = tokens, finish  # perhaps from another process
-        done = {place: run.completion(row, len(ids[place[0]])) for place, row in rows.items()}
+        done = dict(
+            chain(*self._work(grouped(items), partial(_decode, temperature, top_p, stop or [])))
+        )
         overflow = [Completion("", 0, "overflow", len(prompt)) for prompt in ids]
-        self._count(ids, items, n, sum(len(p) >= self.context for p in ids) * n)
+        self._count(ids, n, done.values(), sum(len(p) >= self.context for p in ids) * n)
         return [
             [done.get((i, k if copies > 1 else 0), overflow[i]) for k in range(n)]
             for i in range(len(prompts))
@@ -126,37 +129,19 @@ class HFEngine:
                 else:
                     overflow += 1
         groups = with_options(grouped(items))
-        scores = {
-            place: x for found in self._work(groups, self._score) for place, x in found.items()
-        }
-        self._count(ids, [], max(map(len, lists), default=0), overflow)
+        scores = {place: x for found in self._work(groups, _score) for place, x in found.items()}
+        self._count(ids, max(map(len, lists), default=0), overflow=overflow)
         return [
             [scores.get((i, k), float("-inf")) for k in range(len(lists[i]))]
             for i in range(len(prompts))
         ]
-
-    def _score(self, groups: list[Group], tick: Tick) -> dict[tuple[int, int], float]:
-        """The score of every option of these groups, by its place."""
-        scores = {}
-        for chunk in chunked(groups, self.prefill_tokens):
-            longest = max(1, *(len(row.ids) for group in chunk for row in group.rows))
-            batch = self.batch_class(chunk, self.model, self.pad_id, keep=longest + 1)
-            logs = torch.log_softmax(batch.tail_logits.float(), -1)
-            for row, log in zip(batch.rows, logs, strict=True):
-                extra = torch.tensor(row.ids, device=log.device)
-                # The last `len(extra) + 1` columns hold the prompt's last token and the option.
-                last = log[log.shape[0] - len(row.ids) - 1 : -1]
-                scores[row.place] = float(last.gather(-1, extra[:, None]).sum()) if row.ids else 0.0
-            self.prefilled(batch.prefilled)
-            tick(len(batch.rows))
-        return scores
 
     def prefilled(self, tokens: int) -> None:
         """Count prompt tokens that went through the model."""
         with self._lock:
             self.usage.prefill += tokens
 
-    def _work(self, groups: list[Group], job: Callable[[list[Group], Tick], Any]) -> list[Any]:
+    def _work(self, groups: list[Group], job: Job) -> list[Any]:
         """Share the groups among the workers, always the same groups together; each one's result.
 
         Raises EngineError where the model fails.
@@ -170,33 +155,46 @@ class HFEngine:
                 if self.progress:
                     self.progress(done[0], total)
 
-        def begin(part: list[Group], tick: Tick) -> tuple[Any, int]:
-            before = self.usage.prefill
-            try:
-                with torch.inference_mode():
-                    return job(part, tick), self.usage.prefill - before
-            except (RuntimeError, MemoryError) as error:  # memory, or a damaged device
-                raise EngineError(
-                    f"engine hf: stopped in the middle of a call ({one_line(error)}); run "
-                    "again, with a lower engine.batch_tokens if memory ran out"
-                ) from error
-
         parts = [p for p in (groups[k :: self.workers] for k in range(self.workers)) if p]
         if len(parts) < 2 or total < LEAST_SHARED:
-            parts = [groups] if groups else []
-            return [begin(part, tick)[0] for part in parts]
+            return [self._share((job, groups), tick)[0]] if groups else []
+        shares = [(job, part) for part in parts]
         with one_thread():
             if not forks.POSSIBLE:
                 with ThreadPoolExecutor(len(parts)) as pool:
-                    return [found for found, _ in pool.map(begin, parts, [tick] * len(parts))]
-            own, *others = forks.in_forks(parts, begin, tick)
-        self.prefilled(sum(tokens for _, tokens in others))  # counted in the forks, lost with them
+                    return [found for found, _ in pool.map(self._share, shares, repeat(tick))]
+            own, *others = self._forked().run(self._share, shares, tick)
+        self.prefilled(sum(tokens for _, tokens in others))  # counted in the forks, not here
         return [found for found, _ in (own, *others)]
 
-    def _count(self, ids: list, items: list, n: int, overflow: int = 0) -> None:
+    def _share(self, share: tuple[Job, list[Group]], tick: Tick) -> tuple[Any, int]:
+        """One worker's part of a call: what the job found, and the prompt tokens it took."""
+        job, groups = share
+        before = self.usage.prefill
+        try:
+            with torch.inference_mode():
+                return job(self, groups, tick), self.usage.prefill - before
+        except (RuntimeError, MemoryError) as error:  # memory, or a damaged device
+            raise EngineError(
+                f"engine hf: stopped in the middle of a call ({one_line(error)}); run "
+                "again, with a lower engine.batch_tokens if memory ran out"
+            ) from error
+
+    def _forked(self) -> forks.Workers:
+        """The other workers; new ones where the old ones do not know the engine as it is now."""
+        weights = tuple((p.data_ptr(), p._version) for p in self.model.parameters())
+        known = (weights, self.batch_class, self.batch_tokens, self.max_rows, self.workers)
+        if self._workers is None or not self._workers.children or self._known != known:
+            if self._workers:
+                self._workers.end()
+            self._workers, self._known = forks.Workers(self.workers - 1, self._share), known
+            weakref.finalize(self, self._workers.end)
+        return self._workers
+
+    def _count(self, ids: list, n: int, done: Iterable[Completion] = (), overflow: int = 0) -> None:
         self.usage.rows += len(ids) * n
         self.usage.prompt += n * sum(map(len, ids))
-        self.usage.generated += sum(len(row.ids) for _, row in items)
+        self.usage.generated += sum(completion.tokens for completion in done)
         self.usage.overflow += overflow
 
     def token_texts(self) -> list[str]:
@@ -210,6 +208,34 @@ class HFEngine:
             marks = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n"})
             self._texts = [f"{a.translate(marks)}{b}" for a, b in plain]
         return self._texts
+
+
+def _score(engine: HFEngine, groups: list[Group], tick: Tick) -> dict[tuple[int, int], float]:
+    """The score of every option of these groups, by its place."""
+    scores = {}
+    for chunk in chunked(groups, engine.prefill_tokens):
+        longest = max(1, *(len(row.ids) for group in chunk for row in group.rows))
+        batch = engine.batch_class(chunk, engine.model, engine.pad_id, keep=longest + 1)
+        logs = torch.log_softmax(batch.tail_logits.float(), -1)
+        for row, log in zip(batch.rows, logs, strict=True):
+            extra = torch.tensor(row.ids, device=log.device)
+            # The last `len(extra) + 1` columns hold the prompt's last token and the option.
+            last = log[log.shape[0] - len(row.ids) - 1 : -1]
+            scores[row.place] = float(last.gather(-1, extra[:, None]).sum()) if row.ids else 0.0
+        engine.prefilled(batch.prefilled)
+        tick(len(batch.rows))
+    return scores
+
+
+def _decode(
+    temperature: float,
+    top_p: float,
+    stop: list[str],
+    engine: HFEngine,
+    groups: list[Group],
+    tick: Tick,
+) -> list[tuple[tuple[int, int], Completion]]:
+    return Run(engine, temperature, top_p, stop).decode(groups, tick)
 
 
 class Run:
@@ -228,10 +254,10 @@ class Run:
         }
         self.tail = 8 + 2 * max(map(len, self.stop), default=0)
 
-    def decode(self, groups: list[Group], tick: Tick) -> list[tuple]:
+    def decode(self, groups: list[Group], tick: Tick) -> list[tuple[tuple[int, int], Completion]]:
         """Decode all rows of these groups: fill up, draw, drop what is finished, step.
 
-        Returns (place, token ids, finish) of each row.
+        Returns each row's place and completion.
         """
         queue, batch = deque(groups), None
         while queue or batch:
@@ -246,7 +272,11 @@ class Run:
             if batch.idle(alive) >= COMPACT:
                 tokens, alive = tokens[batch.select(alive)], list(range(len(alive)))
             batch.step(tokens, alive)
-        return [(row.place, row.ids, row.finish) for group in groups for row in group.rows]
+        return [
+            (row.place, self.completion(row, len(group.prefix) + len(row.tail)))
+            for group in groups
+            for row in group.rows
+        ]
 
     def _has_room(self, batch: Batch) -> bool:
         return batch.mergeable and batch.lanes <= 0.75 * self.engine.max_rows
