@@ -269,6 +269,11 @@ def test_held_out_problems_are_whole_and_leave_some_to_train_on():
         chain.divide(rows, 40, 0)
 
 
+def test_a_chain_that_keeps_no_pair_says_which_rows_are_missing(made):
+    with pytest.raises(PSRError, match=r"eft: no pair is left; raise tree\.questions or lower"):
+        chain.split_rows(made.stage, [])
+
+
 def test_a_server_cannot_hold_the_chains_weights(copied):
     with pytest.raises(PSRError, match=r"set engine\.kind to hf or vllm"):
         data_prep.make_pools(opened(copied, "engine.kind=server"))

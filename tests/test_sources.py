@@ -328,6 +328,10 @@ def test_benchmarks_are_found_in_each_layout(tmp_path):
         benchmarks.load(tmp_path, ("amc2023",), 0)
     with pytest.raises(PSRError, match=r"'svamp': 1 problems, data\.benchmark_size asks for 2"):
         benchmarks.load(tmp_path, ("svamp",), 2)
+    write(tmp_path / "gsm8k.jsonl", [])
+    (tmp_path / "test/gsm8k.jsonl").unlink()
+    with pytest.raises(PSRError, match=r"'gsm8k': .*gsm8k\.jsonl holds no rows"):
+        benchmarks.load(tmp_path, ("gsm8k",), 0)
 
 
 def test_a_row_without_gold_stays_and_a_broken_one_is_named(tmp_path):
