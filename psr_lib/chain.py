@@ -143,7 +143,7 @@ def trained_prm(stage: Any, labelled: Labelled) -> tuple[PRM, str]:
                  "labels": _hash(labelled[0])}  # fmt: skip
     ready = stage.source(settings.model) if settings.model else None
     folder = ready or cached(stage, home, made_from, build) / "model"
-    return _scored(stage, folder, labelled[1]), _weights(folder)
+    return _scored(stage, folder, labelled[1]), manifest.identity(folder)
 
 
 def _scored(stage: Any, folder: Path | str, heldout: Sequence[StepLabels]) -> PRM:
@@ -185,7 +185,7 @@ def search_trees(
     settings, folder = stage.preset.tree, policy(stage, ift)
     engine = _engine(stage, folder)
     made_from = {"settings": asdict(replace(settings, live=1)), "questions": _hash(questions),
-                 "weights": [_weights(folder), weights]}  # fmt: skip
+                 "weights": [manifest.identity(folder), weights]}  # fmt: skip
     journal = Journal(stage.run.making / "trees.jsonl", _common(stage) | made_from)
     with track(len(questions), "tree search") as progress:
         search_into(
@@ -270,11 +270,6 @@ def _common(stage: Any) -> dict[str, Any]:
     inputs = stage.made_from["inputs"]
     return {"code": stage.code, "seed": stage.seed, "inputs": inputs,
             "model": asdict(stage.preset.model), "prompts": stage.preset.prompts}  # fmt: skip
-
-
-def _weights(folder: Path | str) -> str:
-    """What tells one model from another: its files' hash, or its name where it is not local."""
-    return manifest.fingerprint(Path(folder)) if Path(folder).exists() else str(folder)
 
 
 def _hash(rows: Sequence[Any]) -> str:

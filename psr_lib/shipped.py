@@ -49,7 +49,7 @@ def find(stage: Any) -> Path | None:
     folder = manifest.root() / HOME / f"seed{stage.seed}"
     if (stage.run.making / FORCED).exists() or not (folder / MARK).is_file():
         return None
-    key = key_of(stage.params, manifest.fingerprint(Path(stage.model(0))))
+    key = key_of(stage.params, manifest.identity(stage.model(0)))
     return folder if read_json(folder / MARK) == key else None
 
 
@@ -80,8 +80,8 @@ def keep(run: RunDir) -> Path:
         write_jsonl(folder / f"{name}.jsonl.gz", rows)
     for name in REPORTS:
         shutil.copyfile(run.data / name, folder / name)
-    base = found["params"]["model"]["base"]
-    write_json(folder / MARK, key_of(found["params"], manifest.fingerprint(manifest.root() / base)))
+    base = manifest.root() / found["params"]["model"]["base"]
+    write_json(folder / MARK, key_of(found["params"], manifest.identity(base)))
     return folder
 
 

@@ -76,22 +76,8 @@ def open_source(
 
     Raises PSRError where it is not there, holds no rows, or its fields are not known.
     """
-    path, origins, hub = "", [], None
     local = _local(name, root)
-    if name == GENERATED:
-        rows: Sequence = generated(seed)
-    elif name in KNOWN or (not local.exists() and HUB_ID.fullmatch(name)):
-        hub = KNOWN.get(name) or _hub(name)
-        rows = read_hub(hub, split, "data.source")
-    elif local.exists():
-        path = str(split_file(local, split) or local)
-        rows, origins = read_local(Path(path), split, "data.source")
-    else:
-        names = ", ".join((PROCEDURAL, GENERATED, *KNOWN))
-        raise PSRError(
-            f"data.source {name!r}: no such file or folder, and none of {names}; a data set of the "
-            "hub is owner/name"
-        )
+    rows, path, origins, hub = _rows(name, local, split, seed)
     label = name if not path else local.name.split(".")[0]
     where = origins[0] if origins else f"{path or name}, row 1"
     if not len(rows):
@@ -102,6 +88,26 @@ def open_source(
         for index in range(len(source)):
             source.problem(index)
     return source
+
+
+def _rows(
+    name: str, local: Path, split: str, seed: int
+) -> tuple[Sequence[Mapping[str, Any]], str, Sequence[str], Hub | None]:
+    """The rows; the path and the origins of a local set, or the data set of the hub."""
+    if name == GENERATED:
+        return generated(seed), "", [], None
+    if name in KNOWN or (not local.exists() and HUB_ID.fullmatch(name)):
+        hub = KNOWN.get(name) or _hub(name)
+        return read_hub(hub, split, "data.source"), "", [], hub
+    if local.exists():
+        path = split_file(local, split) or local
+        rows, origins = read_local(path, split, "data.source")
+        return rows, str(path), origins, None
+    names = ", ".join((PROCEDURAL, GENERATED, *KNOWN))
+    raise PSRError(
+        f"data.source {name!r}: no such file or folder, and none of {names}; a data set of the "
+        "hub is owner/name"
+    )
 
 
 def _local(name: str, root: Path) -> Path:

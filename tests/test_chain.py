@@ -1,28 +1,13 @@
 """The chain PRM -> tree search -> annotation -> filters -> EFT, at a size of seconds."""
 
-import re
-import shutil
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
+from chain_runs import by_the_runner, making, opened, rows_of
 from conftest import ROOT
-from teacher_server import TeacherServer
 
-from psr_lib import (
-    benchmarks,
-    chain,
-    data_prep,
-    problems,
-    reviews,
-    runs,
-    shipped,
-    stages,
-    step_labels,
-    tree,
-)
+from psr_lib import benchmarks, chain, data_prep, problems, reviews, runs, tree
 from psr_lib.evaluation import read_csv
-from psr_lib.notebook_runner import RUNNING
 from psr_lib.records import (
     IFTExample,
     JudgeExample,
@@ -34,52 +19,15 @@ from psr_lib.records import (
     read_jsonl,
     write_jsonl,
 )
-from psr_lib.steps import body
 
-SMALL = (
-    "data.eft_from=chain data.ift=16 data.eft=40 data.eft_heldout=8 data.questions=[2,2,2] "
-    "prm.solutions=32 prm.heldout=24 tree.questions=14 tree.iterations=3 tree.width=4 "
-    "tree.temperature=1.3 tree.top_p=1.0 tree.live=5 annotate.min_gap=0.0001"
-)
 FILTERS = ["sibling pairs", "well formed", "no duplicate", "gap of p(+) at least 0.0001",
            "both verdicts readable", "both orders agree", "agrees with the PRM"]  # fmt: skip
 
 
-def opened(root, changes=""):
-    """The data stage of a run in this folder."""
-    return runs.open_stage("01_data_prep", preset="smoke", seed=0, runs_dir=str(root),
-                           overrides=f"{SMALL} {changes}")  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def by_the_runner():
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
     """No stage builds what is before it, and nothing is printed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(RUNNING, "01_data_prep")
-        patch.setenv("PSR_QUIET", "1")
-        yield
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A finished data stage."""
-    root = tmp_path_factory.mktemp("chain")
-    stage = opened(root)
-    rows = data_prep.make_pools(stage)
-    stage.count(**rows)
-    manifest = stage.finish()
-    return SimpleNamespace(root=root, stage=stage, rows=rows, manifest=manifest)
-
-
-@pytest.fixture
-def copied(made, tmp_path):
-    """The runs of that stage, to be opened again."""
-    return shutil.copytree(made.root, tmp_path / "copied")
-
-
-def rows_of(made, name, cls):
-    """The rows of one of the stage's files."""
-    return read_jsonl(made.stage.folder / f"{name}.jsonl", cls)
+    by_the_runner(monkeypatch)
 
 
 def states(folder):
@@ -153,11 +101,6 @@ def test_a_direct_run_does_not_depend_on_the_chains_settings(made, tmp_path):
     assert not set(stage.params) & {"prm", "tree", "annotate", "sft", "engine"}
     with pytest.raises(PSRError, match="does not declare"):
         stage.preset.prm  # noqa: B018 - reading it is the error
-
-
-def making(root):
-    """Where the chain keeps what takes long."""
-    return root / "smoke/seed0/making"
 
 
 def nothing_left(engine, prm, family, tokenizer, asked, *args):
@@ -277,118 +220,3 @@ def test_a_chain_that_keeps_no_pair_says_which_rows_are_missing(made):
 def test_a_server_cannot_hold_the_chains_weights(copied):
     with pytest.raises(PSRError, match=r"set engine\.kind to hf or vllm"):
         data_prep.make_pools(opened(copied, "engine.kind=server"))
-
-
-# --- with a teacher behind an API -----------------------------------------------------------------
-
-
-def ask_oracle(messages):
-    """A teacher that knows the laboratory, and reads the judge's prompt of family `paper`."""
-    prompt = messages[0]["content"]
-    shown = prompt.split("Reasoning Steps Provided]\n")[1].split("\n[The Start of Assistant A")[0]
-    question, *prefix = shown.strip().split("\n")
-    a, b = (re.search(rf"Assistant {x}'s Next Reasoning Step\]\n(.*)\n", prompt)[1] for x in "AB")
-    verdict = problems.oracle_verdict(question, prefix, a, b)
-    return f"I did the sum again. [[{verdict}]]" if verdict else "Neither will do."
-
-
-@pytest.fixture
-def server(monkeypatch):
-    """The teacher's server."""
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    with TeacherServer(ask_oracle, "o1").running() as running:
-        yield running
-
-
-def by_api(copied, server, changes=""):
-    """The stage with a teacher behind that server."""
-    return opened(copied, f"teacher.judge=api teacher.url={server.url} {changes}")
-
-
-def test_a_dry_run_says_what_it_would_cost_and_asks_nothing(made, copied, server, capsys):
-    with pytest.raises(PSRError, match=r"dry run: o1: .* calls to make") as caught:
-        data_prep.make_pools(by_api(copied, server, "teacher.dry_run=true"))
-    pairs = len(rows_of(made, "pairs", StepPair))
-    words = f"o1: {2 * pairs} calls to make, 0 answers there; about "
-    assert words in str(caught.value) and "US dollars at the price of" in str(caught.value)
-    assert words in capsys.readouterr().out and server.seen == []
-
-
-def test_the_api_teaches_the_same_pairs_as_the_oracle(made, copied, server):
-    server.faults = [429, "empty", 500, "drop"]
-    stage = by_api(copied, server)
-    assert data_prep.make_pools(stage) == made.rows
-    taught = read_jsonl(stage.folder / "eft.jsonl", JudgeExample)
-    assert {row.explanation for row in taught} == {
-        f"I did the sum again. [[{letter}]]" for letter in "AB"
-    }
-    funnel = read_csv(stage.folder / "funnel.csv")
-    assert [row["pairs"] for row in funnel] == [
-        row["pairs"] for row in read_csv(made.stage.folder / "funnel.csv")
-    ]
-    asked = len(server.seen)
-    assert stage.counts["judge_answers_kept"] == 2 * len(rows_of(made, "pairs", StepPair))
-    data_prep.make_pools(by_api(copied, server, "annotate.min_gap=0.002"))
-    assert len(server.seen) == asked  # a second call and another filter pay for nothing
-    assert (copied / "paid/o1-judge.jsonl").is_file()
-
-
-def test_real_problems_go_through_the_whole_chain(server, tmp_path):
-    """Laboratory problems as other people's: a file of solutions, labels in PRM800K's form."""
-    from test_prm800k import completion, line, step
-
-    taken: set[str] = set()
-    made = problems.make_problems("mine", ["easy", "words"], 60, 7, taken)
-    write_jsonl(tmp_path / "mine.jsonl", [
-        {"problem": p.question, "solution": p.solution} for p in made
-    ])  # fmt: skip
-    labelled = step_labels.oracle_labels("prm", 40, 7, taken, {"easy": 1.0})
-    write_jsonl(tmp_path / "labels.jsonl", [
-        line(*(step(completion(body(text), 1 if label == "+" else -1))
-               for text, label in zip(row.steps, row.labels, strict=True)), problem=row.question)
-        for row in labelled
-    ])  # fmt: skip
-    stage = opened(tmp_path / "runs", f"data.source={tmp_path}/mine.jsonl teacher.ift=rule "
-                   f"data.ift_more=0 data.ngram=0 teacher.judge=api teacher.url={server.url} "
-                   f"prm.labels={tmp_path}/labels.jsonl prm.heldout=16")  # fmt: skip
-    rows = data_prep.make_pools(stage)
-    assert rows["ift"] == 16 and rows["questions_4"] == 2 and rows["eft"] and rows["eft_heldout"]
-    eft = read_jsonl(stage.folder / "eft.jsonl", JudgeExample)
-    for row in eft:
-        assert (
-            problems.oracle_verdict(row.question, row.prefix, row.step_a, row.step_b) == row.better
-        )
-    solved = {row.question for row in read_jsonl(stage.folder / "ift.jsonl", IFTExample)}
-    judged = {row.question for row in eft}
-    assert judged <= {p.question for p in made} and not judged & solved
-    assert "confirmed" not in read_csv(stage.folder / "funnel.csv")[0]
-    assert stage.counts["prm_rows_of_benchmarks"] == 0
-    assert stage.counts["prm800k rows"] == 40 and stage.counts["source_rows"] == 60
-    names = set(stage.finish()["inputs"])
-    assert {f"path:{tmp_path}/{name}.jsonl" for name in ("mine", "labels")} <= names
-
-
-# --- what ships ----------------------------------------------------------------------------------
-
-
-def test_rows_that_ship_are_taken_for_just_these_settings(made, tmp_path, monkeypatch):
-    monkeypatch.setattr(shipped, "HOME", str(tmp_path / "home"))
-    folder = shipped.keep(made.stage.run)
-    assert folder == tmp_path / "home/seed0"
-    for name in ("train_prm", "train_sft", "tree_stream"):
-        monkeypatch.setattr(chain, name, None)
-    stage = opened(tmp_path / "runs", "tree.live=99 data.questions=[1,1,1]")
-    assert shipped.find(stage) == folder
-    data_prep.make_pools(stage)
-    for name in ("eft.jsonl", "eft_heldout.jsonl", "funnel.csv", "prm_report.json"):
-        assert (stage.folder / name).read_bytes() == (made.stage.folder / name).read_bytes()
-    assert stage.counts["shipped"] and stage.counts["prm_auc"] == made.stage.counts["prm_auc"]
-    for change in ("tree.width=3", "prm.lr=1e-4", "data.eft=39", "annotate.min_gap=0.01"):
-        assert shipped.find(opened(tmp_path / "runs", change)) is None
-    stages.make_anew(stage.run)
-    assert shipped.find(stage) is None  # FORCE=1 makes its own
-
-
-def test_only_a_finished_chain_ships(tmp_path):
-    with pytest.raises(PSRError, match="no finished chain"):
-        shipped.keep(stages.RunDir("smoke", 0, tmp_path))
