@@ -160,6 +160,20 @@ def make_repo(root: Path) -> Repo:
     return repo
 
 
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """A finished data stage whose EFT is of the chain."""
+    import chain_runs
+
+    return chain_runs.finished(tmp_path_factory.mktemp("chain"))
+
+
+@pytest.fixture
+def copied(made, tmp_path):
+    """The runs of that stage, to be opened again."""
+    return shutil.copytree(made.root, tmp_path / "copied")
+
+
 @pytest.fixture
 def empty_repo(tmp_path: Path) -> Repo:
     """A toy repository without any run."""

@@ -24,7 +24,7 @@ from psr_lib.engines.base import Completion, EngineError, Usage
 from psr_lib.engines.batch import Batch, PlainBatch, SharedBatch, merged
 from psr_lib.engines.calls import checked_seeds, encode, one_line, option_lists
 from psr_lib.engines.forks import Tick
-from psr_lib.engines.groups import Group, Row, chunked, grouped, option_group
+from psr_lib.engines.groups import Group, Row, chunked, grouped, with_options
 from psr_lib.engines.sampling import next_tokens
 from psr_lib.records import seed_of
 
@@ -125,10 +125,10 @@ class HFEngine:
             for k, option in enumerate(lists[i]):
                 extra = self.tokenizer.encode(option, add_special_tokens=False)
                 if len(prompt) + len(extra) <= self.context:
-                    items.append((prompt, Row((i, k), extra, 0, 0)))
+                    items.append((prompt, Row((i, k), [], 0, 0, ids=extra)))
                 else:
                     overflow += 1
-        groups = [option_group(prompt, row) for prompt, row in items]
+        groups = with_options(grouped(items))
         scores = {place: x for found in self._work(groups, _score) for place, x in found.items()}
         self._count(ids, max(map(len, lists), default=0), overflow=overflow)
         return [
@@ -214,7 +214,8 @@ def _score(engine: HFEngine, groups: list[Group], tick: Tick) -> dict[tuple[int,
     """The score of every option of these groups, by its place."""
     scores = {}
     for chunk in chunked(groups, engine.prefill_tokens):
-        batch = engine.batch_class(chunk, engine.model, engine.pad_id, full=True)
+        longest = max(1, *(len(row.ids) for group in chunk for row in group.rows))
+        batch = engine.batch_class(chunk, engine.model, engine.pad_id, keep=longest + 1)
         logs = torch.log_softmax(batch.tail_logits.float(), -1)
         for row, log in zip(batch.rows, logs, strict=True):
             extra = torch.tensor(row.ids, device=log.device)
