@@ -9,7 +9,7 @@ because a small model's kernels are too short to share.
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -135,6 +135,33 @@ class HFEngine:
             [scores.get((i, k), float("-inf")) for k in range(len(lists[i]))]
             for i in range(len(prompts))
         ]
+
+    @property
+    def shards(self) -> int:
+        """Processes among which `spread` divides its items."""
+        return self.workers if forks.POSSIBLE else 1
+
+    def spread(
+        self, work: Callable[[list[Any]], Iterator[Any]], items: Sequence[Any]
+    ) -> Iterator[Any]:
+        """What `work` finds for parts of the items, each in a process of its own, as it comes.
+
+        For work that calls this engine again and again: its parts never wait for each other, while
+        the parts of a single call all wait for the longest one.
+        """
+        parts = [part for part in (items[k :: self.shards] for k in range(self.shards)) if part]
+        if len(parts) < 2:
+            yield from work(list(items))
+            return
+
+        def do(part: list[Any], send: Tick) -> Usage:
+            self.workers, self.progress, before = 1, None, self.usage.copy()
+            for found in work(part):
+                send(found)
+            return self.usage.since(before)
+
+        for usage in (yield from forks.Workers(len(parts), do).stream(parts)):
+            self.usage.add(usage)
 
     def prefilled(self, tokens: int) -> None:
         """Count prompt tokens that went through the model."""
