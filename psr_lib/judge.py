@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from psr_lib.engines.base import Engine
-from psr_lib.guard import engine_call
+from psr_lib.engines.tasks import Choose, Sample, Task, alone
 from psr_lib.prompts import VERDICT, Family
 from psr_lib.records import JudgeExample, PSRError, Question, seed_of
 from psr_lib.robins import RoundRobin, Verdict, ordered_pairs, settled, tally
@@ -100,9 +100,13 @@ class Judge:
 
     def ask(self, calls: Sequence[Call]) -> list[Verdict]:
         """Verdicts of the calls, in order; one engine call for all that are not known yet."""
+        return alone(self.engine, self.asking(calls))
+
+    def asking(self, calls: Sequence[Call]) -> Task:
+        """`ask` as a task."""
         known = {c: self._known(c) for c in dict.fromkeys(calls)}
         new = [call for call, verdict in known.items() if verdict is None]
-        known |= zip(new, self._vote(new), strict=True)
+        known |= zip(new, (yield from self._vote(new)), strict=True)
         if self.repeatable:
             for call in new:
                 self.memo.setdefault(call.question.id, {})[call] = known[call]
@@ -122,13 +126,18 @@ class Judge:
         would tie. Their scores are then recorded as zeros. With `judge.early_stop` there is one
         engine call for every opponent, and items drop out as they are settled.
         """
+        return alone(self.engine, self.ranking(items, skip_unanimous))
+
+    def ranking(self, items: Sequence[Item], skip_unanimous: bool = False) -> Task:
+        """`rank` as a task."""
         plans = [self._plan(item, skip_unanimous) for item in items]
         answers: list[dict] = [{} for _ in items]
         made: list[list[Verdict]] = [[] for _ in items]
         while open_ := [k for k, plan in enumerate(plans) if len(answers[k]) < len(plan)]:
             due = {k: self._due(items[k], plans[k], answers[k]) for k in open_}
             fresh = {c for calls in due.values() for c in calls.values() if not self._known(c)}
-            found = iter(self.ask([call for calls in due.values() for call in calls.values()]))
+            asked = [call for calls in due.values() for call in calls.values()]
+            found = iter((yield from self.asking(asked)))
             for k, calls in due.items():
                 for key, call in calls.items():
                     answers[k][key] = next(found)
@@ -185,44 +194,45 @@ class Judge:
         judged, prefill = sum(v.tokens for v in made), sum(v.prompt_tokens for v in made)
         return RoundRobin(scores, answers, covered, len(made), judged, prefill)
 
-    def _vote(self, calls: Sequence[Call]) -> list[Verdict]:
+    def _vote(self, calls: Sequence[Call]) -> Task:
         """One verdict a call, by the majority of `judge.votes` draws."""
         votes = self.settings.votes
-        answer = {"self": self._read, "random": self._toss, "oracle": self._consult}
         again = [replace(c, draw=(*c.draw, k)) if k else c for c in calls for k in range(votes)]
-        found = answer[self.settings.kind](again)
+        if self.settings.kind == "self":
+            found = yield from self._read(again)
+        else:
+            found = self._toss(again) if self.settings.kind == "random" else self._consult(again)
         return [majority(found[k : k + votes]) for k in range(0, len(found), votes)]
 
-    def _read(self, calls: Sequence[Call]) -> list[Verdict]:
+    def _read(self, calls: Sequence[Call]) -> Task:
         if not calls:
             return []
         prompts = [self.prompt(call) for call in calls]
-        with engine_call("judging"):
-            if self.settings.verdict == "direct":
-                return self._likelier(prompts, [Verdict(None) for _ in calls])
-            written = self._write(prompts, [self._seed(call) for call in calls])
-            if self.settings.verdict == "written":
-                return written
-            heads = [VERDICT.split(v.explanation)[0].rstrip() for v in written]
-            texts = [f"{p} {head}" if head else p for p, head in zip(prompts, heads, strict=True)]
-            return self._likelier(texts, written)
+        if self.settings.verdict == "direct":
+            return (yield from self._likelier(prompts, [Verdict(None) for _ in calls]))
+        written = yield from self._write(prompts, [self._seed(call) for call in calls])
+        if self.settings.verdict == "written":
+            return written
+        heads = [VERDICT.split(v.explanation)[0].rstrip() for v in written]
+        texts = [f"{p} {head}" if head else p for p, head in zip(prompts, heads, strict=True)]
+        return (yield from self._likelier(texts, written))
 
-    def _write(self, prompts: list[str], seeds: list[int]) -> list[Verdict]:
+    def _write(self, prompts: list[str], seeds: list[int]) -> Task:
         settings = self.settings
-        found = self.engine.sample(
-            prompts,
-            n=1,
+        found = yield Sample(
+            doing="judging",
+            prompts=prompts,
+            seeds=seeds,
             temperature=settings.temperature,
             top_p=settings.top_p,
             max_tokens=settings.max_tokens,
             stop=[] if self.family.chat else ["\n\n"],
-            seeds=seeds,
         )
         return [self._verdict(completions[0]) for completions in found]
 
-    def _likelier(self, prompts: list[str], written: list[Verdict]) -> list[Verdict]:
+    def _likelier(self, prompts: list[str], written: list[Verdict]) -> Task:
         """The same verdicts with the likelier mark as answer; None where no mark fits."""
-        logs = self.engine.choose(prompts, list(OPTIONS))
+        logs = yield Choose(doing="judging", prompts=prompts, options=list(OPTIONS))
         read = [v.prompt_tokens + self._length(p) for v, p in zip(written, prompts, strict=True)]
         return [_by_logs(*row) for row in zip(written, read, logs, strict=True)]
 

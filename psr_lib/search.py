@@ -3,8 +3,8 @@
 Each round every open problem samples w next steps, the judge plays them against each other, the
 winner is appended and (winner, loser) becomes a preference pair. If the best and the worst score
 are equal, the previous step and its pair are dropped and sampled again. `max_iterations` counts
-every expansion, those that roll back too. All live problems advance together, in two engine calls a
-round, and new ones come in as others finish.
+every expansion, those that roll back too. Every problem is a task of its own (`engines/tasks.py`):
+all live ones share the engine's batches, and new ones come in as others finish.
 
 An ill-formed candidate (one that does not begin with the mark of its own step, holds another step's
 mark, or was cut by the token limit) takes no part: it is counted, not judged, and neither chosen
@@ -15,16 +15,15 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 from psr_lib.engines.base import Completion, Engine
-from psr_lib.guard import engine_call
+from psr_lib.engines.tasks import Sample, Task, drive
 from psr_lib.judge import Item, Judge
 from psr_lib.prompts import Family
 from psr_lib.records import PSRError, Question, StepPair, seed_of
 from psr_lib.robins import RoundRobin
-from psr_lib.solving import greedy_solutions
+from psr_lib.solving import solving
 from psr_lib.steps import is_final, number, split_steps
 from psr_lib.traces import Candidate, Expansion, SearchTrace
 
@@ -93,6 +92,8 @@ class _Search:
 
     def __post_init__(self) -> None:
         _check(self.search)
+        if self.judge.settings.kind == "self" and self.judge.engine is not self.engine:
+            raise PSRError("search: the judge has another engine than the search; give it this one")
 
     def spread(self, asked: Iterable[tuple[int, Question]]) -> Iterator[tuple[int, SearchTrace]]:
         """`stream`, where the engine has several processes a search of its own in each.
@@ -107,66 +108,55 @@ class _Search:
         return self.engine.spread(share.stream, longest)
 
     def stream(self, asked: Iterable[tuple[int, Question]]) -> Iterator[tuple[int, SearchTrace]]:
-        """Keep the live questions full, advance them together, hand out those that finish."""
-        waiting, live = iter(asked), {}
-        while True:
-            new = islice(waiting, self.search.live - len(live))
-            live |= {place: SearchTrace(question) for place, question in new}
-            if not live:
-                return
-            self.round(list(live.values()))
-            ended = {place: trace for place, trace in live.items() if trace.status}
-            live = {place: trace for place, trace in live.items() if not trace.status}
-            self.close(list(ended.values()))
-            yield from ended.items()
+        """Numbered traces as they end; new questions come in for those that have ended."""
+        tasks = ((place, self.task(SearchTrace(question))) for place, question in asked)
+        return drive(self.engine, tasks, self.search.live)
 
-    def close(self, traces: list[SearchTrace]) -> None:
-        """What is left to do for finished traces."""
-        for trace in traces:
-            trace.pairs = [pair for pair in trace._kept if pair is not None]
-            self.judge.forget(trace.question)
-        if self.select:
-            capped = [trace for trace in traces if trace.status == "cap"]
-            _finish(capped, self.engine, self.family, self.tokenizer, self.max_tokens)
-
-    def round(self, traces: list[SearchTrace]) -> None:
-        """One expansion of every trace."""
-        proposals = self.propose(traces)
-        items = [
-            Item(t.question, tuple(t.path), tuple(c.text for c in cs if c.valid), len(t.expansions))
-            for t, cs in zip(traces, proposals, strict=True)
-        ]
-        robins = self.judge.rank(items, skip_unanimous=self.select)
-        for trace, candidates, robin in zip(traces, proposals, robins, strict=True):
+    def task(self, trace: SearchTrace) -> Task:
+        """One question from its first expansion to its end; the result is its trace."""
+        while not trace.status:
+            candidates = yield from self.propose(trace)
+            texts = tuple(c.text for c in candidates if c.valid)
+            item = Item(trace.question, tuple(trace.path), texts, len(trace.expansions))
+            (robin,) = yield from self.judge.ranking([item], skip_unanimous=self.select)
             self.advance(trace, candidates, robin)
+        trace.pairs = [pair for pair in trace._kept if pair is not None]
+        self.judge.forget(trace.question)
+        if self.select and trace.status == "cap":
+            yield from self.finish(trace)
+        return trace
 
-    def propose(self, traces: list[SearchTrace]) -> list[list[Candidate]]:
-        """w candidates for each trace's next step (Eq. 1).
+    def propose(self, trace: SearchTrace) -> Task:
+        """w candidates for the trace's next step (Eq. 1).
 
         The noise belongs to (seed, problem, depth, attempt) and the sibling's number.
         """
-        prompts = [
-            self.family.render(self.tokenizer, self.family.solve(t.question.text, t.path))
-            for t in traces
-        ]
-        with engine_call("sampling steps"):
-            found = self.engine.sample(
-                prompts,
-                n=self.search.width,
-                temperature=self.search.temperature,
-                top_p=self.search.top_p,
-                max_tokens=self.search.max_step_tokens,
-                stop=[self.family.stop],
-                seeds=[self.step_seed(t, "sample") for t in traces],
-            )
-        for trace, completions in zip(traces, found, strict=True):
-            trace.tokens["prompt"] += sum(c.prompt_tokens for c in completions)
-            trace.tokens["prefill"] += completions[0].prompt_tokens
-            trace.tokens["generated"] += sum(c.tokens for c in completions)
-        return [
-            [read_candidate(c, len(t.path) + 1) for c in completions]
-            for t, completions in zip(traces, found, strict=True)
-        ]
+        prompt = self.family.solve(trace.question.text, trace.path)
+        (found,) = yield Sample(
+            doing="sampling steps",
+            prompts=[self.family.render(self.tokenizer, prompt)],
+            seeds=[self.step_seed(trace, "sample")],
+            n=self.search.width,
+            temperature=self.search.temperature,
+            top_p=self.search.top_p,
+            max_tokens=self.search.max_step_tokens,
+            stop=[self.family.stop],
+        )
+        trace.tokens["prompt"] += sum(c.prompt_tokens for c in found)
+        trace.tokens["prefill"] += found[0].prompt_tokens
+        trace.tokens["generated"] += sum(c.tokens for c in found)
+        return [read_candidate(c, len(trace.path) + 1) for c in found]
+
+    def finish(self, trace: SearchTrace) -> Task:
+        """Complete a capped path greedily."""
+        asked = solving(
+            self.family, self.tokenizer, [trace.question], self.max_tokens, [trace.path]
+        )
+        (completion,) = yield from asked
+        trace.rest = completion.text
+        for name in ("prompt", "prefill"):
+            trace.tokens[name] += completion.prompt_tokens
+        trace.tokens["generated"] += completion.tokens
 
     def step_seed(self, trace: SearchTrace, use: str) -> int:
         depth = len(trace.path) + 1
@@ -266,19 +256,6 @@ def _pair(trace: SearchTrace, expansion: Expansion) -> StepPair | None:
             "rejected": expansion.rejected,
         },
     )
-
-
-def _finish(traces: list[SearchTrace], engine, family, tokenizer, max_tokens: int) -> None:
-    """Complete capped paths greedily."""
-    if not traces:
-        return
-    questions, prefixes = [t.question for t in traces], [t.path for t in traces]
-    found = greedy_solutions(engine, family, tokenizer, questions, max_tokens, prefixes)
-    for trace, completion in zip(traces, found, strict=True):
-        trace.rest = completion.text
-        for name in ("prompt", "prefill"):
-            trace.tokens[name] += completion.prompt_tokens
-        trace.tokens["generated"] += completion.tokens
 
 
 def _check(search: Any) -> None:

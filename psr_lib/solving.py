@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from psr_lib.engines.base import Completion, Engine
-from psr_lib.guard import engine_call
+from psr_lib.engines.tasks import Sample, Task, alone
 from psr_lib.prompts import Family
 from psr_lib.records import Question
 
@@ -18,20 +18,30 @@ def greedy_solutions(
     prefixes: Sequence[Sequence[str]] | None = None,
 ) -> list[Completion]:
     """Whole solutions by greedy decoding, each after its prefix of steps if there is one."""
+    return alone(engine, solving(family, tokenizer, questions, max_tokens, prefixes))
+
+
+def solving(
+    family: Family,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    max_tokens: int,
+    prefixes: Sequence[Sequence[str]] | None = None,
+) -> Task:
+    """`greedy_solutions` as a task."""
     prefixes = prefixes or [()] * len(questions)
     prompts = [
         family.render(tokenizer, family.solve(question.text, prefix))
         for question, prefix in zip(questions, prefixes, strict=True)
     ]
-    with engine_call("decoding greedily"):
-        found = engine.sample(
-            prompts,
-            n=1,
-            temperature=0.0,
-            top_p=1.0,
-            max_tokens=max_tokens,
-            # A base model may go on to a next problem of its own making.
-            stop=[] if family.chat else ["\n\n"],
-            seeds=[0] * len(prompts),
-        )
+    found = yield Sample(
+        doing="decoding greedily",
+        prompts=prompts,
+        seeds=[0] * len(prompts),
+        temperature=0.0,
+        top_p=1.0,
+        max_tokens=max_tokens,
+        # A base model may go on to a next problem of its own making.
+        stop=[] if family.chat else ["\n\n"],
+    )
     return [completions[0] for completions in found]
