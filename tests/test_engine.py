@@ -1,6 +1,8 @@
 """The transformers engine against transformers' own generate and against brute force."""
 
 import math
+import os
+from functools import partial
 
 import pytest
 import tiny_model
@@ -156,6 +158,24 @@ def test_workers_serve_call_after_call_until_the_engine_changes(tokenizer):
     assert changed != first and known != pids()
     engine.workers = 1
     assert sample(engine, prompts) == changed
+
+
+def test_items_are_spread_over_processes(tokenizer):
+    engine, prompts = engine_of(tokenizer, workers=2), prompts_of(9)
+
+    def work(part, of):
+        for place, prompt in part:
+            yield place, sample(of, [prompt], seeds=[place], n=2), os.getpid()
+
+    one = engine_of(tokenizer)
+    expected = [found[:2] for found in one.spread(partial(work, of=one), list(enumerate(prompts)))]
+    found = list(engine.spread(partial(work, of=engine), list(enumerate(prompts))))
+    assert sorted(row[:2] for row in found) == expected
+    assert engine.usage == one.usage and engine.workers == 2
+    if engine.shards > 1:
+        pids = {place: pid for place, _, pid in found}
+        assert len(set(pids.values())) == 2 and os.getpid() not in pids.values()
+        assert len({pids[place] for place in range(0, 9, 2)}) == 1  # dealt in turn
 
 
 @pytest.mark.parametrize(("temperature", "most"), [(1e-6, 1), (50.0, 6)])

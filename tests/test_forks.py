@@ -101,3 +101,40 @@ def test_workers_end_with_the_process_that_forked_them():
     while alive(worker) and time.monotonic() < until:
         time.sleep(0.05)
     assert not alive(worker)
+
+
+def test_what_processes_send_comes_as_it_is_found_and_their_results_at_the_end():
+    def work(share, send):
+        for k in range(share):
+            send((share, k))
+            time.sleep(0.01)
+        return share, os.getpid()
+
+    workers = forks.Workers(3, work)
+    pids = [child.pid for child in workers.children]
+    stream, found = workers.stream([3, 0, 200]), []
+    while True:
+        try:
+            found.append(next(stream))
+        except StopIteration as end:
+            assert [share for share, _ in end.value] == [3, 0, 200]
+            assert os.getpid() not in {pid for _, pid in end.value}
+            break
+    assert sorted(found) == [(3, k) for k in range(3)] + [(200, k) for k in range(200)]
+    assert found.index((3, 2)) < found.index((200, 199))
+    assert not any(map(alive, pids))
+
+
+def test_a_stream_that_fails_keeps_what_came_before():
+    def work(share, send):
+        send(("sent", share))
+        time.sleep(1 if share else 60)
+        raise EngineError("no luck")
+
+    workers, found = forks.Workers(2, work), []
+    pids = [child.pid for child in workers.children]
+    with pytest.raises(EngineError, match="no luck"):
+        for item in workers.stream([0, 1]):
+            found.append(item)
+    assert sorted(found) == [("sent", 0), ("sent", 1)]
+    assert not any(map(alive, pids))

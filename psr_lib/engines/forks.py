@@ -75,10 +75,16 @@ class Workers:
             busy = {child.pipe: child for child in asked}
             while busy:
                 sent: list[Any] = []
+                failures: list[BaseException] = []
                 for pipe in wait(list(busy)):
-                    busy[pipe].listen(sent.append)
-                busy = {pipe: child for pipe, child in busy.items() if not child.done}
+                    try:
+                        busy[pipe].listen(sent.append)
+                    except Exception as error:  # what came before it counts
+                        failures.append(error)
                 yield from sent
+                for error in failures:
+                    raise error
+                busy = {pipe: child for pipe, child in busy.items() if not child.done}
             return [child.found for child in asked]
         finally:
             self.end()
