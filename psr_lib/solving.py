@@ -35,3 +35,29 @@ def greedy_solutions(
             seeds=[0] * len(prompts),
         )
     return [completions[0] for completions in found]
+
+
+def sampled_solutions(
+    engine: Engine,
+    family: Family,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    seeds: Sequence[int],
+    *,
+    temperature: float,
+    top_p: float,
+    max_tokens: int,
+) -> list[Completion]:
+    """One sampled whole solution for each question; its noise belongs to its seed."""
+    prompts = [family.render(tokenizer, family.solve(question.text)) for question in questions]
+    with engine_call("sampling solutions"):
+        found = engine.sample(
+            prompts,
+            n=1,
+            temperature=temperature,
+            top_p=top_p,
+            max_tokens=max_tokens,
+            stop=[] if family.chat else ["\n\n"],
+            seeds=list(seeds),
+        )
+    return [completions[0] for completions in found]
