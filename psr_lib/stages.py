@@ -3,7 +3,8 @@
     runs/<preset>/seed<S>/base  data            shared by all methods
     runs/<preset>/seed<S>/<method>/M<n>/ppd  model  eval  notebooks
 
-Controls start from psrlm's M1 and refer to it; they never copy it.
+Controls start from psrlm's M1 and refer to it; they never copy it. The baseline srlm has an EFT, in
+srlm/data, and an M1 of its own.
 """
 
 import fcntl
@@ -29,15 +30,28 @@ STAGES = {
     "05_evaluate": ("prompts", "model", "data", "search", "judge", "eval", "engine"),
 }
 BASE, DATA, INIT, SEARCH, DPO, EVALUATE = STAGES
-MAIN = "psrlm"
+MAIN, SRLM = "psrlm", "srlm"
+# The baseline scores solutions where the others judge steps, and has an EFT of its own.
+SRLM_STAGES = {
+    DATA: ("prompts", "data", "srlm"),
+    SEARCH: ("prompts", "model", "search", "srlm", "engine"),
+    EVALUATE: ("prompts", "model", "data", "srlm", "eval", "engine"),
+}
 METHODS = {
     MAIN: "the paper's method",
+    SRLM: "baseline: whole solutions that the model scores itself (Yuan et al.)",
     "random-judge": "control: a coin gives every verdict of the search",
-    "gold-judge": "control: the oracle gives every verdict of the search",
+    "random-judge-nll0": "control: a coin's verdicts, and DPO without the anchor (nll_weight 0)",
+    "gold-judge": "upper bound, uses gold: the oracle gives every verdict of the search",
     "ift-more": "control: as many updates, on more IFT",
     "sft-chosen": "control: psrlm's pairs, likelihood of the chosen step only",
 }
-JUDGES = {"random-judge": "random", "gold-judge": "oracle"}  # who judges in the method's search
+# What a method changes of the preset, stage by stage; it is all that parts it from psrlm.
+SWITCHES = {
+    "random-judge": {SEARCH: {"judge": {"kind": "random"}}},
+    "random-judge-nll0": {SEARCH: {"judge": {"kind": "random"}}, DPO: {"dpo": {"nll_weight": 0.0}}},
+    "gold-judge": {SEARCH: {"judge": {"kind": "oracle"}}},
+}
 BORROWED_PAIRS = frozenset({"ift-more", "sft-chosen"})  # they take psrlm's pairs, round by round
 
 
@@ -92,7 +106,7 @@ class RunDir:
         """Folder of M[n]; M0 is base/, and every control's M1 is psrlm's."""
         if n == 0:
             return self.base
-        return self.path / (MAIN if n == 1 else method) / f"M{n}"
+        return self.path / (starter(method) if n == 1 else method) / f"M{n}"
 
     def model(self, method: str, n: int) -> Path:
         """Weights and tokenizer of M[n], n >= 1."""
@@ -111,12 +125,17 @@ class RunDir:
         places = {INIT: self.model, SEARCH: self.ppd, DPO: self.model, EVALUATE: self.eval}
         if key.stage in places:
             return places[key.stage](key.method, key.n)
-        return self.base if key.stage == BASE else self.data
+        return self.base if key.stage == BASE else self.path / key.method / "data"
 
     def notebook(self, key: Key) -> Path:
         """Where a stage's executed notebook is kept."""
-        shared = self.data if key.stage == DATA else self.round(key.method, key.n)
-        return shared / "notebooks" / f"{key.stage}.ipynb"
+        home = self.folder(key) if key.stage == DATA else self.round(key.method, key.n)
+        return home / "notebooks" / f"{key.stage}.ipynb"
+
+
+def starter(method: str) -> str:
+    """The method whose M1 this one starts from."""
+    return SRLM if method == SRLM else MAIN
 
 
 def make_key(stage: str, method: str, n: int, rounds: int) -> Key:
@@ -126,7 +145,7 @@ def make_key(stage: str, method: str, n: int, rounds: int) -> Key:
     if method not in METHODS:
         raise PSRError(f"method {method!r} is unknown; {suggest(method, METHODS)}")
     if stage in (BASE, DATA):
-        return Key(stage)
+        return data_keys(method)[-1] if stage == DATA else Key(stage)
     low = {INIT: 1, SEARCH: 2, DPO: 2, EVALUATE: 0}[stage]
     high = 1 if stage == INIT else rounds
     if not low <= n <= high:
@@ -134,13 +153,18 @@ def make_key(stage: str, method: str, n: int, rounds: int) -> Key:
         raise PSRError(f"{stage}: there is no M{n} here; take iteration {wanted}")
     if stage == SEARCH and method in BORROWED_PAIRS:
         raise PSRError(f"{stage}: {method} makes no pairs, it takes those of {MAIN}; search {MAIN}")
-    return Key(stage, method if n > 1 else MAIN if n else "", n)
+    return Key(stage, method if n > 1 else starter(method) if n else "", n)
+
+
+def data_keys(method: str) -> list[Key]:
+    """The stages that make a method's data: what all share, then what is its own."""
+    return [Key(DATA), Key(DATA, SRLM)] if method == SRLM else [Key(DATA)]
 
 
 def model_key(method: str, n: int) -> Key:
     """The stage that makes M[n]."""
     if n <= 1:
-        return Key(INIT, MAIN, 1) if n else Key(BASE)
+        return Key(INIT, starter(method), 1) if n else Key(BASE)
     return Key(DPO, method, n)
 
 
@@ -152,7 +176,8 @@ def pairs_key(method: str, n: int) -> Key:
 def round_keys(method: str, n: int) -> list[Key]:
     """The stages of round n, evaluation last."""
     if n == 1:
-        return [Key(DATA), Key(INIT, MAIN, 1), Key(EVALUATE, MAIN, 1)]
+        first = starter(method)
+        return [*data_keys(method), Key(INIT, first, 1), Key(EVALUATE, first, 1)]
     search = [] if method in BORROWED_PAIRS else [Key(SEARCH, method, n)]
     return [*search, Key(DPO, method, n), Key(EVALUATE, method, n)]
 
@@ -160,11 +185,18 @@ def round_keys(method: str, n: int) -> list[Key]:
 def needs(key: Key) -> list[Key]:
     """The stages that must be complete before this one."""
     if key.stage in (BASE, DATA):
-        return [Key(BASE)] if key.stage == DATA else []
+        return [] if key.stage == BASE else [Key(DATA)] if key.method else [Key(BASE)]
+    data = data_keys(key.method)
     if key.stage == INIT:
-        return [Key(BASE), Key(DATA)]
-    model = model_key(key.method, key.n - (key.stage != EVALUATE))
-    return [Key(DATA), model, *([pairs_key(key.method, key.n)] if key.stage == DPO else [])]
+        return [Key(BASE), *data]
+    return [*data, model_key(key.method, key.n - (key.stage != EVALUATE)), *_pairs_before(key)]
+
+
+def _pairs_before(key: Key) -> list[Key]:
+    """DPO takes pairs; the baseline's search takes the tokens that psrlm's has spent."""
+    if key.stage == SEARCH and key.method == SRLM:
+        return [pairs_key(MAIN, key.n)]
+    return [pairs_key(key.method, key.n)] if key.stage == DPO else []
 
 
 def in_order(targets: Iterable[Key]) -> list[Key]:
@@ -177,15 +209,22 @@ def in_order(targets: Iterable[Key]) -> list[Key]:
 
 
 def stage_preset(preset: Preset, key: Key) -> Preset:
-    """The preset as the stage sees it: a control's search has its own judge."""
-    if key.stage != SEARCH or key.method not in JUDGES:
-        return preset
-    return replace(preset, judge=replace(preset.judge, kind=JUDGES[key.method]))
+    """The preset as the stage sees it: with what the method switches in this stage."""
+    switched = SWITCHES.get(key.method, {}).get(key.stage, {})
+    changed = {name: replace(getattr(preset, name), **new) for name, new in switched.items()}
+    return replace(preset, **changed)
+
+
+def sections(key: Key) -> tuple[str, ...]:
+    """The sections of the preset that the stage may read."""
+    if key.method == SRLM:
+        return SRLM_STAGES.get(key.stage, STAGES[key.stage])
+    return STAGES[key.stage]
 
 
 def parameters(preset: Preset, key: Key, seed: int) -> dict[str, Any]:
     """All parameters that the stage's result depends on; their hash decides whether it is stale."""
-    found = stage_preset(preset, key).sections(*STAGES[key.stage])
+    found = stage_preset(preset, key).sections(*sections(key))
     found["templates"] = prompts.load(preset.prompts).hashes
     return {"method": key.method, "iteration": key.n, "seed": seed, **found}
 
