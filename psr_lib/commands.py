@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from psr_lib import manifest, notebook_runner, presets, stages
-from psr_lib.budgets import budgets
+from psr_lib.budgets import budget_lines
 from psr_lib.notebook_runner import NotebookFailed
 from psr_lib.records import PSRError
 from psr_lib.stages import BASE, DATA, EVALUATE, Key, RunDir, stage_state
@@ -229,9 +229,8 @@ def report(request: Request) -> None:
     place = manifest.shown(run.path)
     print(f"\n{place} {method}\n{evaluation.accuracy_table(run, method)}")
     made = (manifest.read(run.ppd(method, n)) for n in range(2, request.preset.rounds + 1))
-    for row in budgets(one for one in made if one):
-        print("{model}: searched with {spent:,} tokens, {share:.1%} of psrlm's {budget:,}; "
-              "{solutions:.1f} solutions a question".format_map(row))  # fmt: skip
+    for line in budget_lines(one for one in made if one):
+        print(line)
     print(f"executed notebooks: {place}/base, data and {method}/M*, each in notebooks/")
     print("figures: figures/ beside each stage's results, as PNG, PDF and CSV")
 

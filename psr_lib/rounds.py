@@ -192,8 +192,9 @@ def train_round(stage: Any) -> dict[str, Any]:
     settings, n = stage.preset.dpo, stage.iteration
     pairs = read_jsonl(stage.pairs(), StepPair)
     if not pairs:
+        more = "srlm.scores" if stage.method == "srlm" else "search.width"
         raise PSRError(
-            f"round {n}: the search left no pairs to train on; raise search.width, "
+            f"round {n}: the search left no pairs to train on; raise {more}, "
             "search.temperature or data.questions, or train M1 longer (sft.epochs)"
         )
     start = stage.model(1 if settings.start_from == "sft" else n - 1)

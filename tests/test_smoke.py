@@ -153,7 +153,10 @@ def test_the_same_seed_gives_the_same_pairs_answers_and_tables(smoke):
     assert [name for name, equal in same.items() if not equal] == []
 
 
-@pytest.mark.parametrize("method", ["random-judge", "gold-judge", *NO_PAIRS_OF_ITS_OWN])
+CONTROLS = ["random-judge", "random-judge-nll0", "gold-judge", *NO_PAIRS_OF_ITS_OWN]
+
+
+@pytest.mark.parametrize("method", CONTROLS)
 def test_controls_start_from_psrlms_m1_and_copy_nothing(smoke, method):
     before = files(smoke.first.path / "psrlm")
     done = ended(start(smoke.folder, "iteration", "--n", "2", "--method", method))

@@ -7,6 +7,7 @@ import pytest
 from scripted import Scripted, questions, search_settings
 
 from psr_lib import looking, problems, prompts, rounds, srlm_rounds
+from psr_lib.budgets import budget_lines, budgets
 from psr_lib.engines.base import Completion
 from psr_lib.presets import load
 from psr_lib.records import (
@@ -364,6 +365,27 @@ def test_a_round_gets_psrlms_tokens_and_writes_pairs_and_traces(tmp_path):
     assert counts["budget"] == 2600 and counts["spent"] == sum(t.spent for t in traces)
     assert counts["budget_used"] == counts["spent"] / 2600 and abs(counts["budget_used"] - 1) < 0.05
     assert counts["spent"] == counts["generated_tokens"] + counts["judged_tokens"]
+
+
+def searched(counts, iteration=2, stage="03_search_judge"):
+    return {"stage": stage, "iteration": iteration, "counts": counts}
+
+
+def test_the_budget_is_told_and_one_that_was_missed_says_so():
+    counts = {"budget": 2000, "solutions_each": 3.25}
+    made = [
+        searched(counts | {"spent": 2100, "budget_used": 1.05}),
+        searched(counts | {"spent": 1200, "budget_used": 0.6}, 3),
+        searched({"pairs": 4}),  # psrlm's
+        searched({"pairs": 4, "budget": 0, "spent": 9, "budget_used": 0.0}),  # srlm.budget=none
+        searched({}, stage="04_step_dpo"),
+    ]
+    assert [(row["model"], row["equal"]) for row in budgets(made)] == [("M2", True), ("M3", False)]
+    near, far = budget_lines(made)
+    assert near == (
+        "M2: searched with 2,100 tokens, 105.0% of psrlm's 2,000; 3.2 solutions a question"
+    )
+    assert "60.0% of psrlm's 2,000 (NOT EQUAL: more than 5% apart); 3.2" in far
 
 
 def test_a_round_that_was_killed_goes_on_after_its_last_pass(tmp_path):
