@@ -1,7 +1,7 @@
 # Make orders; psr_lib/runs.py decides what is up to date and what has to run, and says why.
 
 PRESET  ?= tiny      ## preset: tiny, smoke, ... (psr_lib/presets)
-METHOD  ?= psrlm     ## method: psrlm, random-judge, gold-judge, ift-more, sft-chosen
+METHOD  ?= psrlm     ## method: psrlm, srlm (baseline), or a control: random-judge, random-judge-nll0, gold-judge, ift-more, sft-chosen
 METHODS ?=           ## several methods for reproduce, as "psrlm random-judge"
 SEED    ?= 0         ## seed of the run
 SEEDS   ?=           ## several seeds for reproduce, as "0 1 2"

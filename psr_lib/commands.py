@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from psr_lib import manifest, notebook_runner, presets, stages
+from psr_lib.budgets import budget_lines
 from psr_lib.notebook_runner import NotebookFailed
 from psr_lib.records import PSRError
 from psr_lib.stages import BASE, DATA, EVALUATE, Key, RunDir, stage_state
@@ -182,7 +183,8 @@ def base(args: argparse.Namespace) -> None:
 
 def data(args: argparse.Namespace) -> None:
     """Make the data of a run (notebook 01)."""
-    build(Request(args), [Key(DATA)])
+    request = Request(args)
+    build(request, [stages.make_key(DATA, request.method, 0, request.preset.rounds)])
 
 
 def reproduce(args: argparse.Namespace) -> None:
@@ -228,6 +230,9 @@ def report(request: Request) -> None:
     run, method = request.run, request.method
     place = manifest.shown(run.path)
     print(f"\n{place} {method}\n{evaluation.accuracy_table(run, method)}")
+    made = (manifest.read(run.ppd(method, n)) for n in range(2, request.preset.rounds + 1))
+    for line in budget_lines(one for one in made if one):
+        print(line)
     print(f"executed notebooks: {place}/base, data and {method}/M*, each in notebooks/")
     print("figures: figures/ beside each stage's results, as PNG, PDF and CSV")
 
@@ -237,7 +242,7 @@ def status(args: argparse.Namespace) -> None:
     request = Request(args)
     for key in stages.in_order(all_keys(request)):
         state = stage_state(request.run, key, request.preset)
-        print(f"{key!s:<34} {state.word:<8} {state.reason}".rstrip())
+        print(f"{key!s:<38} {state.word:<8} {state.reason}".rstrip())
 
 
 def help_notebook(args: argparse.Namespace) -> None:

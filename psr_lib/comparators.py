@@ -13,12 +13,11 @@ from typing import Any
 from psr_lib.engines.base import Completion, Engine
 from psr_lib.evaluation import Benchmarks, Row, answer_row, graded
 from psr_lib.grading import Grader, plain_number, plain_text
-from psr_lib.guard import engine_call
 from psr_lib.judge import Call, Judge
 from psr_lib.prompts import Family
 from psr_lib.records import Question, seed_of
 from psr_lib.robins import Verdict, tally
-from psr_lib.solving import greedy_solutions
+from psr_lib.solving import greedy_solutions, sampled_solutions
 from psr_lib.steps import boxed
 from psr_lib.traces import SearchTrace
 
@@ -141,21 +140,11 @@ class Comparators:
             after(list({id(pool): pool for pool in due}.values()))
 
     def _sample(self, pools: Sequence[Pool], seeds: list[int]) -> list[Completion]:
-        prompts = [
-            self.family.render(self.tokenizer, self.family.solve(pool.question.text))
-            for pool in pools
-        ]
-        with engine_call("sampling solutions"):
-            found = self.engine.sample(
-                prompts,
-                n=1,
-                temperature=self.search.temperature,
-                top_p=self.search.top_p,
-                max_tokens=self.max_tokens,
-                stop=[] if self.family.chat else ["\n\n"],
-                seeds=seeds,
-            )
-        return [completions[0] for completions in found]
+        return sampled_solutions(
+            self.engine, self.family, self.tokenizer, [pool.question for pool in pools], seeds,
+            temperature=self.search.temperature, top_p=self.search.top_p,
+            max_tokens=self.max_tokens,
+        )  # fmt: skip
 
 
 def vote(solutions: Sequence[Completion]) -> Completion:

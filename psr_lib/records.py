@@ -95,9 +95,28 @@ class StepLabels:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoreExample:
+    """Problem and whole solution -> justification and points, 0 to 5 (EFT of the baseline `srlm`).
+
+    `right` says whether the final answer is the gold one: the teacher's scores were filtered by it,
+    and held-out rows are measured by it (Yuan et al., arXiv 2401.10020; paper section 4).
+    """
+
+    id: str
+    problem_id: str
+    question: str
+    solution: str
+    points: int
+    explanation: str
+    right: bool
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepPair:
     """One row of PPD: best and worst sibling after the same prefix (section 3.3, Eq. 3-5).
 
+    A whole solution is the only step after an empty prefix (baseline `srlm`).
     `chosen_final` and `rejected_final` say whether that step ends the solution, and so whether an
     end-of-text token may follow it in training.
     """

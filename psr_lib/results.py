@@ -75,7 +75,7 @@ def _cost(made: dict[str, Any]) -> dict[str, Any]:
 
 def _model_summary(run: RunDir, method: str, n: int) -> dict[str, Any]:
     home = run.eval(method, n)
-    _read(run, Key(stages.EVALUATE, "" if n == 0 else method if n > 1 else stages.MAIN, n))
+    _read(run, stages.make_key(stages.EVALUATE, method, n, n))
     accuracy = {row["benchmark"]: float(row["accuracy"]) for row in read_csv(home / "accuracy.csv")}
     answers = outcomes(read_jsonl(home / "answers.jsonl.gz"))
     found = {

@@ -6,7 +6,7 @@ Each takes the open stage, so that what it reads is recorded and what it costs i
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from psr_lib import evaluation, problems, prompts, reviews
+from psr_lib import evaluation, problems, prompts, reviews, srlm_rounds
 from psr_lib.engines import opening
 from psr_lib.engines.base import Engine
 from psr_lib.journal import Journal, search_into
@@ -18,6 +18,8 @@ from psr_lib.records import (
     Problem,
     PSRError,
     Question,
+    Rows,
+    ScoreExample,
     StepPair,
     read_jsonl,
     write_jsonl,
@@ -42,6 +44,16 @@ def make_judge(stage: Any, engine: Engine, shots: Sequence[JudgeExample] = ()) -
         engine, prompts.load(stage.preset.prompts), engine.tokenizer, stage.preset.judge,
         seed=stage.seed, scoring=stage.preset.search.scoring, oracle=ask_oracle, shots=shots,
     )  # fmt: skip
+
+
+def make_pairs(stage: Any, engine: Engine) -> Rows:
+    """The pairs of round n by M[n-1], and what it did for them: steps, or under `srlm` solutions.
+
+    Returns the traces, which are written with the pairs.
+    """
+    questions = Rows(stage.input(f"data/questions_{stage.iteration}.jsonl"), Question)
+    search = srlm_rounds.search_round if stage.method == "srlm" else search_round
+    return search(stage, questions, engine)
 
 
 def search_round(stage: Any, questions: Collection[Question], engine: Engine) -> TraceFile:
@@ -92,6 +104,20 @@ def solve(stage: Any, engine: Engine, sets: Mapping[str, Sequence[Problem]]) -> 
     return rows
 
 
+def evaluate_judge(stage: Any, engine: Engine) -> tuple[list[dict], dict[str, Any]]:
+    """The model as the judge that it was trained to be, on held-out rows, and the summary.
+
+    Pairs of steps (M0 sees worked examples), or under `srlm` scored solutions.
+    """
+    if stage.method == "srlm" and stage.iteration:
+        rows = srlm_rounds.judge_heldout(stage, engine)
+        return rows, srlm_rounds.judge_summary(rows)
+    heldout = read_jsonl(stage.input("data/eft_heldout.jsonl"), JudgeExample)
+    shots = fixed_shots(stage) if stage.iteration == 0 else []
+    rows = judge_heldout(stage, engine, heldout, shots)
+    return rows, evaluation.judge_summary(rows)
+
+
 def judge_heldout(
     stage: Any, engine: Engine, examples: Sequence[JudgeExample], shots: Sequence[JudgeExample]
 ) -> list[dict]:
@@ -102,6 +128,12 @@ def judge_heldout(
     )  # fmt: skip
     stage.tokens(judged=sum(row["tokens"] for row in rows))
     return rows
+
+
+def searches(stage: Any) -> bool:
+    """Whether M[n] is given a test-time search: in the preset's rounds, if it can judge steps."""
+    named = stage.iteration in stage.preset.eval.search_rounds and stage.preset.data.search_size > 0
+    return named and stage.method != "srlm"
 
 
 def search_benchmarks(
@@ -131,12 +163,19 @@ def fixed_shots(stage: Any) -> list[JudgeExample]:
     return mixed[:wanted]
 
 
+def sft_examples(stage: Any) -> tuple[list[IFTExample], list[JudgeExample] | list[ScoreExample]]:
+    """IFT and EFT of the method's M1; the baseline `srlm` has an EFT of its own."""
+    ift = read_jsonl(stage.input("data/ift.jsonl"), IFTExample)
+    if stage.method == "srlm":
+        return ift, read_jsonl(stage.input(srlm_rounds.EFT), ScoreExample)
+    return ift, read_jsonl(stage.input("data/eft.jsonl"), JudgeExample)
+
+
 def train_m1(stage: Any) -> dict[str, Any]:
     """One mixed SFT of M0 on IFT and EFT (section 3.2); the weights go to the stage's folder."""
     from psr_lib.sft import train_sft
 
-    ift = read_jsonl(stage.input("data/ift.jsonl"), IFTExample)
-    eft = read_jsonl(stage.input("data/eft.jsonl"), JudgeExample)
+    ift, eft = sft_examples(stage)
     source = stage.model(0)
     family, tokenizer = prompts.load(stage.preset.prompts), _tokenizer(source)
     return train_sft(
@@ -153,8 +192,9 @@ def train_round(stage: Any) -> dict[str, Any]:
     settings, n = stage.preset.dpo, stage.iteration
     pairs = read_jsonl(stage.pairs(), StepPair)
     if not pairs:
+        more = "srlm.scores" if stage.method == "srlm" else "search.width"
         raise PSRError(
-            f"round {n}: the search left no pairs to train on; raise search.width, "
+            f"round {n}: the search left no pairs to train on; raise {more}, "
             "search.temperature or data.questions, or train M1 longer (sft.epochs)"
         )
     start = stage.model(1 if settings.start_from == "sft" else n - 1)
@@ -247,6 +287,7 @@ def funnel(counts: Mapping[str, Any]) -> list[dict[str, Any]]:
     names = {"problems": "questions", "expansions": "expansions", "candidates": "candidates",
              "judge_calls": "ordered pairs (Eq. 2)", "judge_made": "verdicts asked for",
              "pairs": "preference pairs"}  # fmt: skip
+    names = srlm_rounds.NAMES if "solutions" in counts else names
     return [{"what": label, "count": counts[name]} for name, label in names.items()]
 
 

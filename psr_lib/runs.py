@@ -37,19 +37,19 @@ class SectionView:
     changed value would then leave an old result in place.
     """
 
-    def __init__(self, preset: presets.Preset, stage: str) -> None:
-        self._preset, self._stage = preset, stage
+    def __init__(self, preset: presets.Preset, key: Key) -> None:
+        self._preset, self._key = preset, key
 
     def __repr__(self) -> str:
-        values = self._preset.sections("name", *stages.sections(self._preset, self._stage))
+        values = self._preset.sections("name", *stages.sections(self._preset, self._key))
         return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=100).rstrip()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         value = getattr(self._preset, name)
-        if name not in ("name", *stages.sections(self._preset, self._stage)):
-            raise PSRError(f"{self._stage} does not declare preset section {name!r}; see stages.py")
+        if name not in ("name", *stages.sections(self._preset, self._key)):
+            raise PSRError(f"{self._key} does not declare preset section {name!r}; see stages.py")
         return value
 
 
@@ -59,7 +59,7 @@ class Stage:
     def __init__(self, run: RunDir, key: Key, method: str, preset: presets.Preset) -> None:
         self.run, self.key, self.method, self.iteration = run, key, method, key.n
         self.seed = run.seed
-        self.preset: Any = SectionView(stages.stage_preset(preset, key), key.stage)
+        self.preset: Any = SectionView(stages.stage_preset(preset, key), key)
         self.folder = run.folder(key)
         self.params = stages.parameters(preset, key, run.seed)
         self.code = stages.code_of(key)

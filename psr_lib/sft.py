@@ -12,7 +12,7 @@ from trl import SFTConfig, SFTTrainer
 
 from psr_lib.models import check_tokenizer, load_tokenizer
 from psr_lib.prompts import Family
-from psr_lib.records import IFTExample, JudgeExample, StepPair
+from psr_lib.records import IFTExample, JudgeExample, ScoreExample, StepPair
 from psr_lib.token_rows import SFTRow, columns, sft_rows, step_rows
 from psr_lib.training import (
     MICRO_TOKENS,
@@ -42,7 +42,7 @@ class ResponseTrainer(LocalTrainer, SFTTrainer):
 def train_sft(
     model_dir: Path | str,
     tokenizer: Any,
-    rows: Sequence[IFTExample | JudgeExample],
+    rows: Sequence[IFTExample | JudgeExample | ScoreExample],
     settings: TrainSettings,
     out_dir: Path | str,
     seed: int,

@@ -45,3 +45,38 @@ def solving(
         stop=[] if family.chat else ["\n\n"],
     )
     return [completions[0] for completions in found]
+
+
+def sampled_solutions(
+    engine: Engine,
+    family: Family,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    seeds: Sequence[int],
+    **how: Any,
+) -> list[Completion]:
+    """One sampled whole solution for each question; `how` and its noise as in `sampling`."""
+    return alone(engine, sampling(family, tokenizer, questions, seeds, **how))
+
+
+def sampling(
+    family: Family,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    seeds: Sequence[int],
+    *,
+    temperature: float,
+    top_p: float,
+    max_tokens: int,
+) -> Task:
+    """`sampled_solutions` as a task; a solution's noise belongs to its seed."""
+    found = yield Sample(
+        doing="sampling solutions",
+        prompts=[family.render(tokenizer, family.solve(q.text)) for q in questions],
+        seeds=list(seeds),
+        temperature=temperature,
+        top_p=top_p,
+        max_tokens=max_tokens,
+        stop=[] if family.chat else ["\n\n"],
+    )
+    return [completions[0] for completions in found]

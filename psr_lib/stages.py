@@ -3,7 +3,8 @@
     runs/<preset>/seed<S>/base  data            shared by all methods
     runs/<preset>/seed<S>/<method>/M<n>/ppd  model  eval  notebooks
 
-Controls start from psrlm's M1 and refer to it; they never copy it.
+Controls start from psrlm's M1 and refer to it; they never copy it. The baseline srlm has an EFT, in
+srlm/data, and an M1 of its own.
 """
 
 import fcntl
@@ -34,15 +35,28 @@ FORCED = "forced"  # a file in a run's folder `making`: this run takes nothing t
 # What 01 reads more: to cut other people's solutions into steps, and to make EFT as the paper does.
 TEACHER = ("teacher",)
 CHAIN = ("model", "sft", "prm", "tree", "annotate", "engine")
-MAIN = "psrlm"
+MAIN, SRLM = "psrlm", "srlm"
+# The baseline scores solutions where the others judge steps, and has an EFT of its own.
+SRLM_STAGES = {
+    DATA: ("prompts", "data", "srlm"),
+    SEARCH: ("prompts", "model", "search", "srlm", "engine"),
+    EVALUATE: ("prompts", "model", "data", "srlm", "eval", "engine"),
+}
 METHODS = {
     MAIN: "the paper's method",
+    SRLM: "baseline: whole solutions that the model scores itself (Yuan et al.)",
     "random-judge": "control: a coin gives every verdict of the search",
-    "gold-judge": "control: the oracle gives every verdict of the search",
+    "random-judge-nll0": "control: a coin's verdicts, and DPO without the anchor (nll_weight 0)",
+    "gold-judge": "upper bound, uses gold: the oracle gives every verdict of the search",
     "ift-more": "control: as many updates, on more IFT",
     "sft-chosen": "control: psrlm's pairs, likelihood of the chosen step only",
 }
-JUDGES = {"random-judge": "random", "gold-judge": "oracle"}  # who judges in the method's search
+# What a method changes of the preset, stage by stage; it is all that parts it from psrlm.
+SWITCHES = {
+    "random-judge": {SEARCH: {"judge": {"kind": "random"}}},
+    "random-judge-nll0": {SEARCH: {"judge": {"kind": "random"}}, DPO: {"dpo": {"nll_weight": 0.0}}},
+    "gold-judge": {SEARCH: {"judge": {"kind": "oracle"}}},
+}
 BORROWED_PAIRS = frozenset({"ift-more", "sft-chosen"})  # they take psrlm's pairs, round by round
 
 
@@ -107,7 +121,7 @@ class RunDir:
         """Folder of M[n]; M0 is base/, and every control's M1 is psrlm's."""
         if n == 0:
             return self.base
-        return self.path / (MAIN if n == 1 else method) / f"M{n}"
+        return self.path / (starter(method) if n == 1 else method) / f"M{n}"
 
     def model(self, method: str, n: int) -> Path:
         """Weights and tokenizer of M[n], n >= 1."""
@@ -126,12 +140,17 @@ class RunDir:
         places = {INIT: self.model, SEARCH: self.ppd, DPO: self.model, EVALUATE: self.eval}
         if key.stage in places:
             return places[key.stage](key.method, key.n)
-        return self.base if key.stage == BASE else self.data
+        return self.base if key.stage == BASE else self.path / key.method / "data"
 
     def notebook(self, key: Key) -> Path:
         """Where a stage's executed notebook is kept."""
-        shared = self.data if key.stage == DATA else self.round(key.method, key.n)
-        return shared / "notebooks" / f"{key.stage}.ipynb"
+        home = self.folder(key) if key.stage == DATA else self.round(key.method, key.n)
+        return home / "notebooks" / f"{key.stage}.ipynb"
+
+
+def starter(method: str) -> str:
+    """The method whose M1 this one starts from."""
+    return SRLM if method == SRLM else MAIN
 
 
 def make_key(stage: str, method: str, n: int, rounds: int) -> Key:
@@ -141,7 +160,7 @@ def make_key(stage: str, method: str, n: int, rounds: int) -> Key:
     if method not in METHODS:
         raise PSRError(f"method {method!r} is unknown; {suggest(method, METHODS)}")
     if stage in (BASE, DATA):
-        return Key(stage)
+        return data_keys(method)[-1] if stage == DATA else Key(stage)
     low = {INIT: 1, SEARCH: 2, DPO: 2, EVALUATE: 0}[stage]
     high = 1 if stage == INIT else rounds
     if not low <= n <= high:
@@ -149,13 +168,18 @@ def make_key(stage: str, method: str, n: int, rounds: int) -> Key:
         raise PSRError(f"{stage}: there is no M{n} here; take iteration {wanted}")
     if stage == SEARCH and method in BORROWED_PAIRS:
         raise PSRError(f"{stage}: {method} makes no pairs, it takes those of {MAIN}; search {MAIN}")
-    return Key(stage, method if n > 1 else MAIN if n else "", n)
+    return Key(stage, method if n > 1 else starter(method) if n else "", n)
+
+
+def data_keys(method: str) -> list[Key]:
+    """The stages that make a method's data: what all share, then what is its own."""
+    return [Key(DATA), Key(DATA, SRLM)] if method == SRLM else [Key(DATA)]
 
 
 def model_key(method: str, n: int) -> Key:
     """The stage that makes M[n]."""
     if n <= 1:
-        return Key(INIT, MAIN, 1) if n else Key(BASE)
+        return Key(INIT, starter(method), 1) if n else Key(BASE)
     return Key(DPO, method, n)
 
 
@@ -167,7 +191,8 @@ def pairs_key(method: str, n: int) -> Key:
 def round_keys(method: str, n: int) -> list[Key]:
     """The stages of round n, evaluation last."""
     if n == 1:
-        return [Key(DATA), Key(INIT, MAIN, 1), Key(EVALUATE, MAIN, 1)]
+        first = starter(method)
+        return [*data_keys(method), Key(INIT, first, 1), Key(EVALUATE, first, 1)]
     search = [] if method in BORROWED_PAIRS else [Key(SEARCH, method, n)]
     return [*search, Key(DPO, method, n), Key(EVALUATE, method, n)]
 
@@ -175,11 +200,18 @@ def round_keys(method: str, n: int) -> list[Key]:
 def needs(key: Key) -> list[Key]:
     """The stages that must be complete before this one."""
     if key.stage in (BASE, DATA):
-        return [Key(BASE)] if key.stage == DATA else []
+        return [] if key.stage == BASE else [Key(DATA)] if key.method else [Key(BASE)]
+    data = data_keys(key.method)
     if key.stage == INIT:
-        return [Key(BASE), Key(DATA)]
-    model = model_key(key.method, key.n - (key.stage != EVALUATE))
-    return [Key(DATA), model, *([pairs_key(key.method, key.n)] if key.stage == DPO else [])]
+        return [Key(BASE), *data]
+    return [*data, model_key(key.method, key.n - (key.stage != EVALUATE)), *_pairs_before(key)]
+
+
+def _pairs_before(key: Key) -> list[Key]:
+    """DPO takes pairs; the baseline's search takes the tokens that psrlm's has spent."""
+    if key.stage == SEARCH and key.method == SRLM:
+        return [pairs_key(MAIN, key.n)]
+    return [pairs_key(key.method, key.n)] if key.stage == DPO else []
 
 
 def in_order(targets: Iterable[Key]) -> list[Key]:
@@ -192,10 +224,10 @@ def in_order(targets: Iterable[Key]) -> list[Key]:
 
 
 def stage_preset(preset: Preset, key: Key) -> Preset:
-    """The preset as the stage sees it: a control's search has its own judge."""
-    if key.stage != SEARCH or key.method not in JUDGES:
-        return preset
-    return replace(preset, judge=replace(preset.judge, kind=JUDGES[key.method]))
+    """The preset as the stage sees it: with what the method switches in this stage."""
+    switched = SWITCHES.get(key.method, {}).get(key.stage, {})
+    changed = {name: replace(getattr(preset, name), **new) for name, new in switched.items()}
+    return replace(preset, **changed)
 
 
 def make_anew(run: RunDir) -> None:
@@ -205,16 +237,18 @@ def make_anew(run: RunDir) -> None:
     (run.making / FORCED).touch()
 
 
-def sections(preset: Preset, stage: str) -> tuple[str, ...]:
+def sections(preset: Preset, key: Key) -> tuple[str, ...]:
     """The sections that a stage may read: 01's depend on where problems and EFT come from."""
-    chain = stage == DATA and preset.data.eft_from == "chain"
-    taught = chain or (stage == DATA and preset.data.source != PROCEDURAL)
-    return STAGES[stage] + (TEACHER if taught else ()) + (CHAIN if chain else ())
+    if key.method == SRLM:
+        return SRLM_STAGES.get(key.stage, STAGES[key.stage])
+    chain = key.stage == DATA and preset.data.eft_from == "chain"
+    taught = chain or (key.stage == DATA and preset.data.source != PROCEDURAL)
+    return STAGES[key.stage] + (TEACHER if taught else ()) + (CHAIN if chain else ())
 
 
 def parameters(preset: Preset, key: Key, seed: int) -> dict[str, Any]:
     """All parameters that the stage's result depends on; their hash decides whether it is stale."""
-    found = stage_preset(preset, key).sections(*sections(preset, key.stage))
+    found = stage_preset(preset, key).sections(*sections(preset, key))
     found["templates"] = prompts.load(preset.prompts).hashes
     return {"method": key.method, "iteration": key.n, "seed": seed, **found}
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from psr_lib.models import prompt_ids, text_ids
 from psr_lib.prompts import Family
-from psr_lib.records import IFTExample, JudgeExample, PSRError, StepPair
+from psr_lib.records import IFTExample, JudgeExample, PSRError, ScoreExample, StepPair
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,17 @@ def step_ids(tokenizer: Any, step: str, final: bool) -> list[int]:
     return response_ids(tokenizer, step if final else step + "\n", final)
 
 
-def sft_row(tokenizer: Any, family: Family, example: IFTExample | JudgeExample) -> SFTRow:
-    """One supervised row of either kind (paper section 3.2)."""
+def sft_row(
+    tokenizer: Any, family: Family, example: IFTExample | JudgeExample | ScoreExample
+) -> SFTRow:
+    """One supervised row of any kind (paper section 3.2)."""
     if isinstance(example, IFTExample):
         prompt, response = family.solve(example.question), "\n".join(example.steps)
     else:
-        prompt = family.judge(example.question, example.prefix, example.step_a, example.step_b)
+        if isinstance(example, ScoreExample):
+            prompt = family.score(example.question, example.solution)
+        else:
+            prompt = family.judge(example.question, example.prefix, example.step_a, example.step_b)
         # The text families end their prompt in "Review:"; a chat turn begins without a space.
         response = example.explanation if family.chat else f" {example.explanation}"
     ids = prompt_ids(tokenizer, family.render(tokenizer, prompt))
@@ -101,7 +106,7 @@ def step_row(tokenizer: Any, family: Family, pair: StepPair) -> StepRow:
 def sft_rows(
     tokenizer: Any,
     family: Family,
-    examples: Iterable[IFTExample | JudgeExample],
+    examples: Iterable[IFTExample | JudgeExample | ScoreExample],
     max_length: int,
 ) -> tuple[list[SFTRow], dict[str, int]]:
     """Rows that fit `max_length` tokens, and how many there were, fit and did not."""

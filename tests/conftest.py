@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
 RUNNER = ("__init__", "records", "steps", "runs", "commands", "stages", "manifest")
-RUNNER += ("notebook_runner", "progress")
+RUNNER += ("notebook_runner", "progress", "budgets")
 
 PARAMETERS = """preset: str = "smoke"  # which preset
 method: str = "psrlm"  # which method
@@ -32,13 +32,20 @@ stage = runs.open_stage("{name}", preset=preset, method=method, iteration=iterat
 
 BODIES = {
     "00_base_model": "toy.write(stage.output('base.json'), stage.model(0).name)",
-    "01_data_prep": """for n in range(2, 5):
+    "01_data_prep": """if method == "srlm":
+    toy.write(stage.output("eft_scores.jsonl"), stage.input("data/questions_2.jsonl").name)
+for n in range(2, 5 if method != "srlm" else 2):
     toy.write(stage.output(f"questions_{n}.jsonl"), stage.preset.data.questions[n - 2])""",
     "02_init": """stage.model(0)
+if method == "srlm":
+    stage.input("srlm/data/eft_scores.jsonl")
 toy.model(stage.folder, stage.preset.sft.epochs)""",
     "03_search_judge": """toy.progress()
 stage.input(f"data/questions_{iteration}.jsonl"), stage.model(iteration - 1)
-toy.write(stage.output("ppd.jsonl"), stage.preset.search.width, stage.preset.judge.kind)
+if method == "srlm":
+    stage.input(f"psrlm/M{iteration}/ppd/ppd.jsonl")
+judge = stage.preset.srlm.scores if method == "srlm" else stage.preset.judge.kind
+toy.write(stage.output("ppd.jsonl"), stage.preset.search.width, judge)
 stage.count(pairs=1)
 stage.tokens(generated=3, judged=2)
 stage.tokens(judged=5)""",
@@ -118,7 +125,7 @@ class Repo:
         done = self.call("status", *args)
         assert done.returncode == 0, done.stderr
         lines = (line for line in done.stdout.splitlines() if line)
-        return {line[:34].strip(): line[34:].strip() for line in lines}
+        return {line[:38].strip(): line[38:].strip() for line in lines}
 
     def write(self, name: str, text: str) -> Path:
         """Write a file of the repository."""

@@ -4,12 +4,20 @@ import math
 
 import pytest
 import torch
-from tiny_model import make_tiny_model, merging_tokenizer, settings, step_pair, word_tokenizer
+from tiny_model import (
+    ift,
+    make_tiny_model,
+    merging_tokenizer,
+    settings,
+    step_pair,
+    whole_pair,
+    word_tokenizer,
+)
 
 from psr_lib import dpo, prompts
 from psr_lib.models import load_model, load_tokenizer
-from psr_lib.records import PSRError
-from psr_lib.token_rows import explain_row, step_row, step_rows
+from psr_lib.records import PSRError, ScoreExample
+from psr_lib.token_rows import explain_row, sft_row, step_row, step_rows
 from psr_lib.training import workspace
 
 FAMILY = prompts.load("compact")
@@ -160,6 +168,47 @@ def test_reference_is_cached_in_the_run_only(folder, other, tmp_path, monkeypatc
     trainer_of(folder, PAIRS, tmp_path / "run", other)
     assert seen and all(str(tmp_path / "run" / "tmp") in name for name in seen)
     assert not (tmp_path / "run" / "tmp").exists() and not (tmp_path / "cache").exists()
+
+
+# --- whole solutions (the baseline srlm): the only step after an empty prefix
+
+WHOLE = [whole_pair(k) for k in range(4)]
+
+
+def test_a_whole_solution_is_scored_from_its_first_token_to_its_end_of_text(folder, tmp_path):
+    _, batch, tokenizer = trainer_of(folder, WHOLE, tmp_path)
+    expected = [f"{text}<eos>" for p in WHOLE for text in (p.chosen, p.rejected)]
+    assert sorted(scored_texts(batch, tokenizer)) == sorted(expected)
+    assert all(text.count("\n") == 1 for text in expected), "its inner newlines are scored too"
+    unscored = batch["attention_mask"].bool() & ~batch["completion_mask"].bool()
+    texts = {tokenizer.decode(i[m]) for i, m in zip(batch["input_ids"], unscored, strict=True)}
+    assert texts == {FAMILY.render(tokenizer, FAMILY.solve(p.question)) for p in WHOLE}
+
+
+def test_a_chosen_solution_has_the_tokens_that_sft_has_shown(folder):
+    tokenizer = load_tokenizer(folder)
+    for k, pair in enumerate(WHOLE):
+        row, shown = step_row(tokenizer, FAMILY, pair), sft_row(tokenizer, FAMILY, ift(k))
+        assert (row.prompt_ids, row.chosen_ids) == (shown.prompt_ids, shown.completion_ids)
+        assert row.rejected_ids[-1] == tokenizer.eos_token_id and row.rejected_ids != row.chosen_ids
+
+
+@pytest.mark.parametrize("alpha", [0.0, 10.0])
+def test_the_loss_of_whole_solutions_is_equation_8(folder, other, tmp_path, alpha):
+    trainer, batch, _ = trainer_of(folder, WHOLE, tmp_path, other, beta=0.3, nll_weight=alpha)
+    loss = float(trainer.compute_loss(trainer.model, batch).detach())
+    assert loss == pytest.approx(by_hand(folder, other, WHOLE, 0.3, alpha), abs=1e-4)
+
+
+def test_a_scored_solution_is_a_row_of_sft_whose_justification_carries_the_loss(folder):
+    tokenizer = load_tokenizer(folder)
+    example = ScoreExample(
+        id="s/0", problem_id="p/0", question="x", solution="Step 1: 14.\nStep 2: 39.", points=5,
+        explanation="67890 is right. Solution: 5.", right=True,
+    )  # fmt: skip
+    row = sft_row(tokenizer, FAMILY, example)
+    assert tokenizer.decode(row.completion_ids) == " 67890 is right. Solution: 5.<eos>"
+    assert tokenizer.decode(row.prompt_ids) == FAMILY.score("x", example.solution).user
 
 
 def test_rows_left_out_are_counted():

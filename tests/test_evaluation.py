@@ -7,6 +7,7 @@ from psr_lib import prompts
 from psr_lib.evaluation import (
     accuracy_rows,
     accuracy_table,
+    answer_row,
     disagreements,
     greedy_accuracy,
     judge_accuracy,
@@ -19,6 +20,7 @@ from psr_lib.evaluation import (
 )
 from psr_lib.judge import Judge
 from psr_lib.records import JudgeExample, Problem, PSRError, read_jsonl, write_jsonl
+from psr_lib.stages import RunDir
 from psr_lib.stats import wilson
 
 FAMILY = prompts.load("compact")
@@ -79,6 +81,20 @@ def test_table_of_a_run(tmp_path):
     (tmp_path / "base/eval/accuracy.csv").write_text("benchmark,accuracy\neasy,x\n")
     with pytest.raises(PSRError, match=r"base/eval/accuracy\.csv"):
         accuracy_table(tmp_path)
+
+
+def test_the_table_of_a_control_begins_with_the_m1_that_it_starts_from(tmp_path):
+    run, rows = RunDir("tiny", 0, tmp_path), {}
+    right = {"base": 0, "psrlm/M1": 1, "srlm/M1": 2, "gold-judge/M2": 3, "srlm/M2": 4}
+    for place, count in right.items():
+        answers = [answer_row("easy", p, "", "eos", {}) for p in SETS["easy"]]
+        rows[place] = [dict(row, strict=k < count, lenient=True) for k, row in enumerate(answers)]
+        write_csv(run.path / place / "eval" / "accuracy.csv", accuracy_rows(rows[place]))
+    found = {m: [(row["model"], row["easy"]) for row in accuracy_table(run, m)]
+             for m in ("gold-judge", "srlm", "ift-more")}  # fmt: skip
+    assert found["gold-judge"] == [("M0", 0), ("M1", 25), ("M2", 75)]
+    assert found["srlm"] == [("M0", 0), ("M1", 50), ("M2", 100)]
+    assert found["ift-more"] == [("M0", 0), ("M1", 25)]
 
 
 def example(k):

@@ -129,12 +129,15 @@ def test_shots_mix_the_labels_and_are_the_shortest_of_the_first_hundred(tmp_path
     assert rounds.fixed_shots(stage_with(tmp_path, rows, 0)) == []
 
 
-def test_a_round_without_pairs_says_what_to_do(tmp_path):
+@pytest.mark.parametrize(
+    ("method", "more"), [("psrlm", r"search\.width"), ("srlm", r"srlm\.scores")]
+)
+def test_a_round_without_pairs_says_what_to_do(tmp_path, method, more):
     write_jsonl(tmp_path / "ppd.jsonl", [])
     stage = SimpleNamespace(
-        preset=load("smoke"), iteration=3, method="psrlm", pairs=lambda: tmp_path / "ppd.jsonl"
+        preset=load("smoke"), iteration=3, method=method, pairs=lambda: tmp_path / "ppd.jsonl"
     )
-    with pytest.raises(PSRError, match=r"round 3: .*no pairs.*search\.temperature") as error:
+    with pytest.raises(PSRError, match=rf"round 3: .*no pairs.*{more}, search\.temp") as error:
         rounds.train_round(stage)
     assert "\n" not in str(error.value)
 

@@ -63,6 +63,85 @@ def test_rounds_that_a_stage_does_not_have_are_refused(name, n):
         make_key(name, "psrlm", n, 4)
 
 
+# --- the baseline and the controls
+
+
+def test_the_baseline_has_data_and_m1_of_its_own_and_waits_for_psrlms_tokens():
+    run = RunDir("tiny")
+    assert run.folder(Key("01_data_prep", "srlm")) == run.path / "srlm/data"
+    assert run.folder(Key("01_data_prep")) == run.data == run.path / "data"
+    assert run.notebook(Key("01_data_prep", "srlm")).parent == run.path / "srlm/data/notebooks"
+    assert run.model("srlm", 1) == run.path / "srlm/M1/model"
+    assert run.ppd("srlm", 2) == run.path / "srlm/M2/ppd"
+    assert make_key("01_data_prep", "srlm", 1, 4) == Key("01_data_prep", "srlm")
+    assert make_key("05_evaluate", "srlm", 1, 4) == Key("05_evaluate", "srlm", 1)
+    plan = [str(key) for key in stages.in_order(stages.round_keys("srlm", 2))]
+    assert plan == [
+        "00_base_model", "01_data_prep", "01_data_prep srlm", "02_init srlm M1", "02_init M1",
+        "03_search_judge M2", "03_search_judge srlm M2", "04_step_dpo srlm M2",
+        "05_evaluate srlm M2",
+    ]  # fmt: skip
+
+
+SWITCHED = {
+    "random-judge": {"03_search_judge": ["judge.kind self -> random"]},
+    "random-judge-nll0": {
+        "03_search_judge": ["judge.kind self -> random"],
+        "04_step_dpo": ["dpo.nll_weight 10.0 -> 0.0"],
+    },
+    "gold-judge": {"03_search_judge": ["judge.kind self -> oracle"]},
+    "ift-more": {},
+    "sft-chosen": {},
+}
+
+
+@pytest.mark.parametrize("method", SWITCHED)
+def test_a_control_is_its_switch_apart_from_psrlm_and_shares_its_m1(method):
+    tiny, run = load("tiny"), RunDir("tiny")
+    for stage in ("03_search_judge", "04_step_dpo", "05_evaluate"):
+        ours, theirs = (stages.parameters(tiny, Key(stage, m, 3), 0) for m in ("psrlm", method))
+        found = manifest.differences(ours, theirs)
+        assert found == [f"method psrlm -> {method}", *SWITCHED[method].get(stage, [])]
+    assert run.model(method, 1) == run.model("psrlm", 1)
+    assert make_key("02_init", method, 1, 4) == Key("02_init", "psrlm", 1)
+    assert set(SWITCHED) | {"psrlm", "srlm"} == set(stages.METHODS)
+
+
+def test_the_baseline_reads_its_own_section_and_trains_as_psrlm_does():
+    tiny = load("tiny")
+    ours, theirs = (
+        {stage: stages.parameters(tiny, Key(stage, m, 2), 0) for stage in stages.STAGES}
+        for m in ("psrlm", "srlm")
+    )
+    for stage in ("02_init", "04_step_dpo"):
+        assert manifest.differences(ours[stage], theirs[stage]) == ["method psrlm -> srlm"]
+    assert all("srlm" not in parameters for parameters in ours.values())
+    search = theirs["03_search_judge"]
+    assert "judge" not in search and search["search"] == ours["03_search_judge"]["search"]
+
+
+def test_the_baselines_stages_leave_psrlms_alone(repo):
+    before = {p: t for p, t in repo.files().items() if "/srlm/" not in p and ".lock" not in p}
+    done = repo.call("iteration", "--n", "2", "--method", "srlm")
+    assert done.returncode == 0, done.stderr
+    for name in ("02_init M1", "03_search_judge M2"):
+        assert f"{name}: up to date" in done.stdout
+    for name in ("01_data_prep srlm", "02_init srlm M1", "03_search_judge srlm M2"):
+        assert f"{name}: running (no complete result yet)" in done.stdout
+    after = {p: t for p, t in repo.files().items() if "/srlm/" not in p and ".lock" not in p}
+    assert after == before
+    made = json.loads((repo.run / "srlm/M2/ppd/manifest.json").read_text())
+    assert {"run:srlm/M1/model", "run:psrlm/M2/ppd/ppd.jsonl"} <= set(made["inputs"])
+    states = repo.states("--method", "srlm", "--set", "srlm.scores=2")
+    assert states["03_search_judge srlm M2"] == "stale    srlm.scores 3 -> 2"
+    assert states["03_search_judge M2"] == states["02_init srlm M1"] == "current"
+    assert repo.states("--set", "srlm.scores=2")["03_search_judge M2"] == "current"
+    assert "nothing to do" in repo.call("data", "--method", "srlm").stdout
+    repo.write("runs/smoke/seed0/psrlm/M2/ppd/ppd.jsonl", "other pairs\n")
+    changed = repo.states("--method", "srlm")["03_search_judge srlm M2"]
+    assert changed == "stale    run:psrlm/M2/ppd/ppd.jsonl changed"
+
+
 # --- the strict front
 
 

@@ -113,16 +113,20 @@ def machine_text(text, folder):
     return [place for place in (str(ROOT), sys.prefix, str(Path.home()) + "/") if place in text]
 
 
+def assert_well_executed(path, folder):
+    """An executed notebook without errors, warnings and paths, with one figure."""
+    text = path.read_text(encoding="utf-8")
+    assert machine_text(text, folder) == [], path
+    cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert all(cell["execution_count"] for cell in cells)
+    assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+    assert sum("image/png" in o.get("data", {}) for o in outputs) == 1, "one figure, once"
+
+
 def test_executed_notebooks_hold_no_errors_no_warnings_and_no_paths(smoke):
     for key in results.run_stages("psrlm", PRESET.rounds):
-        path = smoke.first.notebook(key)
-        text = path.read_text(encoding="utf-8")
-        assert machine_text(text, smoke.folder) == [], path
-        cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
-        outputs = [output for cell in cells for output in cell["outputs"]]
-        assert all(cell["execution_count"] for cell in cells)
-        assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
-        assert sum("image/png" in o.get("data", {}) for o in outputs) == 1, "one figure, once"
+        assert_well_executed(smoke.first.notebook(key), smoke.folder)
 
 
 def test_a_second_call_does_nothing_and_says_so(smoke):
@@ -149,7 +153,10 @@ def test_the_same_seed_gives_the_same_pairs_answers_and_tables(smoke):
     assert [name for name, equal in same.items() if not equal] == []
 
 
-@pytest.mark.parametrize("method", ["random-judge", "gold-judge", *NO_PAIRS_OF_ITS_OWN])
+CONTROLS = ["random-judge", "random-judge-nll0", "gold-judge", *NO_PAIRS_OF_ITS_OWN]
+
+
+@pytest.mark.parametrize("method", CONTROLS)
 def test_controls_start_from_psrlms_m1_and_copy_nothing(smoke, method):
     before = files(smoke.first.path / "psrlm")
     done = ended(start(smoke.folder, "iteration", "--n", "2", "--method", method))
@@ -168,6 +175,30 @@ def test_controls_start_from_psrlms_m1_and_copy_nothing(smoke, method):
     own, psrlm = home / "M2/model", smoke.first.model("psrlm", 2)
     names = [path / "model.safetensors" for path in (own, psrlm)]
     assert names[0].read_bytes() != names[1].read_bytes()
+
+
+def test_the_baseline_has_an_m1_of_its_own_and_gets_psrlms_tokens(smoke):
+    before = files(smoke.first.path / "psrlm")
+    done = ended(start(smoke.folder, "iteration", "--n", "2", "--method", "srlm"))
+    assert done.code == 0, done.errors
+    assert files(smoke.first.path / "psrlm") ^ before == set()
+    home = smoke.first.path / "srlm"
+    assert sorted(path.name for path in home.iterdir()) == ["M1", "M2", "data"]
+    counts = read_json(home / "M2/ppd/manifest.json")["counts"]
+    given = read_json(smoke.first.ppd("psrlm", 2) / "manifest.json")["tokens"]
+    assert counts["budget"] == sum(given.values()) and abs(counts["budget_used"] - 1) < 0.05
+    pairs = read_jsonl(home / "M2/ppd/ppd.jsonl", StepPair)
+    asked = {q.id: q.text for q in read_jsonl(smoke.first.data / "questions_2.jsonl", Question)}
+    assert pairs and all(asked[p.problem_id] == p.question and p.prefix == [] for p in pairs)
+    assert len({p.problem_id for p in pairs}) == len(pairs) == counts["pairs"]
+    weights = [
+        run / "model/model.safetensors" for run in (home / "M1", smoke.first.round("psrlm", 1))
+    ]
+    assert weights[0].read_bytes() != weights[1].read_bytes()
+    for key in in_order(round_keys("srlm", 2)):
+        assert stage_state(smoke.first, key, PRESET).word == "current"
+        if key.method == "srlm":
+            assert_well_executed(smoke.first.notebook(key), smoke.folder)
 
 
 def test_a_notebook_runs_by_hand_with_the_same_result(smoke, monkeypatch):

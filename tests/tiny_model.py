@@ -148,3 +148,12 @@ def eft(k: int) -> JudgeExample:
         better=better,
         explanation=f"{30 + 2 * k} is right, so [[{better}]]",
     )
+
+
+def whole_pair(k: int) -> StepPair:
+    """A right and a wrong whole solution, as the baseline `srlm` pairs them."""
+    right = "\n".join(ift(k).steps)
+    wrong = right.replace(f"{{{30 + 2 * k}}}", f"{{{31 + 2 * k}}}")
+    shared = {"id": f"p/{k}#whole", "problem_id": f"p/{k}", "question": question(k), "prefix": []}
+    ends = {"chosen_final": True, "rejected_final": True}
+    return StepPair(**shared, chosen=right, rejected=wrong, **ends)

@@ -29,6 +29,7 @@ from psr_lib.presets.sections import (
     Prm,
     Search,
     Sft,
+    Srlm,
     Teacher,
     Tree,
     num,
@@ -52,6 +53,7 @@ class Preset:
     teacher: Teacher
     search: Search
     judge: Judge
+    srlm: Srlm
     sft: Sft
     dpo: Dpo
     eval: Eval

@@ -107,6 +107,20 @@ class Judge:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Srlm:
+    """The baseline `srlm`: whole solutions scored by the model itself (Yuan et al. 2024)."""
+
+    budget: str = one_of("psrlm", "none")
+    solutions: int = num(low=2)
+    max_tokens: int = num(low=1)
+    scores: int = num(low=1)
+    score_temperature: float = num(low=0)
+    score_top_p: float = num(above=0, high=1)
+    max_score_tokens: int = num(low=1)
+    top_share: float = num(above=0, high=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sft:
     """Supervised fine-tuning, M0 -> M1; `lora_r` 0 trains every weight."""
 

@@ -1,8 +1,9 @@
 """Prompt families: `paper` for real models, `compact` for the small laboratory.
 
 A family renders the two prompts of the loop, the solver's and the judge's (paper Figures 4 and 5),
-and reads the judge's verdict. The hash of each template goes into every manifest, because another
-template gives other numbers.
+and reads the judge's verdict; for the baseline `srlm` also the prompt that scores a whole solution,
+whose points it reads. The hash of each template goes into every manifest, because another template
+gives other numbers.
 
 >>> load("compact").solve("Tom has 4 pens. How many?", ["Step 1: x."]).assistant
 'Step 1: x.\\n'
@@ -11,6 +12,7 @@ template gives other numbers.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,14 @@ from psr_lib.steps import join_steps
 FOLDER = Path(__file__).parent
 VERDICT = re.compile(r"\[\[([AB])\]\]")
 ROLES = ("solve", "judge", "segment", "score")
+MOST = 5  # points of a whole solution, at most (additive rubric of Yuan et al., arXiv 2401.10020)
+POINTS = r"""
+    \b{mark}\b[*_`\s]*(?:\([^()\n]*\)[*_`\s]*)?  # "Score", "**Score**", "Score (out of 5)"
+    (?::|=|\bis\b|\bof\b)[*_`\s<\[({{$\\]*(?:boxed\{{)?  # ": ", " is ", ": **", ": \boxed{{"
+    (?:[\d.\s+]+=\s*)?                              # "1 + 1 + 1 = "
+    (?P<points>[-+]?\d+(?:\.\d+)?)(?!\d)
+    (?P<other>[*_`\s}})\]$>]*(?:/|out\ of)\s*(?!5\b)\d)?  # "/ 10" is another scale
+"""
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,7 @@ class Family:
     chat: bool
     stop: str
     templates: dict[str, str]
+    points_mark: str = "Score"
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -68,6 +79,28 @@ class Family:
         last = fill(self.templates["judge"], **parts, step_a=step_a, step_b=step_b)
         return Prompt("\n\n".join([*worked, last]))
 
+    def score(self, question: str, solution: str) -> Prompt:
+        """The prompt that scores a whole solution; points that it states itself are defused."""
+        parts = {"question": question, "solution": solution}
+        parts = {name: self._defuse_points(text) for name, text in parts.items()}
+        return Prompt(fill(self.templates["score"], **parts))
+
+    def _defuse_points(self, text: str) -> str:
+        size = len(self.points_mark)
+        return points_pattern(self.points_mark).sub(lambda m: f"({m[0][:size]}){m[0][size:]}", text)
+
+    def points(self, text: str) -> float | None:
+        """Points of a justification: the last that it states; None if unreadable or not 0 to 5.
+
+        >>> load("paper").points("Relevant, and complete. **Score:** 4/5")
+        4.0
+        """
+        found = list(points_pattern(self.points_mark).finditer(text))
+        if not found or found[-1]["other"]:
+            return None
+        points = float(found[-1]["points"])
+        return points if 0 <= points <= MOST else None
+
     def render(self, tokenizer: Any, prompt: Prompt) -> str:
         """The text that the model continues; chat families pass through the chat template."""
         if not self.chat:
@@ -83,6 +116,12 @@ class Family:
         return found[-1] if found else None
 
 
+@lru_cache
+def points_pattern(mark: str) -> re.Pattern:
+    """What states points after this mark."""
+    return re.compile(POINTS.format(mark=re.escape(mark)), re.IGNORECASE | re.VERBOSE)
+
+
 def fill(template: str, **parts: str) -> str:
     """Put the parts into their slots in one pass, so a part can never open a slot of its own."""
     return re.sub(r"\{(\w+)\}", lambda match: parts.get(match.group(1), match.group(0)), template)
@@ -96,4 +135,7 @@ def load(name: str) -> Family:
         raise PSRError(f"prompts: no family {name!r}; choose one of {known}")
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
     templates = {role: data[role] for role in ROLES}
-    return Family(name=data["name"], chat=data["chat"], stop=data["stop"], templates=templates)
+    return Family(
+        name=data["name"], chat=data["chat"], stop=data["stop"], templates=templates,
+        points_mark=data["points_mark"],
+    )  # fmt: skip
