@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from psr_lib import manifest, notebook_runner, presets, stages
 from psr_lib.notebook_runner import NotebookFailed
 from psr_lib.records import PSRError
-from psr_lib.stages import BASE, DATA, EVALUATE, Key, RunDir, stage_state
+from psr_lib.stages import BASE, DATA, EVALUATE, LAB, Key, RunDir, stage_state
 
 
 class Parser(argparse.ArgumentParser):
@@ -196,6 +196,8 @@ def reproduce(args: argparse.Namespace) -> None:
 
 def all_keys(request: Request) -> list[Key]:
     """Every stage of a method, M0's evaluation included."""
+    if request.method == stages.REFERENCE:
+        return [Key(EVALUATE, stages.REFERENCE)]
     keys = [Key(BASE), Key(DATA), Key(EVALUATE)]
     for n in range(1, request.preset.rounds + 1):
         keys += stages.round_keys(request.method, n)
@@ -205,7 +207,9 @@ def all_keys(request: Request) -> list[Key]:
 def evaluate(args: argparse.Namespace) -> None:
     """Evaluate M[N], or without N every model that is there, and print the table."""
     request = Request(args)
-    if args.n:
+    if request.method == stages.REFERENCE:
+        rounds = [0]
+    elif args.n:
         rounds = [request.round(args.n, low=0)]
     else:
         made = range(1, request.preset.rounds + 1)
@@ -228,6 +232,14 @@ def report(request: Request) -> None:
     print(f"\n{place} {method}\n{evaluation.accuracy_table(run, method)}")
     print(f"executed notebooks: {place}/base, data and {method}/M*, each in notebooks/")
     print("figures: figures/ beside each stage's results, as PNG, PDF and CSV")
+
+
+def judge(args: argparse.Namespace) -> None:
+    """Test M0 to M[N] as judges (notebook 07); without N all models of the preset."""
+    request = Request(args)
+    last = request.preset.rounds
+    n = request.round(args.n) if args.n else last
+    build(request, [stages.make_key(LAB, request.method, n, last)])
 
 
 def status(args: argparse.Namespace) -> None:
@@ -263,6 +275,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "iteration": iteration,
     "reproduce": reproduce,
     "evaluate": evaluate,
+    "judge": judge,
     "base": base,
     "data": data,
     "status": status,

@@ -27,15 +27,17 @@ STAGES = {
     "03_search_judge": ("prompts", "model", "search", "judge", "engine"),
     "04_step_dpo": ("prompts", "model", "dpo"),
     "05_evaluate": ("prompts", "model", "data", "search", "judge", "eval", "engine"),
+    "07_judge_lab": ("prompts", "model", "data", "search", "judge", "eval", "engine", "lab"),
 }
-BASE, DATA, INIT, SEARCH, DPO, EVALUATE = STAGES
-MAIN = "psrlm"
+BASE, DATA, INIT, SEARCH, DPO, EVALUATE, LAB = STAGES
+MAIN, REFERENCE = "psrlm", "reference"
 METHODS = {
     MAIN: "the paper's method",
     "random-judge": "control: a coin gives every verdict of the search",
     "gold-judge": "control: the oracle gives every verdict of the search",
     "ift-more": "control: as many updates, on more IFT",
     "sft-chosen": "control: psrlm's pairs, likelihood of the chosen step only",
+    REFERENCE: "an API model, evaluated beside the run's own",
 }
 JUDGES = {"random-judge": "random", "gold-judge": "oracle"}  # who judges in the method's search
 BORROWED_PAIRS = frozenset({"ift-more", "sft-chosen"})  # they take psrlm's pairs, round by round
@@ -49,7 +51,7 @@ class Key(NamedTuple):
     n: int = 0
 
     def __str__(self) -> str:
-        model = f" M{self.n}" if self.stage not in (BASE, DATA) else ""
+        model = f" M{self.n}" if self.stage not in (BASE, DATA) and self.method != REFERENCE else ""
         return self.stage + (f" {self.method}" if self.method not in ("", MAIN) else "") + model
 
 
@@ -90,6 +92,8 @@ class RunDir:
 
     def round(self, method: str, n: int) -> Path:
         """Folder of M[n]; M0 is base/, and every control's M1 is psrlm's."""
+        if method == REFERENCE:
+            return self.path / REFERENCE
         if n == 0:
             return self.base
         return self.path / (MAIN if n == 1 else method) / f"M{n}"
@@ -106,9 +110,14 @@ class RunDir:
         """Answers and scores of M[n]."""
         return self.round(method, n) / "eval"
 
+    def lab(self, method: str, n: int) -> Path:
+        """What the judge laboratory found about M0 to M[n] as judges."""
+        return self.round(method, n) / "judge"
+
     def folder(self, key: Key) -> Path:
         """Where a stage writes."""
-        places = {INIT: self.model, SEARCH: self.ppd, DPO: self.model, EVALUATE: self.eval}
+        places = {INIT: self.model, SEARCH: self.ppd, DPO: self.model, EVALUATE: self.eval,
+                  LAB: self.lab}  # fmt: skip
         if key.stage in places:
             return places[key.stage](key.method, key.n)
         return self.base if key.stage == BASE else self.data
@@ -127,7 +136,9 @@ def make_key(stage: str, method: str, n: int, rounds: int) -> Key:
         raise PSRError(f"method {method!r} is unknown; {suggest(method, METHODS)}")
     if stage in (BASE, DATA):
         return Key(stage)
-    low = {INIT: 1, SEARCH: 2, DPO: 2, EVALUATE: 0}[stage]
+    if method == REFERENCE:
+        return _reference_key(stage)
+    low = {INIT: 1, SEARCH: 2, DPO: 2, EVALUATE: 0, LAB: 1}[stage]
     high = 1 if stage == INIT else rounds
     if not low <= n <= high:
         wanted = f"{low} to {high}" if low < high else str(low)
@@ -135,6 +146,12 @@ def make_key(stage: str, method: str, n: int, rounds: int) -> Key:
     if stage == SEARCH and method in BORROWED_PAIRS:
         raise PSRError(f"{stage}: {method} makes no pairs, it takes those of {MAIN}; search {MAIN}")
     return Key(stage, method if n > 1 else MAIN if n else "", n)
+
+
+def _reference_key(stage: str) -> Key:
+    if stage not in (EVALUATE, LAB):
+        raise PSRError(f"{stage}: {REFERENCE} is not trained here; make evaluate or make judge")
+    return Key(stage, REFERENCE)
 
 
 def model_key(method: str, n: int) -> Key:
@@ -163,8 +180,24 @@ def needs(key: Key) -> list[Key]:
         return [Key(BASE)] if key.stage == DATA else []
     if key.stage == INIT:
         return [Key(BASE), Key(DATA)]
+    if key.stage == LAB:
+        return _before_lab(key)
     model = model_key(key.method, key.n - (key.stage != EVALUATE))
     return [Key(DATA), model, *([pairs_key(key.method, key.n)] if key.stage == DPO else [])]
+
+
+def _before_lab(key: Key) -> list[Key]:
+    """Each model's own verdicts: those of its evaluation, and of the search that it steered."""
+    if key.method == REFERENCE:
+        return [Key(DATA), Key(EVALUATE, REFERENCE)]
+    found = [Key(DATA), *(make_key(EVALUATE, key.method, n, key.n) for n in range(key.n + 1))]
+    return found + [Key(SEARCH, key.method, n) for n in searches_of(key.method, key.n)]
+
+
+def searches_of(method: str, last: int) -> range:
+    """The rounds up to `last` in whose search the method's own model was the judge."""
+    own = method not in JUDGES and method not in BORROWED_PAIRS
+    return range(2, last + 1) if own else range(0)
 
 
 def in_order(targets: Iterable[Key]) -> list[Key]:
@@ -177,16 +210,32 @@ def in_order(targets: Iterable[Key]) -> list[Key]:
 
 
 def stage_preset(preset: Preset, key: Key) -> Preset:
-    """The preset as the stage sees it: a control's search has its own judge."""
+    """The preset as the stage sees it: a control's search has its own judge, a reference its API."""
+    if key.method == REFERENCE:
+        return _reference_preset(preset)
     if key.stage != SEARCH or key.method not in JUDGES:
         return preset
     return replace(preset, judge=replace(preset.judge, kind=JUDGES[key.method]))
 
 
+def _reference_preset(preset: Preset) -> Preset:
+    """The preset with the API model's server, prompts and limits; it does not search."""
+    own, most = preset.reference, preset.reference.max_tokens
+    server = {"url": own.url, "model": own.model, "protocol": own.protocol, "seeds": own.seeds}
+    return replace(
+        preset, prompts=own.prompts, engine=replace(preset.engine, kind="server", **server),
+        judge=replace(preset.judge, max_tokens=most, verdict="written"),
+        eval=replace(preset.eval, max_tokens=most, search_rounds=(), own_prompts="", judge_shots=0),
+    )  # fmt: skip
+
+
 def parameters(preset: Preset, key: Key, seed: int) -> dict[str, Any]:
     """All parameters that the stage's result depends on; their hash decides whether it is stale."""
-    found = stage_preset(preset, key).sections(*STAGES[key.stage])
+    preset = stage_preset(preset, key)
+    found = preset.sections(*STAGES[key.stage])
     found["templates"] = prompts.load(preset.prompts).hashes
+    if key.stage == EVALUATE and preset.eval.own_prompts:
+        found["own_templates"] = prompts.load(preset.eval.own_prompts).hashes
     return {"method": key.method, "iteration": key.n, "seed": seed, **found}
 
 

@@ -39,6 +39,11 @@ def text() -> Any:
     return field(metadata={"filled": True})
 
 
+def names_or_none() -> Any:
+    """A list of names that may be empty."""
+    return field(metadata={"empty": True})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """Which base model, and how its weights are held."""
@@ -127,7 +132,13 @@ class Eval:
 
     max_tokens: int = num(low=1)
     search_rounds: tuple[int, ...] = num(low=0)
+    compare_size: int = num(low=0)
     judge_shots: int = num(low=0)
+    samples: int = num(low=0)
+    sample_temperature: float = num(above=0)
+    sample_top_p: float = num(above=0, high=1)
+    samples_up_to: int = num(low=0)
+    own_prompts: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,10 +156,33 @@ class Engine:
     cores: int = num(low=0)
     url: str = text()
     model: str = text()
+    protocol: str = one_of("completions", "chat")
     seeds: str = one_of("sent", "none", "noise")
     concurrency: int = num(low=1)
     timeout: float = num(above=0)
     retries: int = num(low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """An API model that is measured beside the run's own, and how it is asked."""
+
+    url: str = text()
+    model: str = text()
+    protocol: str = one_of("chat", "completions")
+    prompts: str = text()
+    seeds: str = one_of("sent", "none")
+    max_tokens: int = num(low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lab:
+    """The judge laboratory: whose solutions are scored, and which people's labels are asked."""
+
+    problems: int = num(low=0)
+    solutions: int = num(low=2)
+    audit: tuple[str, ...] = names_or_none()
+    audit_size: int = num(low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +200,8 @@ class Preset:
     dpo: Dpo
     eval: Eval
     engine: Engine
+    reference: Reference
+    lab: Lab
 
     def sections(self, *names: str) -> dict[str, Any]:
         """These sections (or top-level values) as plain JSON values, in the given order."""
@@ -241,6 +277,8 @@ def _value(spec: Any, value: Any, where: str) -> Any:
     where = f"{where}: {spec.name}" if ": " not in where else f"{where}.{spec.name}"
     if is_dataclass(spec.type):
         return build(spec.type, value, where)
+    if value == [] and spec.metadata.get("empty"):
+        return ()
     value = _typed(spec.type, value, where)
     for item in _items(value):
         _check_range(spec.metadata, item, where)
@@ -347,8 +385,9 @@ def _check_together(preset: Preset) -> None:
             f"preset {preset.name}: data.questions holds {have} counts but rounds 2 to "
             f"{preset.rounds} need {need}; give one count a round"
         )
-    if re.search("[@?#]", preset.engine.url):  # a preset is written into every manifest
-        raise PSRError(
-            f"preset {preset.name}: engine.url may hold no user, password or query; a key goes "
-            "into OPENAI_API_KEY in the environment"
-        )
+    for name in ("engine", "reference"):  # a preset is written into every manifest
+        if re.search("[@?#]", getattr(preset, name).url):
+            raise PSRError(
+                f"preset {preset.name}: {name}.url may hold no user, password or query; a key goes "
+                "into OPENAI_API_KEY in the environment"
+            )
