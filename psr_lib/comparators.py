@@ -91,9 +91,11 @@ class Comparators:
         """
 
         def wanted(pool: Pool) -> int:
+            if not pool.solutions:
+                return 1
             fits = pool.left / max(1.0, pool.length)
             # Half of what fits at a time: lengths are known better with every solution.
-            return max(1, int(fits / 2)) if fits >= 0.5 or not pool.solutions else 0
+            return max(1, int(fits / 2)) if fits >= 0.5 else 0
 
         pools = self._pools(questions, budgets)
         self._fill(pools, wanted)

@@ -5,7 +5,7 @@ the searches; they are read from there. The last model, the judge under test, is
 and solutions that people have labelled, and scores solutions if it has learned to.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from psr_lib.stages import REFERENCE
 from psr_lib.traces import TraceFile
 
 PROCEDURAL = "procedural"  # the source whose every step an oracle knows
+# Methods whose models score whole solutions, and what opens a model's scorer.
+SCORERS: dict[str, Callable[[Any, Engine], Scorer]] = {}
 
 
 def models(stage: Any) -> Iterator[tuple[str, int]]:
@@ -133,31 +135,38 @@ def own_solutions(
     lab, search, family = stage.preset.lab, stage.preset.search, prompts.load(stage.preset.prompts)
     small = {name: list(problems[: lab.problems]) for name, problems in sets.items()}
     flat = [(name, problem) for name, problems in small.items() for problem in problems]
+    asked = [family.render(engine.tokenizer, family.solve(p.question)) for _, p in flat]
     with engine_call("sampling solutions"):
         found = engine.sample(
-            [family.render(engine.tokenizer, family.solve(problem.question)) for _, problem in flat],
-            n=lab.solutions, temperature=search.temperature, top_p=search.top_p,
+            asked, n=lab.solutions, temperature=search.temperature, top_p=search.top_p,
             max_tokens=stage.preset.eval.max_tokens, stop=[] if family.chat else ["\n\n"],
             seeds=[seed_of(stage.seed, "lab", problem.id) for _, problem in flat],
         )  # fmt: skip
     stage.tokens(generated=sum(c.tokens for row in found for c in row))
-    rows, golds, asked = [], [], []
-    for (name, problem), completions in zip(flat, found, strict=True):
-        for c in {c.text: c for c in completions}.values():
-            rows.append(evaluation.answer_row(name, problem, c.text, c.finish, {}))
-            golds.append(problem.answer)
-            asked.append(problem.question)
+    unequal = [(name, problem, c) for (name, problem), row in zip(flat, found, strict=True)
+               for c in {c.text: c for c in row}.values()]  # fmt: skip
+    rows = [evaluation.answer_row(name, p, c.text, c.finish, {}) for name, p, c in unequal]
+    grades = evaluation.graded(rows, [problem.answer for _, problem, _ in unequal])
     return [
-        LabelledSolution(id=f"{row['problem_id']}/{k}", problem_id=row["problem_id"], question=text,
+        LabelledSolution(id=f"{problem.id}/{k}", problem_id=problem.id, question=problem.question,
                          text=row["text"], right=row["strict"], source=OWN)
-        for k, (row, text) in enumerate(zip(evaluation.graded(rows, golds), asked, strict=True))
+        for k, (row, (_, problem, _)) in enumerate(zip(grades, unequal, strict=True))
     ]  # fmt: skip
 
 
 def scoring(
-    stage: Any, scorer: Scorer, solutions: Sequence[LabelledSolution]
-) -> list[Group]:
-    """The judge under test as a scorer of whole solutions, two runs each, a group a source.
+    stage: Any, engine: Engine, sets: Mapping[str, Sequence[Problem]],
+    labelled: Sequence[LabelledSolution],
+) -> list[Group]:  # fmt: skip
+    """The judge under test as a scorer of its own and of labelled solutions; [] if it is none."""
+    if stage.method not in SCORERS:
+        return []
+    own = own_solutions(stage, engine, sets)
+    return score_groups(stage, SCORERS[stage.method](stage, engine), [*own, *labelled])
+
+
+def score_groups(stage: Any, scorer: Scorer, solutions: Sequence[LabelledSolution]) -> list[Group]:
+    """Whole solutions scored in two runs each, a group a source.
 
     A model's own solutions are compared problem by problem. Of those that people have labelled
     there often is one a problem, so they are compared across problems too.

@@ -92,7 +92,10 @@ def sibling_rows(
     `label` says which of two steps is right, or None; without it there is no agreement to measure.
     """
     return [
-        row for trace in traces for e in trace.expansions for row in _siblings(trace, e, source, label)
+        row
+        for trace in traces
+        for e in trace.expansions
+        for row in _siblings(trace, e, source, label)
     ]
 
 

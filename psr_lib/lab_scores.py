@@ -1,12 +1,12 @@
 """Scores of whole solutions in two sampled runs, and what they say about the judge (Table 6).
 
 The paper compares step-wise pairwise judging with scoring a whole solution (Yuan et al.,
-arXiv 2401.10020), and defines neither measure. Here every solution is scored in two runs that differ
-in nothing but their noise, and an unreadable score counts against the judge in both:
+arXiv 2401.10020), and defines neither measure. Here every solution is scored in two runs that
+differ in nothing but their noise, and an unreadable score counts against the judge in both:
 
 - consistency: solutions with the same score in both runs;
-- agreement: pairs of a right and a wrong solution in which the right one scores higher, mean of both
-  runs. Equal scores are a tie, and get half a point; `strict` gives them none;
+- agreement: pairs of a right and a wrong solution in which the right one scores higher, mean of
+  both runs. Equal scores are a tie, and get half a point; `strict` gives them none;
 - unreadable: of all scores that were sampled; ties: pairs with equal scores.
 
 Pairs are of one problem, or, where people labelled one solution a problem, of any two problems.
@@ -17,7 +17,7 @@ has not, all solutions are equal.
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -31,16 +31,19 @@ SAME, ANY = "one problem", "any two problems"
 
 
 class Scored(Protocol):
-    """Scores that were sampled for a solution, None where unreadable, and the readable ones' mean."""
-
-    points: Sequence[float | None]
+    """Sampled scores of a solution, None where unreadable, and the mean of the readable ones."""
 
     @property
-    def mean(self) -> float | None: ...  # noqa: D102
+    def points(self) -> Sequence[float | None]:
+        """The scores."""
+
+    @property
+    def mean(self) -> float | None:
+        """Their mean, None where none is readable."""
 
 
 # Scores of these solutions in the run of that number; another run draws other noise.
-Scorer = Callable[[Sequence[tuple[Question, str]], int], Sequence[Any]]
+Scorer = Callable[[Sequence[tuple[Question, str]], int], Sequence[Scored]]
 
 
 @dataclass(frozen=True, kw_only=True)

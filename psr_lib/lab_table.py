@@ -4,7 +4,7 @@ A row holds each measure with its 95 % interval (`<measure>_low`, `<measure>_hig
 this strategy does not have, or that nothing could be counted for, is left empty.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ class Group:
     """Verdicts (or scores) of one model on items of one kind.
 
     `source`: which items; `labels`: who says what is right; `pairs`: which solutions are compared;
-    `shots`: worked examples before each call; `search_ties`: of the searches that siblings are from.
+    `shots`: worked examples before each call; `search_ties`: of the searches siblings are from.
     """
 
     model: str
@@ -79,7 +79,8 @@ def shown(rows: Iterable[Row], names: Sequence[str] = MEASURES) -> list[Row]:
     """Rows for the eye: percent with the interval in brackets, `-` where there is nothing."""
     first = ("model", "judge", "strategy", "items", "pairs", "n")
     return [
-        {key: row[key] for key in first} | {name: _cell(row, name) for name in names} for row in rows
+        {key: row[key] for key in first} | {name: _cell(row, name) for name in names}
+        for row in rows
     ]
 
 
@@ -94,10 +95,3 @@ def items(groups: Iterable[Group], strategy: str) -> list[dict[str, Any]]:
     """Every pair (or solution) of a strategy as a plain row, with the model that judged it."""
     wanted = (group for group in groups if group.strategy == strategy)
     return [{"model": group.model, **asdict(row)} for group in wanted for row in group.rows]
-
-
-def disagreeing(
-    rows: Iterable[PairRow], wanted: Callable[[PairRow], bool] = lambda row: row.tied
-) -> list[PairRow]:
-    """The pairs whose two orders disagree, or that meet another condition."""
-    return [row for row in rows if wanted(row)]

@@ -7,7 +7,7 @@ Three layouts are known by their fields:
 - MR-GSM8K (arXiv 2312.17080): the same counted from 1, beside a right solution.
 
 Steps get the marks that this library's prompts have (`Step k:`), calculator marks (`<<1+1=2>>`) are
-dropped; nothing else is changed. A row that does not fit is an error that names file, row and field.
+dropped; nothing else is changed. A row that does not fit is an error that names file, row, field.
 """
 
 import re
@@ -55,7 +55,7 @@ def read_labels(paths: Iterable[Path | str]) -> Labels:
     Raises PSRError naming the file, row and field that does not fit one of the three layouts.
     """
     found = Labels([], [])
-    for path in [file for path in paths for file in files_of(Path(path))]:
+    for path in [file for name in paths for file in files_of(Path(name))]:
         rows = _rows(path)
         layout = _layout(path, rows)
         for number, row in enumerate(rows, start=1):
@@ -70,7 +70,7 @@ def files_of(path: Path) -> list[Path]:
         return [path]
     found = sorted(file for file in path.glob("*") if file.name.endswith(ENDINGS))
     if not found:
-        raise PSRError(f"lab.audit: {path} is no file and no folder with {', '.join(ENDINGS)} in it")
+        raise PSRError(f"lab.audit: {path} is no file and no folder of {', '.join(ENDINGS)} files")
     return found
 
 
@@ -228,8 +228,8 @@ def step_pairs(solutions: Iterable[LabelledSolution]) -> list[JudgeExample]:
     for one in solutions:
         last = len(one.steps) if one.first_wrong is None else one.first_wrong + 1
         for k, step in enumerate(one.steps[:last]):
-            node = nodes.setdefault((one.source, one.problem_id, one.question, one.steps[:k]), ({}, {}))
-            node[k == one.first_wrong].setdefault(step)
+            place = (one.source, one.problem_id, one.question, one.steps[:k])
+            nodes.setdefault(place, ({}, {}))[k == one.first_wrong].setdefault(step)
     return [
         _example(source, problem, question, prefix, right, wrong, "steps")
         for (source, problem, question, prefix), (rights, wrongs) in nodes.items()
@@ -269,5 +269,8 @@ def spread(rows: Sequence[Any], size: int, source: Callable[[Any], str]) -> list
     groups: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
         groups.setdefault(source(row), []).append(place)
-    kept = {g[k * len(g) // min(size, len(g))] for g in groups.values() for k in range(min(size, len(g)))}
+    kept: set[int] = set()
+    for places in groups.values():
+        most = min(size, len(places))
+        kept |= {places[k * len(places) // most] for k in range(most)}
     return [row for place, row in enumerate(rows) if place in kept]

@@ -1,7 +1,7 @@
 """avg@k: the mean accuracy of k sampled answers, for sets too small for one greedy answer each.
 
-On 30 problems one answer more or less is 3.3 points. The mean over k answers to each problem has less
-noise, and estimates the same thing as one sampled answer; it is no majority and no best of k.
+On 30 problems one answer more or less is 3.3 points. The mean over k answers to each problem has
+less noise and estimates the same thing as one sampled answer; it is no majority and no best of k.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,8 @@
 """A share of things that belong to problems, with its 95 % interval.
 
-Verdicts on one problem are not independent: they share its wording, its prefix and often a step. So
-problems, not verdicts, are what is drawn; a share of 4,000 verdicts on 100 problems is known as well
-as 100 problems allow.
+Verdicts on one problem are not independent: they share its wording, its prefix and often a step.
+So problems, not verdicts, are what is drawn: a share of 4,000 verdicts on 100 problems is known as
+well as 100 problems allow.
 
 >>> share([1, 0, 1, 1], [1, 1, 1, 1], ["a", "b", "c", "d"]).value
 0.75

@@ -210,7 +210,7 @@ def in_order(targets: Iterable[Key]) -> list[Key]:
 
 
 def stage_preset(preset: Preset, key: Key) -> Preset:
-    """The preset as the stage sees it: a control's search has its own judge, a reference its API."""
+    """The preset as the stage sees it: a control has its own judge, `reference` its server."""
     if key.method == REFERENCE:
         return _reference_preset(preset)
     if key.stage != SEARCH or key.method not in JUDGES:

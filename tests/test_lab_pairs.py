@@ -108,8 +108,10 @@ def test_null_judges_never_are_unreadable():
     assert {null(name)["unreadable"].value for name in NULLS} == {0}
 
 
-EXAMPLE = JudgeExample(id="e/0", problem_id="p", question="q?", prefix=["Step 1: x."], step_a="a",
-                       step_b="b", better="A", explanation="", meta={"source": "people"})  # fmt: skip
+EXAMPLE = JudgeExample(
+    id="e/0", problem_id="p", question="q?", prefix=["Step 1: x."], step_a="a", step_b="b",
+    better="A", explanation="", meta={"source": "people"},
+)  # fmt: skip
 
 
 def test_examples_become_rows_with_their_source():

@@ -75,7 +75,7 @@ def test_without_one_kind_there_is_nothing_to_compare():
 
 
 def test_a_judge_that_is_always_right_keeps_an_interval():
-    sure = rows([(f"p{k}", k % 2 == 0, 5.0 * (k % 2 == 0), 5.0 * (k % 2 == 0), 0) for k in range(12)])
+    sure = rows([(f"p{k}", k % 2 == 0, 5.0 - k % 2, 5.0 - k % 2, 0) for k in range(12)])
     found = score_shares(sure, ANY)["agreement"]
     assert (found.value, found.low, found.high) == (1.0, *wilson(6, 6))
 

@@ -52,7 +52,7 @@ def test_step_pairs_keep_their_source_and_their_labels_origin(tmp_path):
     first, second = found.pairs
     assert found.solutions == [] and [first.better, second.better] == ["B", "A"]
     assert first.prefix == ["Step 1: First, 3 * 4 = 12."]
-    assert (first.step_a, first.step_b) == ("Step 2: Then 2 + 12 = 15.", "Step 2: Then 2 + 12 = 14.")
+    assert first.step_a == "Step 2: Then 2 + 12 = 15." and first.step_b.endswith("12 = 14.")
     assert first.meta == {"source": "mr_ben/math", "labels": "human"}
     assert first.problem_id == second.problem_id and first.id != second.id
 

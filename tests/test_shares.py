@@ -1,4 +1,4 @@
-"""Shares of things that belong to problems: exact where there is one a problem, else by problems."""
+"""Shares of things that belong to problems: Wilson where there is one each, else a bootstrap."""
 
 import random
 
