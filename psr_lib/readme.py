@@ -73,11 +73,9 @@ def test_block() -> str:
         return NOT_RUN
     rows = [["psrlm: M1 → last", *_points(results.rise(ours))]]
     for method in sorted({name for _, name in results.kept("tiny")} - {"psrlm"}):
-        seeds = {one["seed"]: one for one in summaries(method)}
-        both = [one for one in ours if one["seed"] in seeds]
+        both, theirs = results.shared(ours, summaries(method))
         if both:
-            lead = results.lead(both, [seeds[one["seed"]] for one in both])
-            rows.append([f"psrlm − {method}, last model", *_points(lead)])
+            rows.append([f"psrlm − {method}, last model", *_points(results.lead(both, theirs))])
     return table(["difference in mean accuracy", "points", "95 % interval", "each seed"], rows)
 
 
@@ -141,7 +139,8 @@ def main() -> int:
         print("README.md is current" if new == old else "README.md is stale; run make readme")
         return int(new != old)
     write_text(path, new)
-    methods = sorted({name for _, name in results.kept("tiny")}, key=lambda name: name != "psrlm")
+    names = {name for _, name in results.kept("tiny")}
+    methods = sorted(names, key=lambda name: (name != "psrlm", name))
     for drawn in showcase.draw({name: summaries(name) for name in methods}):
         print(f"drawn: {drawn.relative_to(manifest.root())}")
     return 0

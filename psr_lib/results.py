@@ -151,6 +151,13 @@ def rise(summaries: Sequence[dict[str, Any]], first: int = 1, last: int = -1) ->
     return paired_bootstrap([bits(s, first) for s in summaries], [bits(s, last) for s in summaries])
 
 
+def shared(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> tuple[list, list]:
+    """The summaries of two methods whose seeds both have, in the order of ours."""
+    seeds = {one["seed"]: one for one in theirs}
+    both = [one for one in ours if one["seed"] in seeds]
+    return both, [seeds[one["seed"]] for one in both]
+
+
 def lead(
     ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], model: int = -1
 ) -> Difference:

@@ -43,12 +43,25 @@ def method_rows(groups: dict[str, Summaries]) -> list[dict[str, Any]]:
     ]
 
 
-def methods_figure(rows: Sequence[dict[str, Any]]) -> Figure:
+def finding(groups: dict[str, Summaries]) -> str:
+    """Which method's last model is highest, or which are level with it by the paired interval."""
+    best = max(groups, key=lambda name: results.level(groups[name], -1).mean)
+    last = groups[best][0]["models"][-1]["model"]
+    level = [name for name in groups if name != best and not _behind(groups[best], groups[name])]
+    if not level:
+        return f"{last} is highest with {best}"
+    return f"{last}: {best} and {', '.join(level)} cannot be told apart"
+
+
+def _behind(best: Summaries, other: Summaries) -> bool:
+    ours, theirs = results.shared(best, other)
+    return bool(ours) and results.lead(ours, theirs).low > 0
+
+
+def methods_figure(rows: Sequence[dict[str, Any]], title: str) -> Figure:
     """Mean accuracy over the rounds, a line a method, intervals drawn side by side."""
     names = list(dict.fromkeys(row["method"] for row in rows))
-    last = {row["method"]: row for row in rows}  # the last model of each
-    best = max(names, key=lambda name: last[name]["mean"])
-    figure, axes = figures.new(f"{last[best]['model']} is highest with {best}")
+    figure, axes = figures.new(title)
     styles = zip(names, figures.CYCLE, figures.MARKS, strict=False)
     for shift, (name, color, mark) in enumerate(styles):
         own = [row for row in rows if row["method"] == name]
@@ -75,10 +88,11 @@ def draw(groups: dict[str, Summaries]) -> list[Path]:
     chart = figures.accuracy_by_model(rows, title)
     paths = [figures.save_fig(chart, folder, "rounds", rows, _source(ours))]
     table = method_rows(groups)
+    chart = methods_figure(table, finding(groups))
     everyone = [one for kept in groups.values() for one in kept]
     return [
         *paths,
-        figures.save_fig(methods_figure(table), folder, "methods", table, _source(everyone)),
+        figures.save_fig(chart, folder, "methods", table, _source(everyone)),
     ]
 
 

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from psr_lib import manifest, results
+from psr_lib import manifest, results, showcase
 from psr_lib.evaluation import accuracy_rows, read_csv, write_csv
 from psr_lib.records import PSRError, write_json, write_jsonl
 from psr_lib.stages import EVALUATE, SEARCH, RunDir
@@ -154,6 +154,20 @@ def test_rise_and_lead_against_brute_force(root):
     assert lead.per_seed == pytest.approx(plain) and any(plain)
     early = results.lead([summary for summary, _ in ours], [s for s, _ in theirs], model=1)
     assert early.per_seed != pytest.approx(lead.per_seed)
+
+
+def test_the_title_claims_no_more_than_the_paired_interval():
+    def kept(seed, *right):
+        wins = [{"easy": "1" * n + "0" * (100 - n)} for n in right]
+        names = [{"model": f"M{n + 1}", "outcomes": won} for n, won in enumerate(wins)]
+        return {"seed": seed, "models": names}
+
+    ours, near, far = ([kept(seed, 40, n) for seed in (0, 1)] for n in (60, 59, 45))
+    assert showcase.finding({"psrlm": ours, "far": far}) == "M2 is highest with psrlm"
+    both = {"far": far, "near": near, "psrlm": ours}
+    assert showcase.finding(both) == "M2: psrlm and near cannot be told apart"
+    apart = {"psrlm": ours, "other seeds": [kept(7, 40, 45)]}  # nothing to pair
+    assert showcase.finding(apart) == "M2: psrlm and other seeds cannot be told apart"
 
 
 def test_kept_summaries_do_not_make_a_run_dirty(tmp_path, monkeypatch):
