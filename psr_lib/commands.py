@@ -235,11 +235,15 @@ def report(request: Request) -> None:
 
 
 def judge(args: argparse.Namespace) -> None:
-    """Test M0 to M[N] as judges (notebook 07); without N all models of the preset."""
+    """Test M[N] as a judge, and first those before it (notebook 07); without N the last one."""
     request = Request(args)
     last = request.preset.rounds
-    n = request.round(args.n) if args.n else last
+    n = request.round(args.n, low=0) if args.n else last
     build(request, [stages.make_key(LAB, request.method, n, last)])
+    place = manifest.shown(request.run.lab(request.method, n))
+    print(
+        f"\n{place}: judge.csv, and what majority and best-of-N did in ways.csv where M{n} searched"
+    )
 
 
 def status(args: argparse.Namespace) -> None:

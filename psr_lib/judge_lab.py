@@ -1,8 +1,9 @@
-"""What notebook 07 calls: the judges of a method under test, M0 to M[n], or an API model.
+"""What notebook 07 calls: M[n] (or an API model) under test as a judge, beside those before it.
 
-Verdicts on held-out pairs and on the models' own siblings were given before, by the evaluations and
-the searches; they are read from there. The last model, the judge under test, is asked about steps
-and solutions that people have labelled, and scores solutions if it has learned to.
+Verdicts on held-out pairs and on a model's own siblings were given before, by its evaluation and
+its searches; they are read from there. Asked anew are the held-out pairs with their steps in each
+other's slot, and steps and solutions that people have labelled; a model that has learned to scores
+whole solutions too. Nothing of this is on the way from M0 to the last model.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,45 +11,75 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from psr_lib import evaluation, lab_pairs, lab_scores, labels, problems, prompts, stages
+from psr_lib import (
+    evaluation,
+    lab_pairs,
+    lab_scores,
+    lab_table,
+    labels,
+    problems,
+    prompts,
+    rounds,
+    stages,
+)
 from psr_lib.engines.base import Engine
+from psr_lib.evaluation import Row
 from psr_lib.guard import engine_call
 from psr_lib.lab_scores import ANY, SAME, Scorer
-from psr_lib.lab_table import HELDOUT, OWN, SCORING, Group
+from psr_lib.lab_table import HELDOUT, OWN, SCORING, TESTING, TRAINING, Group
 from psr_lib.labels import LabelledSolution
 from psr_lib.records import JudgeExample, Problem, Question, read_jsonl, seed_of
 from psr_lib.stages import REFERENCE
 from psr_lib.traces import TraceFile
 
 PROCEDURAL = "procedural"  # the source whose every step an oracle knows
+TABLE = "judge.csv"
+NAME_ANOTHER = "name another file or folder in lab.audit"
 # Methods whose models score whole solutions, and what opens a model's scorer.
 SCORERS: dict[str, Callable[[Any, Engine], Scorer]] = {}
 
 
-def models(stage: Any) -> Iterator[tuple[str, int]]:
-    """Name and number of each model under test; the API model goes by its own name."""
-    if stage.method == REFERENCE:
-        yield stage.preset.engine.model, 0
-    else:
-        yield from ((f"M{n}", n) for n in range(stage.iteration + 1))
+def name_of(stage: Any) -> str:
+    """The judge under test: `M[n]`, or an API model's own name."""
+    return stage.preset.engine.model if stage.method == REFERENCE else f"M{stage.iteration}"
 
 
-def heldout(stage: Any) -> list[Group]:
-    """Each model's verdicts on the held-out pairs of EFT (Table 3), in both orders."""
+def earlier(stage: Any) -> list[Row]:
+    """The table of the model before this one, with those of all before it; [] for the first."""
+    if not stage.iteration:
+        return []
+    return lab_table.read(_input(stage, stage.run.lab(stage.method, stage.iteration - 1) / TABLE))
+
+
+def heldout(stage: Any, engine: Engine) -> list[Group]:
+    """Verdicts on the held-out pairs of EFT (Table 3) in both orders; M0's without examples too.
+
+    The pairs as they stand were judged by the evaluation (05); only the other order is asked.
+    """
     examples = read_jsonl(stage.input("data/eft_heldout.jsonl"), JudgeExample)
+    shots = rounds.fixed_shots(stage) if stage.iteration == 0 else []
+    path = stage.run.eval(stage.method, stage.iteration) / "verdicts.jsonl.gz"
+    forward = [row["verdict"] for row in read_jsonl(_input(stage, path))]
+    found = [_heldout(stage, examples, forward, _turned(stage, engine, examples, shots), shots)]
+    if shots:
+        bare = ask(stage, engine, examples), _turned(stage, engine, examples)
+        found.append(_heldout(stage, examples, *bare))
+    return found
+
+
+def _heldout(
+    stage: Any, examples: Sequence[JudgeExample], forward: Sequence[str | None],
+    swapped: Sequence[str | None], shots: Sequence[JudgeExample] = (),
+) -> Group:  # fmt: skip
     known = "oracle" if stage.preset.data.source == PROCEDURAL else "teacher"
-    groups = []
-    for model, n in models(stage):
-        found = [_verdicts(stage, n, name) for name in ("verdicts", "verdicts_swapped")]
-        rows = lab_pairs.pair_rows(examples, *found, source=HELDOUT)
-        shots = stage.preset.eval.judge_shots if model == "M0" else 0
-        groups.append(Group(model=model, source=HELDOUT, labels=known, rows=rows, shots=shots))
-    return groups
+    rows = lab_pairs.pair_rows(examples, forward, swapped, source=HELDOUT)
+    return Group(model=name_of(stage), source=HELDOUT, labels=known, rows=rows, shots=len(shots))
 
 
-def _verdicts(stage: Any, n: int, name: str) -> list[str | None]:
-    path = stage.run.eval(stage.method, n) / f"{name}.jsonl.gz"
-    return [row["verdict"] for row in read_jsonl(_input(stage, path))]
+def _turned(
+    stage: Any, engine: Engine, pairs: Sequence[JudgeExample], shots: Sequence[JudgeExample] = ()
+) -> list[str | None]:
+    return ask(stage, engine, [lab_pairs.flipped(pair) for pair in pairs], shots)
 
 
 def _input(stage: Any, path: Path) -> Path:
@@ -56,9 +87,10 @@ def _input(stage: Any, path: Path) -> Path:
 
 
 def siblings(stage: Any) -> list[Group]:
-    """Each model's verdicts on its own next steps, in the searches that it steered.
+    """Verdicts on a model's own next steps, in the searches that it steered.
 
-    On the small laboratory's problems the oracle says which of two siblings is right.
+    M[n-1]'s training search made the pairs of M[n], so it stands here; M[n] has its test-time
+    search. On the small laboratory's problems the oracle says which of two siblings is right.
     """
     has_oracle = stage.preset.data.source == PROCEDURAL
     groups = []
@@ -72,19 +104,29 @@ def siblings(stage: Any) -> list[Group]:
 
 def _searches(stage: Any) -> Iterator[tuple[str, str, Path]]:
     """Model, kind of items and trace file of each search with the model's own verdicts."""
-    if stage.method == REFERENCE:
-        return
-    for n in stages.searches_of(stage.method, stage.iteration):
+    n = stage.iteration
+    if stages.steered(stage.method, n):
         traces = stage.run.ppd(stage.method, n) / "traces.jsonl.gz"
-        yield f"M{n - 1}", "siblings, training search", traces
-    for n in range(stage.iteration + 1):
-        if n in stage.preset.eval.search_rounds and stage.preset.data.search_size:
-            traces = stage.run.eval(stage.method, n) / "search_traces.jsonl.gz"
-            yield f"M{n}", "siblings, test-time search", traces
+        yield f"M{n - 1}", TRAINING, traces
+    if has_searched(stage):
+        traces = stage.run.eval(stage.method, n) / "search_traces.jsonl.gz"
+        yield f"M{n}", TESTING, traces
+
+
+def has_searched(stage: Any) -> bool:
+    """Whether the evaluation of M[n] held a test-time search."""
+    named = stage.iteration in stage.preset.eval.search_rounds
+    return named and stage.preset.data.search_size > 0
 
 
 def _oracle(question: Question, prefix: list[str], a: str, b: str) -> str | None:
     return problems.oracle_verdict(question.text, prefix, a, b)
+
+
+def answers(stage: Any, name: str) -> list[Row]:
+    """Answer rows that the evaluation of M[n] wrote, such as `search_answers`."""
+    path = stage.run.eval(stage.method, stage.iteration) / f"{name}.jsonl.gz"
+    return read_jsonl(_input(stage, path))
 
 
 def read_audit(stage: Any) -> labels.Labels:
@@ -93,7 +135,7 @@ def read_audit(stage: Any) -> labels.Labels:
     Solutions also give pairs: next steps after equal right steps, and right against wrong ones.
     """
     settings = stage.preset.lab
-    found = labels.read_labels(stage.source(name) for name in settings.audit)
+    found = labels.read_labels(stage.source(name, NAME_ANOTHER) for name in settings.audit)
     pairs = [*found.pairs, *labels.step_pairs(found.solutions),
              *labels.solution_pairs(found.solutions)]  # fmt: skip
     return labels.Labels(
@@ -104,22 +146,29 @@ def read_audit(stage: Any) -> labels.Labels:
 
 def audit(stage: Any, engine: Engine, pairs: Sequence[JudgeExample]) -> list[Group]:
     """The judge under test on pairs labelled by people, in both orders, a group a source."""
-    model, _ = list(models(stage))[-1]
-    orders = [ask(stage, engine, some) for some in (pairs, list(map(lab_pairs.flipped, pairs)))]
-    rows = lab_pairs.pair_rows(pairs, *orders)
-    known = {pair.meta["source"]: pair.meta["labels"] for pair in pairs}
+    rows = lab_pairs.pair_rows(pairs, ask(stage, engine, pairs), _turned(stage, engine, pairs))
+    return audit_groups(name_of(stage), pairs, rows)
+
+
+def audit_groups(
+    model: str, pairs: Sequence[JudgeExample], rows: Sequence[lab_pairs.PairRow]
+) -> list[Group]:
+    """A group for each source and each way in which its labels came about."""
+    known = [(pair.meta["source"], pair.meta["labels"]) for pair in pairs]
     return [
         Group(model=model, source=source, labels=origin,
-              rows=[row for row in rows if row.source == source])
-        for source, origin in known.items()
+              rows=[row for row, own in zip(rows, known, strict=True) if own == (source, origin)])
+        for source, origin in dict.fromkeys(known)
     ]  # fmt: skip
 
 
-def ask(stage: Any, engine: Engine, pairs: Sequence[JudgeExample]) -> list[str | None]:
+def ask(
+    stage: Any, engine: Engine, pairs: Sequence[JudgeExample], shots: Sequence[JudgeExample] = ()
+) -> list[str | None]:
     """Verdicts on the pairs as they stand; what they cost is counted."""
     rows = evaluation.judge_accuracy(
         engine, prompts.load(stage.preset.prompts), engine.tokenizer, pairs, stage.preset.judge,
-        seed=stage.seed,
+        seed=stage.seed, shots=shots,
     )  # fmt: skip
     stage.tokens(judged=sum(row["tokens"] for row in rows))
     return [row["verdict"] for row in rows]
@@ -171,8 +220,7 @@ def score_groups(stage: Any, scorer: Scorer, solutions: Sequence[LabelledSolutio
     A model's own solutions are compared problem by problem. Of those that people have labelled
     there often is one a problem, so they are compared across problems too.
     """
-    model, _ = list(models(stage))[-1]
-    rows = lab_scores.score_rows(solutions, scorer)
+    model, rows = name_of(stage), lab_scores.score_rows(solutions, scorer)
     groups = []
     for source in dict.fromkeys(row.source for row in rows):
         mine = [row for row in rows if row.source == source]

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from psr_lib import figures
 from psr_lib.lab_pairs import NULLS
-from psr_lib.lab_table import HELDOUT, PAIRWISE, SELF
+from psr_lib.lab_table import HELDOUT, PAIRWISE, SELF, TRAINING
 
 RATES = {"first_position": "first position", "unreadable": "unreadable",
          "ties": "orders disagree", "search_ties": "ties in the search"}  # fmt: skip
@@ -21,8 +21,13 @@ def chart(rows: Rows, model: str) -> Figure:
 
 
 def own(rows: Rows) -> list[dict[str, Any]]:
-    """The rows of the judges themselves, pairwise, null judges left out."""
-    return [row for row in rows if row["judge"] == SELF and row["strategy"] == PAIRWISE]
+    """The rows of the judges themselves, pairwise; of equal ones that with more worked examples."""
+    found: dict[tuple, dict[str, Any]] = {}
+    for row in rows:
+        place = (row["model"], row["items"], row["pairs"])
+        if row["judge"] == SELF and row["strategy"] == PAIRWISE:
+            found[place] = max(found.get(place, row), row, key=lambda one: one["shots"])
+    return list(found.values())
 
 
 def drift(rows: Rows) -> Figure:
@@ -39,7 +44,7 @@ def drift(rows: Rows) -> Figure:
         _line(axes[0], part, "agreement", models, k, source)
     held = [row for row in mine if row["items"] == HELDOUT]
     for k, name in enumerate(RATES):
-        part = held if name != "search_ties" else [row for row in mine if row["items"] != HELDOUT]
+        part = held if name != "search_ties" else [row for row in mine if row["items"] == TRAINING]
         _line(axes[1], part, name, models, k + 3, RATES[name])
     axes[1].set(ylabel="share (%)", ylim=(-2, 102))
     for one in axes:
@@ -50,11 +55,14 @@ def drift(rows: Rows) -> Figure:
 
 
 def _finding(rows: Rows) -> str:
-    last = [row for row in rows if row["agreement"] is not None][-1:]
-    held = [row for row in rows if row["items"] == HELDOUT and row["agreement"] is not None][-1:]
-    parts = [f"{100 * row['agreement']:.0f} % of {row['items']}" for row in held + last]
-    who = held[0]["model"] if held else "the judge"
-    return f"{who} is right on {' and '.join(dict.fromkeys(parts))}" if parts else "No labels"
+    """What the last model says of held-out pairs, and of its own steps the last that did."""
+    last: dict[bool, dict[str, Any]] = {}
+    for row in rows:
+        if row["agreement"] is not None:
+            last[row["items"] == HELDOUT] = row
+    parts = [f"{row['model']} {100 * row['agreement']:.0f} % of {row['items']}"
+             for _, row in sorted(last.items(), reverse=True)]  # fmt: skip
+    return f"Right on: {'; '.join(parts)}" if parts else "No labels"
 
 
 def _line(axes: Any, rows: Rows, name: str, models: Sequence[str], k: int, label: str) -> None:

@@ -6,18 +6,21 @@ this strategy does not have, or that nothing could be counted for, is left empty
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from psr_lib import lab_pairs, lab_scores
-from psr_lib.evaluation import Row
+from psr_lib.evaluation import Row, read_csv
 from psr_lib.lab_pairs import PairRow
 from psr_lib.lab_scores import SAME, ScoreRow
 from psr_lib.shares import NOTHING, Share
 
+TEXTS = ("model", "judge", "strategy", "items", "pairs", "labels")
 MEASURES = ("agreement", "strict", "consistency", "first_position", "unreadable", "ties",
             "search_ties")  # fmt: skip
 PAIRWISE, SCORING, SELF = "pairwise", "scoring", "itself"
 HELDOUT, OWN = "held-out pairs", "own solutions"
+TRAINING, TESTING = "siblings, training search", "siblings, test-time search"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,7 @@ def table(groups: Iterable[Group]) -> list[Row]:
 def _row(group: Group, judge: str) -> Row:
     row = {"model": group.model, "judge": judge, "strategy": group.strategy,
            "items": group.source, "pairs": group.pairs, "labels": group.labels,
-           "shots": group.shots, "n": len(group.rows),
+           "shots": group.shots if judge == SELF else 0, "n": len(group.rows),
            "problems": len({one.problem_id for one in group.rows})}  # fmt: skip
     shares = group.shares(judge)
     for name in MEASURES:
@@ -75,9 +78,34 @@ def _row(group: Group, judge: str) -> Row:
     return row
 
 
+def read(path: Path | str) -> list[Row]:
+    """A table as `evaluation.write_csv` left it: numbers as such, None for an empty measure."""
+    return [
+        {name: cell if name in TEXTS else _number(cell) for name, cell in row.items()}
+        for row in read_csv(path)
+    ]
+
+
+def _number(cell: str) -> float | int | None:
+    if not cell:
+        return None
+    return int(cell) if cell.isdigit() else float(cell)
+
+
+def joined(before: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
+    """The table of the models before with that of this one; null judges on the same items once."""
+    seen = {_blind(row) for row in before if row["judge"] != SELF}
+    return [*before, *(row for row in rows if row["judge"] == SELF or _blind(row) not in seen)]
+
+
+def _blind(row: Row) -> tuple:
+    """A row without its model, which a null judge does not ask."""
+    return tuple(value for name, value in row.items() if name != "model")
+
+
 def shown(rows: Iterable[Row], names: Sequence[str] = MEASURES) -> list[Row]:
     """Rows for the eye: percent with the interval in brackets, `-` where there is nothing."""
-    first = ("model", "judge", "strategy", "items", "pairs", "n")
+    first = ("model", "judge", "strategy", "items", "pairs", "shots", "n")
     return [
         {key: row[key] for key in first} | {name: _cell(row, name) for name in names}
         for row in rows

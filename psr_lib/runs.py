@@ -77,11 +77,14 @@ class Stage:
         _verify(self.run, path)
         return self._record(path)
 
-    def source(self, name: str) -> Path:
-        """A file or folder of the repository that the stage reads, such as 'data/tiny/test'."""
+    def source(self, name: str, way_out: str = "restore it with git") -> Path:
+        """A file or folder of the repository that the stage reads, such as 'data/tiny/test'.
+
+        A path from elsewhere is taken as it is; `way_out` is what to do where there is none.
+        """
         path = manifest.root() / name
         if not path.exists():
-            raise PSRError(f"{name}: no such file in the repository; restore it with git")
+            raise PSRError(f"{name}: no such file in the repository; {way_out}")
         return self._record(path)
 
     def pairs(self) -> Path:

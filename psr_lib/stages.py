@@ -111,7 +111,7 @@ class RunDir:
         return self.round(method, n) / "eval"
 
     def lab(self, method: str, n: int) -> Path:
-        """What the judge laboratory found about M0 to M[n] as judges."""
+        """What the judge laboratory found about M[n] as a judge, those before it beside."""
         return self.round(method, n) / "judge"
 
     def folder(self, key: Key) -> Path:
@@ -138,7 +138,7 @@ def make_key(stage: str, method: str, n: int, rounds: int) -> Key:
         return Key(stage)
     if method == REFERENCE:
         return _reference_key(stage)
-    low = {INIT: 1, SEARCH: 2, DPO: 2, EVALUATE: 0, LAB: 1}[stage]
+    low = {INIT: 1, SEARCH: 2, DPO: 2, EVALUATE: 0, LAB: 0}[stage]
     high = 1 if stage == INIT else rounds
     if not low <= n <= high:
         wanted = f"{low} to {high}" if low < high else str(low)
@@ -187,17 +187,17 @@ def needs(key: Key) -> list[Key]:
 
 
 def _before_lab(key: Key) -> list[Key]:
-    """Each model's own verdicts: those of its evaluation, and of the search that it steered."""
+    """M[n]'s evaluation, the search that M[n-1] steered, and what was found about M[n-1]."""
     if key.method == REFERENCE:
         return [Key(DATA), Key(EVALUATE, REFERENCE)]
-    found = [Key(DATA), *(make_key(EVALUATE, key.method, n, key.n) for n in range(key.n + 1))]
-    return found + [Key(SEARCH, key.method, n) for n in searches_of(key.method, key.n)]
+    found = [Key(DATA), make_key(EVALUATE, key.method, key.n, key.n)]
+    found += [make_key(LAB, key.method, key.n - 1, key.n)] if key.n else []
+    return found + ([Key(SEARCH, key.method, key.n)] if steered(key.method, key.n) else [])
 
 
-def searches_of(method: str, last: int) -> range:
-    """The rounds up to `last` in whose search the method's own model was the judge."""
-    own = method not in JUDGES and method not in BORROWED_PAIRS
-    return range(2, last + 1) if own else range(0)
+def steered(method: str, n: int) -> bool:
+    """Whether M[n-1] itself was the judge in the search that made the pairs of M[n]."""
+    return n > 1 and method not in JUDGES and method not in BORROWED_PAIRS
 
 
 def in_order(targets: Iterable[Key]) -> list[Key]:

@@ -21,14 +21,14 @@ def compare(
     stage: Any, engine: Engine, judge: Judge, sets: Mapping[str, Sequence[Problem]],
     greedy: Sequence[Row], searched: Sequence[Row],
 ) -> list[Row]:  # fmt: skip
-    """The four ways on the first `eval.compare_size` problems of each searched set, as a table.
+    """The four ways on the first `lab.compare_size` problems of each searched set, as a table.
 
     `greedy` and `searched` hold answers to at least these problems. Answers go to
     `ways_answers.jsonl.gz`, the table to `ways.csv`; [] where nothing was searched.
     """
     places = {(row["benchmark"], row["problem_id"]): row for row in searched}
     small = {
-        name: [p for p in problems[: stage.preset.eval.compare_size] if (name, p.id) in places]
+        name: [p for p in problems[: stage.preset.lab.compare_size] if (name, p.id) in places]
         for name, problems in sets.items()
     }
     flat = [(name, problem) for name, problems in small.items() for problem in problems]

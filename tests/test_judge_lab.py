@@ -7,14 +7,15 @@ import matplotlib.pyplot as plt
 import pytest
 from scripted import Scripted, judge_settings, questions, random_script, search_settings
 
-from psr_lib import figures, judge_lab, lab_figures, lab_table, prompts
+from psr_lib import figures, judge_lab, lab_figures, lab_table, prompts, teachers
+from psr_lib.evaluation import write_csv
 from psr_lib.judge import Judge
-from psr_lib.lab_table import HELDOUT, OWN, SELF, Group
+from psr_lib.lab_table import HELDOUT, OWN, SELF, TESTING, TRAINING, Group
 from psr_lib.labels import Labels
 from psr_lib.presets import load
-from psr_lib.records import JudgeExample, Problem, write_jsonl
+from psr_lib.records import JudgeExample, Problem, Question, write_jsonl
 from psr_lib.search import step_search
-from psr_lib.stages import RunDir
+from psr_lib.stages import LAB, RunDir, make_key, stage_preset
 
 TEXT = "Tom has {} pens. Tom buys 38 pens. Tom sells 5 pens. How many pens does Tom have?"
 
@@ -43,16 +44,13 @@ def searched(table):
 
 @pytest.fixture
 def stage(tmp_path):
-    """M0 to M2 of a run: M0 always takes the first slot, M1 is right, M2 unreadable once."""
+    """M2 of a run, first on M0's place: M0 always takes the first slot, M2 is unreadable once."""
     run = RunDir("smoke", 0, tmp_path)
     right = [e.better for e in EXAMPLES]
-    turned = ["BA"[e.better == "B"] for e in EXAMPLES]
-    given = {0: (["A"] * 8, ["A"] * 8), 1: (right, turned), 2: ([None, *right[1:]], turned)}
-    for n, both in given.items():
-        home = run.eval("psrlm", n)
-        for name, answers in zip(("verdicts", "verdicts_swapped"), both, strict=True):
-            write_jsonl(home / f"{name}.jsonl.gz", verdicts(answers))
+    for n, given in {0: ["A"] * 8, 1: right, 2: [None, *right[1:]]}.items():
+        write_jsonl(run.eval("psrlm", n) / "verdicts.jsonl.gz", verdicts(given))
     write_jsonl(run.data / "eft_heldout.jsonl", EXAMPLES)
+    write_jsonl(run.data / "eft.jsonl", EXAMPLES)
     for path in (run.ppd("psrlm", 2) / "traces.jsonl.gz",
                  run.eval("psrlm", 1) / "search_traces.jsonl.gz"):  # fmt: skip
         write_jsonl(path, [trace.to_row() for trace in searched(3)])
@@ -60,37 +58,61 @@ def stage(tmp_path):
     made = SimpleNamespace(
         run=run, method="psrlm", iteration=2, seed=0, folder=run.lab("psrlm", 2), spent=spent,
         preset=load("smoke", "eval.search_rounds=[1] data.source=other"),
-        input=lambda name: run.path / name, source=lambda name: tmp_path / name,
+        input=lambda name: run.path / name, source=lambda name, way_out="": tmp_path / name,
         tokens=lambda **more: spent.update({k: spent[k] + v for k, v in more.items()}),
     )  # fmt: skip
     return made
 
 
-def test_heldout_verdicts_of_all_models_are_read_not_asked(stage):
-    rows = [row for row in lab_table.table(judge_lab.heldout(stage)) if row["judge"] == SELF]
-    assert [row["model"] for row in rows] == ["M0", "M1", "M2"]
-    assert [row["agreement"] for row in rows] == [0.5, 1.0, 15 / 16]
-    assert [row["consistency"] for row in rows] == [0, 1, 7 / 8]
-    assert [row["first_position"] for row in rows] == [1, 0.5, 7 / 15]
-    assert [row["unreadable"] for row in rows] == [0, 0, 1 / 16]
-    assert [row["shots"] for row in rows] == [3, 0, 0]
-    assert {(row["items"], row["labels"], row["n"]) for row in rows} == {(HELDOUT, "teacher", 8)}
+def laboratories(stage, last):
+    """Tables of M0 to M[last], each written where the next one looks for it."""
+    for stage.iteration in range(last + 1):
+        engine = scripted(first_slot if stage.iteration == 0 else knows)
+        groups = judge_lab.heldout(stage, engine) + judge_lab.siblings(stage)
+        rows = lab_table.joined(judge_lab.earlier(stage), lab_table.table(groups))
+        write_csv(stage.run.lab("psrlm", stage.iteration) / judge_lab.TABLE, rows)
+    return rows
+
+
+def test_each_model_adds_its_verdicts_to_those_before(stage):
+    rows = [row for row in laboratories(stage, 2)
+            if row["judge"] == SELF and row["items"] == HELDOUT]  # fmt: skip
+    assert [(row["model"], row["shots"]) for row in rows] == [
+        ("M0", 3), ("M0", 0), ("M1", 0), ("M2", 0),
+    ]  # fmt: skip
+    assert [row["agreement"] for row in rows] == [0.5, 0.5, 1.0, 15 / 16]
+    assert [row["consistency"] for row in rows] == [0, 0, 1, 7 / 8]
+    assert [row["first_position"] for row in rows] == [1, 1, 0.5, 7 / 15]
+    assert [row["unreadable"] for row in rows] == [0, 0, 0, 1 / 16]
+    assert {(row["labels"], row["n"]) for row in rows} == {("teacher", 8)}
+
+
+def test_only_the_other_order_is_asked(stage):
+    engine = scripted(knows)
+    judge_lab.heldout(stage, engine)
+    slots = [prompt.split("\nA: ")[-1].split("\n")[0] for prompt in engine.asked]
+    assert slots == [example.step_b for example in EXAMPLES] and stage.spent["judged"] == 8 * 2
+    stage.iteration, engine = 0, scripted(first_slot)
+    judge_lab.heldout(stage, engine)
+    assert [prompt.count("Review:") for prompt in engine.asked] == [4] * 8 + [1] * 16
 
 
 def test_siblings_come_from_the_searches_that_the_model_steered(stage):
-    groups = judge_lab.siblings(stage)
-    assert [(g.model, g.source) for g in groups] == [
-        ("M1", "siblings, training search"), ("M1", "siblings, test-time search"),
-    ]  # fmt: skip
+    found = {}
+    for stage.iteration in (0, 1, 2):
+        groups = judge_lab.siblings(stage)
+        found[stage.iteration] = [(g.model, g.source) for g in groups]
+    assert found == {0: [], 1: [("M1", TESTING)], 2: [("M1", TRAINING)]}
     row = lab_table.table(groups)[0]
     assert row["n"] > 20 and row["agreement"] is None and row["labels"] == ""
     assert row["consistency"] is not None and row["search_ties"] is not None
-    stage.method = "random-judge"  # a coin judged its training search, and it has no M1 of its own
-    assert [source for _, source, _ in judge_lab._searches(stage)] == ["siblings, test-time search"]
+    for stage.method in ("random-judge", "ift-more"):  # others judged, or made its pairs
+        assert judge_lab.siblings(stage) == []
 
 
 def test_null_judges_stand_once_beside_each_kind_of_items(stage):
-    rows = lab_table.table([*judge_lab.heldout(stage), *judge_lab.siblings(stage)])
+    rows = laboratories(stage, 2)
+    assert len({row["items"] for row in rows}) == 3
     for items in dict.fromkeys(row["items"] for row in rows):
         judges = [row["judge"] for row in rows if row["items"] == items and row["judge"] != SELF]
         assert judges == ["first", "longer", "shorter", "random"], items
@@ -98,14 +120,39 @@ def test_null_judges_stand_once_beside_each_kind_of_items(stage):
     assert (first["agreement"], first["consistency"], first["first_position"]) == (0.5, 0, 1)
 
 
+def test_a_table_is_read_as_it_was_written(stage, tmp_path):
+    rows = laboratories(stage, 1)
+    write_csv(tmp_path / "again.csv", rows)
+    assert lab_table.read(tmp_path / "again.csv") == rows
+
+
 def test_measures_have_intervals_and_what_is_missing_is_empty(stage):
-    for row in lab_table.table([*judge_lab.heldout(stage), *judge_lab.siblings(stage)]):
+    rows = laboratories(stage, 2)
+    for row in rows:
         for name in lab_table.MEASURES:
             value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
             assert (value is None) == (low is None) == (high is None)
             assert value is None or low <= value <= high
-    shown = lab_table.shown(lab_table.table(judge_lab.heldout(stage)))
+    shown = lab_table.shown(rows)
     assert shown[0]["agreement"].startswith("50.0 [") and shown[0]["search_ties"] == "-"
+
+
+def test_the_oracle_says_which_of_two_steps_is_right():
+    for row in teachers.eft_rows(6, seed=3, taken=set()):
+        asked = Question(id=row.problem_id, text=row.question)
+        assert judge_lab._oracle(asked, row.prefix, row.step_a, row.step_b) == row.better
+        assert judge_lab._oracle(asked, row.prefix, row.step_a, row.step_a) is None
+
+
+def first_slot(prompt, seed, k):
+    """A judge that always names the first slot."""
+    return "so [[A]]", "eos"
+
+
+def knows(prompt, seed, k):
+    """A judge that adds up the step in slot A."""
+    left, found = prompt.split("\nA: Step 1: ")[-1].split(",")[0].split(" + 38 = ")
+    return f"so [[{'A' if int(left) + 38 == int(found) else 'B'}]]", "eos"
 
 
 def longer_wins(prompt, seed, k):
@@ -117,8 +164,8 @@ def longer_wins(prompt, seed, k):
     return f"Step 1: so \\boxed{{{number if (seed + k + number) % 3 else 0}}}.", "eos"
 
 
-def scripted():
-    engine = Scripted(longer_wins)
+def scripted(script=longer_wins):
+    engine = Scripted(script)
     engine.tokenizer = None
     return engine
 
@@ -184,24 +231,21 @@ def test_scored_solutions_are_compared_within_and_across_problems(stage):
 
 
 def test_every_item_is_kept_with_its_model(stage):
-    items = lab_table.items(judge_lab.heldout(stage), lab_table.PAIRWISE)
-    assert len(items) == 24 and {row["model"] for row in items} == {"M0", "M1", "M2"}
-    assert items[0]["forward"] == "A" and json.dumps(items)
-    assert lab_table.items(judge_lab.heldout(stage), lab_table.SCORING) == []
-
-
-def groups_for_figures(stage):
-    return [*judge_lab.heldout(stage), *judge_lab.siblings(stage)]
+    groups = judge_lab.heldout(stage, scripted(knows))
+    items = lab_table.items(groups, lab_table.PAIRWISE)
+    assert len(items) == 8 and {row["model"] for row in items} == {"M2"}
+    assert [row["forward"] for row in items[:2]] == [None, "B"] and json.dumps(items)
+    assert lab_table.items(groups, lab_table.SCORING) == []
 
 
 @pytest.mark.parametrize("kind", ["drift", "by_items"])
 def test_figures_are_saved_whole(stage, tmp_path, kind):
-    groups = groups_for_figures(stage)
+    rows = laboratories(stage, 2)
     if kind == "by_items":
-        audits = [Group(model="M2", source=f"a long name of a source/{k}", labels="human",
-                        rows=groups[0].rows) for k in range(9)]  # fmt: skip
-        groups = [*groups, *audits]
-    rows = lab_table.table(groups)
+        own = judge_lab.heldout(stage, scripted(knows))[0].rows
+        audits = [Group(model="M2", source=f"a long name of a source/{k}", labels="human", rows=own)
+                  for k in range(9)]  # fmt: skip
+        rows = lab_table.joined(rows, lab_table.table(audits))
     figure = lab_figures.chart(rows, "M2")
     assert len(figure.axes) == (2 if kind == "drift" else 1)
     figures.save_fig(figure, tmp_path, "judge", rows, "smoke laboratory, seed 0, 07 M2, abc")
@@ -215,9 +259,12 @@ def test_figures_are_saved_whole(stage, tmp_path, kind):
 
 def test_an_api_model_goes_by_its_own_name(stage, tmp_path):
     run = stage.run
-    for name in ("verdicts", "verdicts_swapped"):
-        write_jsonl(run.eval("reference", 0) / f"{name}.jsonl.gz", verdicts(["A"] * 8))
+    write_jsonl(run.eval("reference", 0) / "verdicts.jsonl.gz", verdicts(["A"] * 8))
+    key = make_key(LAB, "reference", 0, 4)
     stage.method, stage.iteration = "reference", 0
-    stage.preset = load("smoke", "engine.model=some-api")
-    (group,) = judge_lab.heldout(stage)
-    assert (group.model, group.shots) == ("some-api", 0) and judge_lab.siblings(stage) == []
+    stage.preset = stage_preset(
+        load("smoke", "reference.model=some-api reference.prompts=compact"), key
+    )
+    (group,) = judge_lab.heldout(stage, scripted(first_slot))
+    assert (group.model, group.shots) == ("some-api", 0)
+    assert judge_lab.siblings(stage) == judge_lab.earlier(stage) == []

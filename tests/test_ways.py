@@ -33,7 +33,8 @@ def made(tmp_path):
         seed=0, output=lambda name: tmp_path / name, spent=spent,
         tokens=lambda **more: spent.update({k: spent[k] + v for k, v in more.items()}),
         preset=SimpleNamespace(prompts="compact", search=search_settings(),
-                               eval=SimpleNamespace(compare_size=3, max_tokens=64)),
+                               eval=SimpleNamespace(max_tokens=64),
+                               lab=SimpleNamespace(compare_size=3)),
     )  # fmt: skip
     judge = Judge(engine, FAMILY, None, judge_settings())
     greedy = evaluation.greedy_accuracy(engine, FAMILY, None, SETS, 64)
@@ -83,7 +84,7 @@ def test_costs_are_counted_and_the_table_is_written(made):
 
 
 def test_without_a_search_there_is_nothing_to_compare(made):
-    made.stage.preset.eval.compare_size = 0
+    made.stage.preset.lab.compare_size = 0
     assert compare(made) == [] and not (made.folder / "ways.csv").exists()
-    made.stage.preset.eval.compare_size = 3
+    made.stage.preset.lab.compare_size = 3
     assert compare(made, searched=[]) == []

@@ -132,7 +132,6 @@ class Eval:
 
     max_tokens: int = num(low=1)
     search_rounds: tuple[int, ...] = num(low=0)
-    compare_size: int = num(low=0)
     judge_shots: int = num(low=0)
     samples: int = num(low=0)
     sample_temperature: float = num(above=0)
@@ -177,8 +176,9 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class Lab:
-    """The judge laboratory: whose solutions are scored, and which people's labels are asked."""
+    """The judge laboratory: what else a search's tokens buy, which solutions, whose labels."""
 
+    compare_size: int = num(low=0)
     problems: int = num(low=0)
     solutions: int = num(low=2)
     audit: tuple[str, ...] = names_or_none()
