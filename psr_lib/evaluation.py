@@ -25,7 +25,7 @@ from psr_lib.traces import SearchTrace
 Benchmarks = Mapping[str, Sequence[Problem]]
 Row = dict[str, Any]
 Skills = Callable[[JudgeExample, str], dict[str, bool]]
-MEAN = "mean"
+MEAN, REFERENCE = "mean", "reference"
 SPENT = ("prefill", "generated", "judged")
 
 
@@ -183,12 +183,14 @@ def accuracy_table(run: Any, method: str = "psrlm", name: str = "accuracy") -> T
     """Table 1 of a run: one row a model that has `eval/<name>.csv`, M0 first.
 
     `run` is a run folder or an object whose `path` is one. Columns: model, each benchmark, mean,
-    low, high; accuracies in percent. Raises PSRError if no model has been evaluated.
+    low, high; accuracies in percent. An API model that was evaluated (`reference`) is the last row.
+    Raises PSRError if no model has been evaluated.
     """
     folder = Path(getattr(run, "path", run))
     rounds = sorted(folder.glob(f"{method}/M*"), key=lambda p: (len(p.name), p.name))
     rows = Table()
-    for model, home in [("M0", folder / "base"), *((p.name, p) for p in rounds)]:
+    homes = [("M0", folder / "base"), *((p.name, p) for p in rounds)]
+    for model, home in [*homes, (REFERENCE, folder / REFERENCE)]:
         path = home / "eval" / f"{name}.csv"
         if path.is_file():
             rows.append({"model": model, **_table_row(read_csv(path), path)})

@@ -7,6 +7,7 @@ from scripted import Scripted
 
 from psr_lib import prompts
 from psr_lib.evaluation import accuracy_rows
+from psr_lib.presets import load
 from psr_lib.records import Problem
 from psr_lib.samples import average_rows, sampled_answers, small_sets
 
@@ -43,6 +44,12 @@ def test_only_small_sets_are_sampled():
     for none in ({"samples": 0}, {"samples_up_to": 0}):
         assert small_sets(SETS, settings(**none)) == {}
     assert answers({}) == []
+
+
+def test_the_small_laboratory_samples_none_of_its_sets():
+    tiny = load("tiny")
+    sets = {name: range(tiny.data.benchmark_size) for name in tiny.data.benchmarks}
+    assert small_sets(sets, tiny.eval) == {}
 
 
 def test_each_sample_is_a_graded_row():
