@@ -241,17 +241,22 @@ def judge(args: argparse.Namespace) -> None:
     n = request.round(args.n, low=0) if args.n else last
     build(request, [stages.make_key(LAB, request.method, n, last)])
     place = manifest.shown(request.run.lab(request.method, n))
-    print(
-        f"\n{place}: judge.csv, and what majority and best-of-N did in ways.csv where M{n} searched"
-    )
+    print(f"\n{place}: judge.csv, after a search ways.csv; figures in figures/")
 
 
 def status(args: argparse.Namespace) -> None:
     """Print the state of every stage of a run, and why a stage would run."""
     request = Request(args)
-    for key in stages.in_order(all_keys(request)):
+    for key in stages.in_order([*all_keys(request), *_laboratories(request)]):
         state = stage_state(request.run, key, request.preset)
         print(f"{key!s:<34} {state.word:<8} {state.reason}".rstrip())
+
+
+def _laboratories(request: Request) -> list[Key]:
+    """The judge laboratory of each model that has one; it is no part of the whole path."""
+    last = request.preset.rounds
+    keys = [stages.make_key(LAB, request.method, n, last) for n in range(last + 1)]
+    return [key for key in keys if (request.run.folder(key) / manifest.NAME).is_file()]
 
 
 def help_notebook(args: argparse.Namespace) -> None:

@@ -190,7 +190,7 @@ def _before_lab(key: Key) -> list[Key]:
     """M[n]'s evaluation, the search that M[n-1] steered, and what was found about M[n-1]."""
     if key.method == REFERENCE:
         return [Key(DATA), Key(EVALUATE, REFERENCE)]
-    found = [Key(DATA), make_key(EVALUATE, key.method, key.n, key.n)]
+    found = [Key(DATA), Key(EVALUATE, key.method, key.n)]
     found += [make_key(LAB, key.method, key.n - 1, key.n)] if key.n else []
     return found + ([Key(SEARCH, key.method, key.n)] if steered(key.method, key.n) else [])
 
