@@ -10,6 +10,7 @@ well as 100 problems allow.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -67,10 +68,11 @@ def _by_problem(rows: Sequence[tuple[float, float, str]]) -> tuple[np.ndarray, n
     return sums[0], sums[1]
 
 
+(maxsize=4)  # every measure of a group, and every null judge, draws the same problems
 def drawn(size: int, seed: int = 0) -> np.ndarray:
     """How often each of `size` problems is drawn, [draws, size]."""
     noise = np.random.default_rng(seed)
-    return noise.multinomial(size, np.full(size, 1 / size), size=DRAWS)
+    return noise.multinomial(size, np.full(size, 1 / size), size=DRAWS).astype(float)
 
 
 def percentiles(values: np.ndarray) -> tuple[float, float]:
