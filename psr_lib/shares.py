@@ -68,7 +68,7 @@ def _by_problem(rows: Sequence[tuple[float, float, str]]) -> tuple[np.ndarray, n
     return sums[0], sums[1]
 
 
-(maxsize=4)  # every measure of a group, and every null judge, draws the same problems
+@lru_cache(maxsize=4)  # every measure of a group, and every null judge, draws the same problems
 def drawn(size: int, seed: int = 0) -> np.ndarray:
     """How often each of `size` problems is drawn, [draws, size]."""
     noise = np.random.default_rng(seed)
