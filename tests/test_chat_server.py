@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from psr_lib import evaluation, prompts, rounds
+from psr_lib import evaluation, prompts, rounds, teachers
 from psr_lib.engines.base import EngineError
 from psr_lib.engines.chat_server import ChatServerEngine, Conversation, messages_of
 from psr_lib.engines.opening import open_api
 from psr_lib.engines.server import ServerEngine
 from psr_lib.presets import load
-from psr_lib.records import JudgeExample, Problem, PSRError
+from psr_lib.records import Problem, PSRError
 from psr_lib.stages import EVALUATE, Key, stage_preset
 
 FAMILY = prompts.load("paper")
@@ -148,10 +148,9 @@ def test_an_api_model_is_evaluated_as_solver_and_as_judge():
         sets = {"easy": [Problem(id="p", source="t", question="1 + 1?", answer="2")]}
         (row,) = rounds.solve(stage, opened, sets)
         assert row["strict"] and server.seen[-1]["max_tokens"] == 77
-        pair = JudgeExample(id="e", problem_id="p", question="1 + 1?", prefix=[], step_a="a",
-                            step_b="b", better="B", explanation="")  # fmt: skip
-        judged = rounds.judge_heldout(stage, opened, [pair], [])
-        assert evaluation.judge_summary(judged)["accuracy"] == 1
+        pairs = teachers.eft_rows(6, seed=3, taken=set())
+        judged = evaluation.judge_summary(rounds.judge_heldout(stage, opened, pairs, []))
+        assert (judged["accuracy"], judged["first_position"]) == (0.5, 0)
         opened.close()
 
 
