@@ -1,36 +1,102 @@
-"""Benchmarks: lists of problems with gold answers, read from the repository.
+"""Benchmarks: lists of problems with gold answers, from a local folder or the hub.
 
 The small laboratory's six sets are fixed in `data/tiny/test`; `data/tiny/dev` holds six more, made
-apart, on which every design choice was made. No training pool holds a problem of either.
+apart, on which every design choice was made. No training pool holds a problem of either. The sets
+of the paper (section 4) are read from where their authors publish them, or from a folder that
+`data.benchmark_folder` names, in the layout of the Qwen2.5-Math evaluation (`<set>/test.jsonl`).
 """
 
 from pathlib import Path
+from typing import Any
 
+from psr_lib import manifest, sources
+from psr_lib.layouts import find_layout
 from psr_lib.problems import TEST_SETS, make_problems
 from psr_lib.records import Problem, PSRError, read_jsonl, write_jsonl
+from psr_lib.sources import SUBJECTS, Hub, Source
 
 SPLITS = {"test": 20250305, "dev": 20250306}  # seed of each split
 SIZE = 300
+SETTING = "data.benchmark_folder"
+HUB = {
+    "gsm8k": Hub("openai/gsm8k", ("main",), "test"),
+    "math": Hub("EleutherAI/hendrycks_math", SUBJECTS, "test"),
+    "gaokao2023en": Hub("MARIO-Math-Reasoning/Gaokao2023-Math-En", split="train"),
+    "olympiadbench": Hub("Hothan/OlympiadBench", ("OE_TO_maths_en_COMP",), "train"),
+    "aime2024": Hub("HuggingFaceH4/aime_2024", split="train"),
+    "amc2023": Hub("math-ai/amc23", split="test"),
+    "math500": Hub("HuggingFaceH4/MATH-500", split="test"),
+    "svamp": Hub("ChilleD/SVAMP", split="train+test"),
+}
+ALIASES = {"aime2024": ("aime24",), "amc2023": ("amc23",), "math500": ("MATH-500", "math_500")}
 
 
-def load(folder: Path | str, names: tuple[str, ...], size: int) -> dict[str, list[Problem]]:
-    """The first `size` problems of each named set in a folder of `<name>.jsonl` files.
+def open_sets(stage: Any, size: int | None = None) -> dict[str, list[Problem]]:
+    """The sets that a stage's preset names, `size` problems of each (0: all; None: the preset's).
+
+    Raises PSRError that names a missing set, or a row that cannot be read.
+    """
+    settings = stage.preset.data
+    size = settings.benchmark_size if size is None else size
+    if settings.benchmark_folder != "hub":
+        folder = manifest.root() / Path(settings.benchmark_folder).expanduser()
+        for name in settings.benchmarks:
+            stage.source(str(find(folder, name, settings.split)))
+        return load(folder, settings.benchmarks, size, settings.split)
+    return {name: _sized(name, _from_hub(stage, name), size) for name in settings.benchmarks}
+
+
+def load(
+    folder: Path | str, names: tuple[str, ...], size: int, split: str = "test"
+) -> dict[str, list[Problem]]:
+    """The first `size` problems (0: all) of each named set in a folder.
 
     Raises PSRError that names a missing set or one that is too small.
     """
     sets = {}
     for name in names:
-        path = Path(folder) / f"{name}.jsonl"
-        if not path.is_file():
-            known = sorted(p.stem for p in Path(folder).glob("*.jsonl"))
-            raise PSRError(
-                f"benchmark {name!r}: no file {path.name} in {folder}; there are {known}"
-            )
-        rows = read_jsonl(path, Problem)
-        if len(rows) < size:
-            raise PSRError(f"{path}: {len(rows)} problems, data.benchmark_size asks for {size}")
-        sets[name] = rows[:size]
+        path = find(Path(folder), name, split)
+        rows, origins = sources.read_local(path, split, SETTING)
+        sets[name] = _sized(name, _problems(name, rows, str(path), origins), size)
     return sets
+
+
+def find(folder: Path, name: str, split: str) -> Path:
+    """The file of a set in a folder of sets (a folder where a set has several)."""
+    for alias in (name, *ALIASES.get(name, ())):
+        for path in (folder / split / f"{alias}.jsonl", folder / f"{alias}.jsonl",
+                     folder / f"{alias}.jsonl.gz", folder / alias):  # fmt: skip
+            if path.exists():
+                return sources.split_file(path, split) or path
+    place = folder / split if (folder / split).is_dir() else folder
+    known = sorted({path.name.split(".")[0] for path in place.glob("*")})
+    raise PSRError(
+        f"benchmark {name!r}: no file {name}.jsonl and no folder {name} in {place}; there are "
+        f"{known}; set {SETTING}"
+    )
+
+
+def _from_hub(stage: Any, name: str) -> list[Problem]:
+    if name not in HUB:
+        raise PSRError(f"benchmark {name!r} has no place on the hub; choose from {sorted(HUB)}")
+    hub = HUB[name]
+    return _problems(name, sources.read_hub(stage.hub(hub), hub.split, SETTING), "", [])
+
+
+def _problems(name: str, rows: Any, path: str, origins: list[str]) -> list[Problem]:
+    """All rows of a set; a row without a gold answer stays, since no answer to it can be right."""
+    if not len(rows):
+        raise PSRError(f"benchmark {name!r}: {path} holds no rows; set {SETTING}")
+    layout = find_layout(rows[0], origins[0] if origins else f"{path or name}, row 1")
+    source = Source(name, rows, layout, path, origins=origins)
+    return [source.problem(index) for index in range(len(source))]
+
+
+def _sized(name: str, rows: list[Problem], size: int) -> list[Problem]:
+    if len(rows) < size:
+        raise PSRError(f"benchmark {name!r}: {len(rows)} problems, "
+                       f"data.benchmark_size asks for {size}")  # fmt: skip
+    return rows[:size] if size else rows
 
 
 def make_tiny(folder: Path | str) -> None:

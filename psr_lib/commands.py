@@ -141,6 +141,8 @@ def _step(request: Request, key: Key, target: bool, extra: dict[str, Any]) -> bo
     if state.word == "current" and not forced:
         print(f"{key}: up to date", flush=True)
         return False
+    if forced and key.stage == stages.DATA:
+        stages.make_anew(request.run)
     reason = state.reason or "forced"
     print(f"{key}: running ({reason})", flush=True)
     started = time.monotonic()

@@ -6,6 +6,7 @@ dictionaries, ready for `records.write_jsonl` and `write_csv`.
 
 import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,27 @@ def read_csv(path: Path | str) -> list[Row]:
         return list(csv.DictReader(file))
 
 
+def disagreements(answers: Sequence[Row]) -> list[Row]:
+    """Answers that only the lenient reading calls right: it took a number that was never boxed."""
+    names = ("problem_id", "answer", "strict", "lenient", "finish")
+    found = [row for row in answers if row["strict"] != row["lenient"]]
+    return [{name: row[name] for name in names} | {"end": row["text"][-80:]} for row in found]
+
+
+def unparsable_golds(benchmarks: Benchmarks, grader: Grader | None = None) -> list[Row]:
+    """Problems whose gold answer no maths can be compared with, and why.
+
+    To an empty one no answer is right; to the others just an equal text.
+    """
+    with nullcontext(grader) if grader else Grader() as own:
+        return [
+            {"problem_id": problem.id, "gold": problem.answer,
+             "reason": "compared as text only" if problem.answer else "empty"}
+            for problems in benchmarks.values() for problem in problems
+            if not own.readable(problem.answer)
+        ]  # fmt: skip
+
+
 def outcomes(answers: Sequence[Row], key: str = "strict") -> dict[str, list[int]]:
     """Benchmark -> 0 or 1 a problem, sorted by problem id: what `stats.paired_bootstrap` takes."""
     found: dict[str, list[int]] = {}
@@ -262,12 +284,8 @@ def _spent(completion: Any) -> dict[str, int]:
 
 def graded(rows: list[Row], golds: Sequence[str], grader: Grader | None = None) -> list[Row]:
     """The rows with what was read from each text and whether it is right."""
-    own = grader or Grader()
-    try:
+    with nullcontext(grader) if grader else Grader() as own:
         grades = own.grade_all([(g, row["text"]) for g, row in zip(golds, rows, strict=True)])
-    finally:
-        if grader is None:
-            own.close()
     first = ("problem_id", "benchmark", "text", "answer", "strict", "lenient", "graded_by")
     found = [row | _flat(grade) for row, grade in zip(rows, grades, strict=True)]
     return [{k: row[k] for k in dict.fromkeys((*first, *row))} for row in found]

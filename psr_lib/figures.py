@@ -101,6 +101,45 @@ def bars(rows: Sequence[dict], label: str, value: str, title: str, xlabel: str) 
     return figure
 
 
+def funnel(rows: Sequence[dict], label: str, value: str, title: str, xlabel: str) -> Figure:
+    """What is left after each filter: a bar a row, with its number and the share that it keeps.
+
+    Where rows hold `confirmed`, how many of them the oracle confirms, that part is drawn darker.
+    """
+    figure, axes = new(title)
+    names, values = [str(r[label]) for r in rows], [float(r[value]) for r in rows]
+    drawn = axes.barh(names, values, color=SKY, height=0.7)
+    if rows and "confirmed" in rows[0]:
+        axes.barh(names, [float(r["confirmed"]) for r in rows], color=BLUE, height=0.7,
+                  label="confirmed by the oracle")  # fmt: skip
+        axes.legend(loc="lower right")
+    before = [values[0], *values[:-1]] if values else []
+    shares = [v / b if b else 0.0 for v, b in zip(values, before, strict=True)]
+    texts = [f"{v:,.0f}" + (f" ({s:.0%})" if k else "")
+             for k, (v, s) in enumerate(zip(values, shares, strict=True))]  # fmt: skip
+    axes.bar_label(drawn, texts, padding=3)
+    axes.set(xlabel=xlabel, xlim=(0, 1.3 * max(values, default=1) or 1))  # room for the numbers
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
+def calibration_curve(rows: Sequence[dict], title: str) -> Figure:
+    """Share of right steps against p(+), with 95 % intervals; on the diagonal p(+) can be trusted.
+
+    Rows are those of `stats.calibration`.
+    """
+    figure, axes = new(title)
+    p, right = [float(r["p"]) for r in rows], [float(r["right"]) for r in rows]
+    around = [[v - float(r["low"]) for v, r in zip(right, rows, strict=True)],
+              [float(r["high"]) - v for v, r in zip(right, rows, strict=True)]]  # fmt: skip
+    axes.plot([0, 1], [0, 1], color=GREY, lw=0.9, ls="--", label="as it should be")
+    axes.errorbar(p, right, yerr=around, color=BLUE, marker="o", ms=4, capsize=2, label="PRM")
+    axes.set(xlabel="p(+) of a step", ylabel="share of right steps", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(loc="upper left")
+    return figure
+
+
 def accuracy_by_model(rows: Sequence[dict], title: str) -> Figure:
     """Mean accuracy of M0..M[n] with its 95 % interval, each benchmark as a thin line."""
     figure, axes = new(title)

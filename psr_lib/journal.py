@@ -8,10 +8,17 @@ import json
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from psr_lib.records import PSRError, Question, hash_json, json_line
-from psr_lib.traces import SearchTrace
+
+
+class Trace(Protocol):
+    """A finished search of any kind."""
+
+    def to_row(self) -> dict[str, Any]:
+        """The trace as one JSON row."""
+        ...
 
 
 class Journal:
@@ -58,7 +65,7 @@ class Journal:
             if place >= len(self._at) or self._at[place] < 0:
                 yield place, question
 
-    def add(self, place: int, trace: SearchTrace) -> None:
+    def add(self, place: int, trace: Trace) -> None:
         """Write a finished search down."""
         self._file.seek(0, 2)
         self._note(place, self._file.tell())
@@ -80,7 +87,7 @@ class Journal:
 def search_into(
     journal: Journal,
     questions: Collection[Question],
-    search: Callable[[Iterable[tuple[int, Question]]], Iterator[tuple[int, SearchTrace]]],
+    search: Callable[[Iterable[tuple[int, Question]]], Iterator[tuple[int, Trace]]],
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
     """Search the questions that the journal lacks. Raises PSRError that says how many it has."""

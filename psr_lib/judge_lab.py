@@ -28,13 +28,12 @@ from psr_lib.guard import engine_call
 from psr_lib.lab_scores import ANY, SAME, Scorer
 from psr_lib.lab_table import HELDOUT, OWN, SCORING, TESTING, TRAINING, Group
 from psr_lib.labels import LabelledSolution
+from psr_lib.presets import PROCEDURAL
 from psr_lib.records import JudgeExample, Problem, Question, read_jsonl, seed_of
 from psr_lib.stages import REFERENCE
 from psr_lib.traces import TraceFile
 
-PROCEDURAL = "procedural"  # the source whose every step an oracle knows
 TABLE = "judge.csv"
-NAME_ANOTHER = "name another file or folder in lab.audit"
 # Methods whose models score whole solutions, and what opens a model's scorer.
 SCORERS: dict[str, Callable[[Any, Engine], Scorer]] = {}
 
@@ -135,7 +134,7 @@ def read_audit(stage: Any) -> labels.Labels:
     Solutions also give pairs: next steps after equal right steps, and right against wrong ones.
     """
     settings = stage.preset.lab
-    found = labels.read_labels(stage.source(name, NAME_ANOTHER) for name in settings.audit)
+    found = labels.read_labels(stage.source(name) for name in settings.audit)
     pairs = [*found.pairs, *labels.step_pairs(found.solutions),
              *labels.solution_pairs(found.solutions)]  # fmt: skip
     return labels.Labels(

@@ -72,6 +72,11 @@ def fingerprint(path: Path) -> str:
     return f"sampled-{size}-{digest.hexdigest()}"
 
 
+def identity(model: Path | str) -> str:
+    """What tells one model from another: its files' hash, or its name where it is not local."""
+    return fingerprint(Path(model)) if Path(model).exists() else str(model)
+
+
 def files_in(folder: Path) -> list[str]:
     """Names (relative, sorted) of a folder's own files, without manifests and unfinished parts."""
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())

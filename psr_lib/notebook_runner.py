@@ -22,6 +22,7 @@ from psr_lib.records import PSRError, fits, write_text
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
 RUNNING = "PSR_RUNNER"  # tells a notebook's kernel that the runner has prepared its run
+INLINE = "module://matplotlib_inline.backend_inline"
 PROGRESS_OFF = {"TQDM_DISABLE": "1"}  # bars of other libraries flood a log; psr_lib.progress stays
 
 
@@ -108,6 +109,7 @@ def execute(notebook: Path, output: Path, values: Mapping[str, Any]) -> None:
                 progress_bar=False,
                 stdout_file=ProgressLines(),
                 extra_arguments=["--log-level=50"],  # the kernel's own warnings help nobody
+                **_kernels(),
             )
     except PapermillExecutionError as error:
         last = str(error.evalue).strip().split("\n")[-1]
@@ -118,6 +120,14 @@ def execute(notebook: Path, output: Path, values: Mapping[str, Any]) -> None:
         raise NotebookFailed(f"{notebook.name}: {message}") from None
     finally:
         tidy(output)
+
+
+def _kernels() -> dict[str, Any]:
+    from psr_lib import warm_kernels
+
+    return (
+        {"kernel_manager_class": warm_kernels.WarmKernelManager} if warm_kernels.possible() else {}
+    )
 
 
 @contextmanager
@@ -131,6 +141,9 @@ def kernel_environment(notebook: Path) -> Iterator[None]:
         # sleeping ones are woken for every operation: a short spin, then sleep.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
         "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "30000"),
+        "MPLBACKEND": os.environ.get(
+            "MPLBACKEND", INLINE
+        ),  # a kernel's own, here before the import
         RUNNING: notebook.stem,
         **PROGRESS_OFF,
     }

@@ -83,6 +83,18 @@ def track(items: Iterable[Any] | int, label: str) -> Progress:
     return Progress(items, label)
 
 
+def show(label: str) -> Any:
+    """A training callback that prints progress."""
+    state: dict[str, Any] = {}
+
+    def update(done: int, total: int, last: dict[str, float]) -> None:
+        bar = state.setdefault("bar", track(total, label))
+        numbers = {"loss": f"{last['loss']:.3f}"} if "loss" in last else {}
+        bar.update(done, **numbers)
+
+    return update
+
+
 def clock_time(seconds: float) -> str:
     """Seconds as m:ss or h:mm:ss.
 

@@ -79,6 +79,22 @@ class JudgeExample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepLabels:
+    """A solution whose steps are labelled `+` or `-`; `` where a step has no label.
+
+    What a step PRM is trained on (paper section 3.2; PRM800K, arXiv 2305.20050). A step is labelled
+    as the next one after those before it.
+    """
+
+    id: str
+    problem_id: str
+    question: str
+    steps: list[str]
+    labels: list[str]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepPair:
     """One row of PPD: best and worst sibling after the same prefix (section 3.3, Eq. 3-5).
 

@@ -11,7 +11,7 @@ from psr_lib.engines import opening
 from psr_lib.engines.base import Engine
 from psr_lib.journal import Journal, search_into
 from psr_lib.judge import Judge
-from psr_lib.progress import track
+from psr_lib.progress import show, track
 from psr_lib.records import (
     IFTExample,
     JudgeExample,
@@ -201,18 +201,6 @@ def _tokenizer(folder: Any) -> Any:
     from psr_lib.models import load_tokenizer
 
     return load_tokenizer(folder)
-
-
-def show(label: str) -> Any:
-    """A training callback that prints progress."""
-    state: dict[str, Any] = {}
-
-    def update(done: int, total: int, last: dict[str, float]) -> None:
-        bar = state.setdefault("bar", track(total, label))
-        numbers = {"loss": f"{last['loss']:.3f}"} if "loss" in last else {}
-        bar.update(done, **numbers)
-
-    return update
 
 
 def oracle_report(traces: Iterable[SearchTrace]) -> dict[str, float | int]:

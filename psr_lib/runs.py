@@ -41,14 +41,14 @@ class SectionView:
         self._preset, self._stage = preset, stage
 
     def __repr__(self) -> str:
-        values = self._preset.sections("name", *stages.STAGES[self._stage])
+        values = self._preset.sections("name", *stages.sections(self._preset, self._stage))
         return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=100).rstrip()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         value = getattr(self._preset, name)
-        if name not in ("name", *stages.STAGES[self._stage]):
+        if name not in ("name", *stages.sections(self._preset, self._stage)):
             raise PSRError(f"{self._stage} does not declare preset section {name!r}; see stages.py")
         return value
 
@@ -77,15 +77,18 @@ class Stage:
         _verify(self.run, path)
         return self._record(path)
 
-    def source(self, name: str, way_out: str = "restore it with git") -> Path:
-        """A file or folder of the repository that the stage reads, such as 'data/tiny/test'.
-
-        A path from elsewhere is taken as it is; `way_out` is what to do where there is none.
-        """
+    def source(self, name: str) -> Path:
+        """A file or folder that the stage reads, such as 'data/tiny/test', or one of the user's."""
         path = manifest.root() / name
         if not path.exists():
-            raise PSRError(f"{name}: no such file in the repository; {way_out}")
+            raise PSRError(f"{manifest.shown(path)}: no such file; correct its name in the preset, "
+                           "or restore it with git")  # fmt: skip
         return self._record(path)
+
+    def hub(self, data_set: Any) -> Any:
+        """Note a data set of the hub as an input; its name stands for its content."""
+        self._inputs[f"hub:{data_set.repo}"] = {"hash": f"{data_set}"}
+        return data_set
 
     def pairs(self) -> Path:
         """The step pairs of this round: the method's own, or psrlm's for controls that borrow."""

@@ -14,7 +14,7 @@ nor rejected, so the pairs teach reasoning and not the format.
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -48,7 +48,7 @@ def step_search(
     """Search every question; one trace each, in order. See `search_stream`."""
     found: dict[int, SearchTrace] = {}
     run = _Search(engine, family, tokenizer, search, judge, seed, select, max_tokens)
-    for place, trace in run.stream(enumerate(questions)):
+    for place, trace in run.spread(enumerate(questions)):
         found[place] = trace
         if progress:
             progress(len(found), len(questions))
@@ -77,7 +77,7 @@ def search_stream(
     Raises PSRError where the engine fails.
     """
     run = _Search(engine, family, tokenizer, search, judge, seed, select, max_tokens)
-    return run.stream(asked)
+    return run.spread(asked)
 
 
 @dataclass
@@ -93,6 +93,18 @@ class _Search:
 
     def __post_init__(self) -> None:
         _check(self.search)
+
+    def spread(self, asked: Iterable[tuple[int, Question]]) -> Iterator[tuple[int, SearchTrace]]:
+        """`stream`, where the engine has several processes a search of its own in each.
+
+        The longest questions are dealt first, which makes the shares alike.
+        """
+        shards = getattr(self.engine, "shards", 1)
+        if shards < 2:
+            return self.stream(asked)
+        share = replace(self, search=replace(self.search, live=-(-self.search.live // shards)))
+        longest = sorted(asked, key=lambda item: (-len(item[1].text), item[0]))
+        return self.engine.spread(share.stream, longest)
 
     def stream(self, asked: Iterable[tuple[int, Question]]) -> Iterator[tuple[int, SearchTrace]]:
         """Keep the live questions full, advance them together, hand out those that finish."""

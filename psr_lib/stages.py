@@ -8,6 +8,7 @@ Controls start from psrlm's M1 and refer to it; they never copy it.
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from psr_lib import manifest, prompts
-from psr_lib.presets import Preset, suggest
+from psr_lib.presets import PROCEDURAL, Preset, suggest
 from psr_lib.records import PSRError, hash_json
 
 # Sections of the preset that a stage may read. Its parameters' hash is made from these alone, so
@@ -31,6 +32,10 @@ STAGES = {
 }
 BASE, DATA, INIT, SEARCH, DPO, EVALUATE, LAB = STAGES
 MAIN, REFERENCE = "psrlm", "reference"
+FORCED = "forced"  # a file in a run's folder `making`: this run takes nothing that ships
+# What 01 reads more: to cut other people's solutions into steps, and to make EFT as the paper does.
+TEACHER = ("teacher",)
+CHAIN = ("model", "sft", "prm", "tree", "annotate", "engine")
 METHODS = {
     MAIN: "the paper's method",
     "random-judge": "control: a coin gives every verdict of the search",
@@ -84,6 +89,16 @@ class RunDir:
     def data(self) -> Path:
         """IFT, EFT, the questions of each round."""
         return self.path / "data"
+
+    @property
+    def making(self) -> Path:
+        """What takes long on the way to EFT (step PRM, policy, trees); FORCE=1 makes it again."""
+        return self.path / "making"
+
+    @property
+    def paid(self) -> Path:
+        """Answers that were paid for, beside the runs, which they outlive: nothing deletes them."""
+        return manifest.root() / self.root / "paid"
 
     @property
     def paper(self) -> Path:
@@ -229,10 +244,24 @@ def _reference_preset(preset: Preset) -> Preset:
     )  # fmt: skip
 
 
+def make_anew(run: RunDir) -> None:
+    """Forget what took long on the way to EFT, and from now on take none that ships."""
+    shutil.rmtree(run.making, ignore_errors=True)
+    run.making.mkdir(parents=True)
+    (run.making / FORCED).touch()
+
+
+def sections(preset: Preset, stage: str) -> tuple[str, ...]:
+    """The sections that a stage may read: 01's depend on where problems and EFT come from."""
+    chain = stage == DATA and preset.data.eft_from == "chain"
+    taught = chain or (stage == DATA and preset.data.source != PROCEDURAL)
+    return STAGES[stage] + (TEACHER if taught else ()) + (CHAIN if chain else ())
+
+
 def parameters(preset: Preset, key: Key, seed: int) -> dict[str, Any]:
     """All parameters that the stage's result depends on; their hash decides whether it is stale."""
     preset = stage_preset(preset, key)
-    found = preset.sections(*STAGES[key.stage])
+    found = preset.sections(*sections(preset, key.stage))
     found["templates"] = prompts.load(preset.prompts).hashes
     if key.stage == EVALUATE and preset.eval.own_prompts:
         found["own_templates"] = prompts.load(preset.eval.own_prompts).hashes

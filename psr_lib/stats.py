@@ -1,11 +1,11 @@
-"""Intervals and paired tests for accuracies.
+"""Intervals and paired tests for accuracies; ranking and calibration of scores.
 
 >>> low, high = wilson(8, 10)
 >>> round(low, 3), round(high, 3)
 (0.49, 0.943)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb, sqrt
 from statistics import NormalDist
@@ -110,3 +110,72 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
     changed = won + lost
     tail = sum(comb(changed, k) for k in range(min(won, lost) + 1))
     return min(1.0, 2 * tail / 2**changed)
+
+
+def auc(labels: Sequence[float], scores: Sequence[float]) -> float:
+    """Share of (positive, negative) pairs in which the positive has the higher score; ties half.
+
+    Labels are 1 or 0. Raises PSRError where one of the two is missing.
+    """
+    marks, found = np.asarray(labels), np.asarray(scores, dtype=float)
+    right, wrong = int(marks.sum()), int(len(marks) - marks.sum())
+    if not right or not wrong:
+        raise PSRError(f"auc: {right} positive and {wrong} negative labels; there must be both")
+    _, place, counts = np.unique(found, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # equal scores share their mean rank
+    return float((ranks[marks == 1].sum() - right * (right + 1) / 2) / (right * wrong))
+
+
+def calibration(
+    labels: Sequence[float], scores: Sequence[float], bins: int = 10
+) -> list[dict[str, float]]:
+    """The calibration curve: a row for each of `bins` equal parts of 0..1 that holds a score.
+
+    `p` is the mean score there, `right` the share of positive labels with its Wilson interval.
+    """
+    marks, found = np.asarray(labels), np.asarray(scores, dtype=float)
+    part, rows = np.minimum((found * bins).astype(int), bins - 1), []
+    for k in range(bins):
+        mine = part == k
+        if mine.any():
+            right, total = int(marks[mine].sum()), int(mine.sum())
+            low, high = wilson(right, total)
+            rows.append({"from": k / bins, "to": (k + 1) / bins, "n": total,
+                         "p": float(found[mine].mean()), "right": right / total,
+                         "low": low, "high": high})  # fmt: skip
+    return rows
+
+
+def calibration_error(labels: Sequence[float], scores: Sequence[float], bins: int = 10) -> float:
+    """Expected calibration error: mean of |p - share right| over the curve, weighted by rows."""
+    rows = calibration(labels, scores, bins)
+    total = sum(row["n"] for row in rows)
+    return sum(row["n"] * abs(row["p"] - row["right"]) for row in rows) / max(1, total)
+
+
+def bootstrap_by_group(
+    groups: Sequence[str],
+    statistic: Callable[[np.ndarray], float],
+    draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of a statistic of rows that come in groups (the steps of a problem).
+
+    Whole groups are drawn with replacement; `statistic` takes the places of the drawn rows. Draws
+    for which it raises PSRError (an AUC of one label) are drawn again.
+    """
+    members = {name: [] for name in dict.fromkeys(groups)}
+    for place, name in enumerate(groups):
+        members[name].append(place)
+    parts, noise, found = [np.array(m) for m in members.values()], np.random.default_rng(seed), []
+    for _ in range(20 * draws):
+        drawn = np.concatenate([parts[k] for k in noise.integers(0, len(parts), len(parts))])
+        try:
+            found.append(statistic(drawn))
+        except PSRError:
+            continue
+        if len(found) == draws:
+            low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+            return float(low), float(high)
+    raise PSRError(f"bootstrap: {len(parts)} groups are too few; take more problems")

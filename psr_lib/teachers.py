@@ -10,6 +10,7 @@ True
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 from psr_lib import authors, problems
 from psr_lib.problems import LEVELS, Puzzle, make_puzzle
@@ -85,6 +86,15 @@ def question_pools(
         made = problems.make_problems(f"round{index + 2}", levels, size, seed, taken)
         pools.append([problem.ask() for problem in made])
     return pools
+
+
+def fresh_puzzles(
+    name: str, size: int, seed: int, taken: set[str], shares: Mapping[str, float]
+) -> Iterator[tuple[str, Puzzle]]:
+    """`size` new puzzles with their levels, drawn in the given shares; grows `taken`."""
+    rng = random.Random(seed_of(name, seed))
+    _check_levels("eft_shares", shares)
+    return islice(_fresh(_endless(shares, rng), rng, taken), size)
 
 
 def _fresh(

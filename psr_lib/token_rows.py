@@ -48,7 +48,21 @@ class StepRow:
         return SFTRow(self.id, self.prompt_ids, self.chosen_ids)
 
 
-Row = TypeVar("Row", SFTRow, StepRow)
+@dataclass(frozen=True)
+class LabelledRow:
+    """Tokens with a label for each, as trainers take them: -100 = no loss here."""
+
+    id: str
+    input_ids: list[int]
+    labels: list[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the row."""
+        return len(self.input_ids)
+
+
+Row = TypeVar("Row", SFTRow, StepRow, LabelledRow)
 
 
 def response_ids(tokenizer: Any, text: str, final: bool) -> list[int]:
@@ -91,9 +105,7 @@ def sft_rows(
     max_length: int,
 ) -> tuple[list[SFTRow], dict[str, int]]:
     """Rows that fit `max_length` tokens, and how many there were, fit and did not."""
-    return _fitting(
-        [sft_row(tokenizer, family, e) for e in examples], max_length, lambda row: False
-    )
+    return fitting([sft_row(tokenizer, family, e) for e in examples], max_length)
 
 
 def step_rows(
@@ -105,12 +117,13 @@ def step_rows(
     """
     rows = [step_row(tokenizer, family, pair) for pair in pairs]
     rows.sort(key=lambda row: (row.length, row.id))
-    return _fitting(rows, max_length, lambda row: row.chosen_ids == row.rejected_ids)
+    return fitting(rows, max_length, lambda row: row.chosen_ids == row.rejected_ids)
 
 
-def _fitting(
-    rows: Sequence[Row], max_length: int, same: Callable[[Row], bool]
+def fitting(
+    rows: Sequence[Row], max_length: int, same: Callable[[Row], bool] = lambda row: False
 ) -> tuple[list[Row], dict[str, int]]:
+    """The rows that fit and whose siblings differ, and the counts; PSRError if none is left."""
     differ = [row for row in rows if not same(row)]
     kept = [row for row in differ if row.length <= max_length]
     counts = {
@@ -127,10 +140,12 @@ def _fitting(
     return kept, counts
 
 
-def columns(row: SFTRow | StepRow) -> dict[str, Any]:
+def columns(row: SFTRow | StepRow | LabelledRow) -> dict[str, Any]:
     """The columns that the trainer of this row's kind reads."""
     if isinstance(row, StepRow):
         return asdict(row)
+    if isinstance(row, LabelledRow):
+        return {"input_ids": row.input_ids, "labels": row.labels}
     labels = [-100] * len(row.prompt_ids) + row.completion_ids  # -100 = no loss here
     return {"input_ids": row.prompt_ids + row.completion_ids, "labels": labels}
 

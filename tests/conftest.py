@@ -106,9 +106,12 @@ class Repo:
         return [sys.executable, "-m", "psr_lib.runs", *args, *preset]
 
     def environment(self, **more: str) -> dict[str, str]:
-        """This process's environment without what would silence or redirect the runner."""
+        """This process's environment without what would silence or redirect the runner.
+
+        Toy notebooks import nothing large, so their kernels start from nothing.
+        """
         kept = {k: v for k, v in os.environ.items() if k not in ("CI", "PSR_QUIET", "PYTHONPATH")}
-        return {**kept, **more}
+        return {**kept, "PSR_WARM_KERNELS": "0", **more}
 
     def states(self, *args: str) -> dict[str, str]:
         """What `status` says of each stage: its state and reason."""
@@ -155,6 +158,20 @@ def make_repo(root: Path) -> Repo:
         parameters += "\nretrain: bool = False  # train again" if name[:2] == "00" else ""
         make_notebook(root / "notebooks" / f"{name}.ipynb", *cells, parameters=parameters)
     return repo
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """A finished data stage whose EFT is of the chain."""
+    import chain_runs
+
+    return chain_runs.finished(tmp_path_factory.mktemp("chain"))
+
+
+@pytest.fixture
+def copied(made, tmp_path):
+    """The runs of that stage, to be opened again."""
+    return shutil.copytree(made.root, tmp_path / "copied")
 
 
 @pytest.fixture

@@ -7,12 +7,14 @@ from psr_lib import prompts
 from psr_lib.evaluation import (
     accuracy_rows,
     accuracy_table,
+    disagreements,
     greedy_accuracy,
     judge_accuracy,
     judge_summary,
     outcomes,
     read_csv,
     search_accuracy,
+    unparsable_golds,
     write_csv,
 )
 from psr_lib.judge import Judge
@@ -132,3 +134,23 @@ def test_search_rows_follow_the_chosen_path():
     assert [row["answer"] for row in rows] == ["2"] * 6 and len(traces) == 6
     assert [row["strict"] for row in rows] == [False, False, True, False, False, False]
     assert rows[0]["finish"] == "complete" and rows[0]["tokens"] > 0
+
+
+def test_answers_that_only_the_lenient_reading_calls_right_are_listed():
+    rows = greedy_accuracy(Scripted(solver), FAMILY, None, SETS)
+    assert [(row["problem_id"], row["answer"], row["end"]) for row in disagreements(rows)] == [
+        ("easy/3", "3", "so 3")
+    ]
+
+
+def test_golds_that_no_maths_can_be_compared_with_are_listed():
+    golds = {
+        "a/0": "12",
+        "a/1": "",
+        "a/2": "\\frac{1}{2}",
+        "a/3": "$x$, where $x$ is any such number",
+    }
+    rows = [Problem(id=k, source="t", question="?", answer=gold) for k, gold in golds.items()]
+    found = unparsable_golds({"a": rows})
+    assert [(row["problem_id"], row["reason"]) for row in found] == [
+        ("a/1", "empty"), ("a/3", "compared as text only")]  # fmt: skip

@@ -11,6 +11,13 @@ ROWS = [{"benchmark": "ordered pairs (Eq. 2)", "accuracy": 0.5, "low": 0.3, "hig
 MODELS = [{"model": f"M{n}", "easy": 90.0, "big": 10.0 * n, "mean": 45 + 5.0 * n,
            "low": 40.0, "high": 70.0} for n in range(5)]  # fmt: skip
 STEPS = [{"step": n, "rewards/chosen": 0.1 * n, "rewards/rejected": -0.2 * n} for n in range(1, 4)]
+LEFT = [{"filter": "sibling pairs", "pairs": 2345, "confirmed": 1200},
+        {"filter": "gap of p(+) at least 0.3", "pairs": 1100, "confirmed": 900},
+        {"filter": "agrees with the PRM", "pairs": 0, "confirmed": 0}]  # fmt: skip
+CURVE = [
+    {"p": k / 10 + 0.05, "right": k / 9, "low": max(0, k / 9 - 0.2), "high": min(1, k / 9 + 0.2)}
+    for k in range(10)
+]
 LONG = "A finding that needs more words than fit above the axes of one small figure"
 
 
@@ -21,6 +28,8 @@ def charts(title="A finding"):
         "bars": (figures.bars(ROWS, "benchmark", "accuracy", title, "accuracy"), ROWS),
         "counts": (figures.bars(STEPS, "step", "step", title, "count"), STEPS),
         "lines": (figures.lines(STEPS, "step", pair, title, "reward"), STEPS),
+        "funnel": (figures.funnel(LEFT, "filter", "pairs", title, "pairs"), LEFT),
+        "curve": (figures.calibration_curve(CURVE, title), CURVE),
         "models": (figures.accuracy_by_model(MODELS, title), MODELS),
     }
 
@@ -80,3 +89,13 @@ def test_one_point_is_seen():
     assert drawn.get_marker() not in ("", "None", None)
     many = [{"step": n, "y": n} for n in range(60)]
     assert figures.lines(many, "step", ["y"], "t", "y").axes[0].lines[0].get_marker() == ""
+
+
+def test_a_funnel_says_how_many_and_which_share_is_kept():
+    axes = figures.funnel(LEFT, "filter", "pairs", "t", "pairs").axes[0]
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == ["2,345", "1,100 (47%)", "0 (0%)"]
+    widths = [bar.get_width() for container in axes.containers for bar in container]
+    assert widths == [2345, 1100, 0, 1200, 900, 0]
+    bare = figures.funnel([{"f": "a", "n": 3}], "f", "n", "t", "x").axes[0]
+    assert bare.get_legend() is None and len(bare.containers) == 1

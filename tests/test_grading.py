@@ -1,5 +1,7 @@
-"""Answers against gold: the measured table of Math-Verify, exact numbers, hard limits."""
+"""Answers against gold: a table of formats, exact numbers, hostile answers, hard limits."""
 
+import random
+import signal
 import time
 from fractions import Fraction
 
@@ -66,6 +68,99 @@ def test_strict_and_lenient(grader, gold, text, answer, strict, lenient):
     assert (grade.answer, grade.strict, grade.lenient) == (answer, strict, lenient)
 
 
+FORMATS = [
+    # fractions, decimals, powers
+    ("1/2", "\\dfrac12", True), ("\\frac32", "1\\frac{1}{2}", True), ("\\frac32", "1 1/2", True),
+    ("-\\frac{1}{2}", "\\frac{-1}{2}", True), ("\\frac{1}{2}", "-\\frac{1}{2}", False),
+    ("2/3", "0.67", False), ("2/3", "0.666667", True), ("14", "\\frac{14}{1}", True),
+    ("1000000", "1\\times 10^{6}", True), ("e^{-1}", "1/e", True), ("5040", "7!", True),
+    ("2\\sqrt3", "3.464", False), ("025", "25", True), ("7", "7!", False), ("-3", "\u22123", True),
+    # commas and blanks within a number
+    ("1234", "1,234", True), ("1234", "1{,}234", True), ("1234", "1\\,234", True),
+    ("12345", "12\\!345", True), ("1,234", "1235", False), ("4", "\uff14", True),
+    # units, money, words
+    ("5", "5\\text{ cm}", True), ("5", "5 cm", True), ("5", "\\$5.00", True),
+    ("5", "5 dollars", True),
+    ("5.4 \\text{ cents}", "5.4", True), ("864 \\mbox{ inches}^2", "864", True),
+    ("864 \\mbox{ inches}^2", "864 \\text{ square inches}", True), ("5000000", "5 million", False),
+    ("864 \\mbox{ inches}^2", "864 \\text{ inches}^3", False), ("6", "6x", False),
+    # \text{}, choices, sentences
+    ("\\text{Tuesday}", "Tuesday", True), ("\\text{(B)}", "B", True), ("B", "\\text{(B)}", True),
+    ("B", "C", False), ("\\text{east}", "\\text{west}", False), ("7", "\\mathbf{7}", True),
+    ("12 square feet per minute", "12", True),
+    ("$f(x)=a x+b$, where $b$ is an arbitrary integer and $a$ is positive", "0", False),
+    # percent and degrees
+    ("50\\%", "50 percent", True), ("50\\%", "5", False), ("1.1\\%", "0.011", True),
+    ("90^\\circ", "90", True), ("90", "90 degrees", True), ("90^\\circ", "91^\\circ", False),
+    # several answers, sets
+    ("1,3", "x=1 or x=3", True), ("1,3,5", "5, 3, 1", True), ("1,3,5", "1,3", False),
+    ("1,3", "1,3,5", False), ("\\{1,3\\}", "1,3", True),
+    ("1 \\pm \\sqrt{2}", "1+\\sqrt{2}, 1-\\sqrt{2}", True),
+    ("1 \\pm \\sqrt{2}", "1+\\sqrt{2}", False),
+    # tuples and intervals
+    ("(1,2)", "1,2", True), ("(1,2)", "2,1", False), ("(3,2)", "(2,3)", False),
+    ("(2,5)", "[2,5]", False), ("(2,5]", "[2,5)", False), ("(2,5]", "2<x\\le 5", True),
+    ("(2,\\infty)", "x>2", True), ("(2,\\infty)", "x\\ge 2", False),
+    ("\\{x|-2\\leq x < 1\\}", "[-2,1)", True), ("\\{x|-2\\leq x < 1\\}", "1", False),
+    ("[-2,1)", "\\{x \\mid -2\\leq x < 1\\}", True),
+    # equations and relations
+    ("5", "n = 5", True), ("x=5", "5", True), ("5", "x + y = 5", True), ("5", "2 + 3 = 5", True),
+    ("1", "\\frac{x^2}{2}-\\frac{y^2}{4}=1", False), ("y=2x+3", "y=2x+4", False),
+    ("5x - 7y + 4 = 0", "10x-14y+8=0", True), ("5x - 7y + 4 = 0", "0", False),
+    ("b > a > c", "b>a>c", True), ("b > a > c", "b > c > a", False), ("b > a > c", "b", False),
+    ("m_{\\max }=n^{2}-1", "m_{\\max}=n^2-1", True), ("m_{\\max }=n^{2}-1", "n^2", False),
+    # bases, ratios, matrices
+    ("52_8", "52_{8}", True), ("52_8", "52", True), ("52_8", "52_9", False),
+    ("3:4", "4:3", False), ("3+4i", "3-4i", False),
+    ("\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "\\begin{bmatrix}1\\\\2\\end{bmatrix}", True),
+    ("\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "\\begin{pmatrix} 2 \\\\ 1 \\end{pmatrix}", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("gold", "answer", "equal"), FORMATS)
+def test_formats_of_answers(grader, gold, answer, equal):
+    assert grader.equal(gold, answer) is equal
+    assert grader.readable(gold) or gold.startswith(("b > a", "$f(x)"))
+
+
+def test_a_gold_in_words_is_held_to_its_text(grader):
+    gold = "$f(x)=a x+b$, where $b$ is an arbitrary integer"
+    assert grader.grade(gold, f"\\boxed{{{gold}}}") == Grade(gold, True, True, "text")
+    assert grader.grade(gold, "\\boxed{f(x)=ax+b}").method == "text"
+
+
+HOSTILE = ["9**9**9", "9^{9^{9^{9}}}", "99999999!", "{" * 100_000, "}" * 100_000, "NaN",
+           "\\infty/0", "1" * 5000, "1" + ",111" * 3000, "\u0661\u0662", "\ud800", "\x00",
+           "\\frac{" * 300, "(" * 500 + "x" + ")" * 500, "\\left(", "50%%", "[1,", "\\{1,2",
+           "\\boxed{" * 40, "$" * 99, "\\sum_{n=1}^{\\infty}\\frac{1}{n^{31}}",
+           "(x+1)^{99999}", "__import__('os')"]  # fmt: skip
+
+
+def test_hostile_answers_end_in_time_and_are_not_equal():
+    with Grader(seconds=1.0) as grader:
+        rng = random.Random(0)
+        for answer in HOSTILE:
+            gold = rng.choice(["12", "\\frac{1}{2}", "(1,2)", "x^2+1"])
+            worker = grader._worker()
+            worker.is_ready()
+            grader._free.put(worker)
+            started = time.perf_counter()
+            grade = grader.grade(gold, f"\\boxed{{{answer}}}")
+            assert not grade.strict, (gold, answer[:40])
+            assert time.perf_counter() - started < 60, answer[:40]  # the machine may be busy
+        assert grader.grade("12", "12" + "0" * 5000).strict is False
+        assert grader.equal("x+1", "1+x")
+
+
+def test_a_worker_whose_parent_is_stopped_ends_by_itself():
+    worker = grading.Worker()
+    assert worker.is_ready()
+    worker.process.stdin.write('{"gold": "x", "answer": "(x+1)^{99999}", "seconds": 0.1}\n')
+    worker.process.stdin.flush()
+    assert worker.process.wait(timeout=60) == -signal.SIGPROF
+    worker.kill()
+
+
 def test_plain_numbers_are_exact():
     assert plain_number("1,234.50") == Fraction(2469, 2)
     assert plain_number(" $12.$ ") == 12 and plain_number("+.5") == Fraction(1, 2)
@@ -103,7 +198,7 @@ def test_a_hanging_comparison_is_killed_and_the_next_one_works(monkeypatch):
         return real([command[0], "-c", slow] if hang[0] else command, **settings)
 
     monkeypatch.setattr(grading.subprocess, "Popen", popen)
-    with Grader(seconds=0.3, workers=1) as grader:
+    with Grader(seconds=0.1, workers=1) as grader:
         started = time.perf_counter()
         grade = grader.grade("x", "\\boxed{y}")
         assert grade == Grade("y", False, False, "timeout") and grader.timeouts == 1

@@ -58,7 +58,7 @@ def stage(tmp_path):
     made = SimpleNamespace(
         run=run, method="psrlm", iteration=2, seed=0, folder=run.lab("psrlm", 2), spent=spent,
         preset=load("smoke", "eval.search_rounds=[1] data.source=other"),
-        input=lambda name: run.path / name, source=lambda name, way_out="": tmp_path / name,
+        input=lambda name: run.path / name, source=lambda name: tmp_path / name,
         tokens=lambda **more: spent.update({k: spent[k] + v for k, v in more.items()}),
     )  # fmt: skip
     return made

@@ -97,6 +97,33 @@ def test_unknown_presets_are_refused_with_the_known_names(name):
         load(name)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            "teacher.ift=api",
+            "teacher.ift=api does not go with data.source=procedural; set it to or",
+        ),
+        (
+            "data.source=gsm8k",
+            "teacher.ift=oracle does not go with data.source=gsm8k; set it to ru",
+        ),
+        ("data.source=gsm8k teacher.ift=rule", "data.eft_from=direct does not go with data.source"),
+        ("data.source=x teacher.ift=rule data.eft_from=chain", "teacher.judge=oracle does not go"),
+        (
+            "data.source=x teacher.ift=api data.eft_from=chain teacher.judge=api",
+            "prm.labels=oracle",
+        ),
+    ],
+)
+def test_no_oracle_is_asked_about_real_problems(overrides, words):
+    with pytest.raises(PSRError, match=f"preset tiny: {words}"):
+        load("tiny", overrides)
+    real = "data.source=x teacher.ift=rule data.eft_from="
+    assert load("tiny", f"{real}none").teacher.judge == "oracle"
+    assert load("tiny", f"{real}chain teacher.judge=api prm.labels=prm800k").prm.labels == "prm800k"
+
+
 def test_a_file_with_an_unknown_or_missing_key_is_refused(tmp_path, monkeypatch):
     values = yaml.safe_load((presets.FOLDER / "tiny.yaml").read_text(encoding="utf-8"))
     monkeypatch.setattr(presets, "FOLDER", tmp_path)

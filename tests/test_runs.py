@@ -525,3 +525,14 @@ def test_a_stored_notebook_keeps_the_last_progress_line_of_a_cell():
     shown = "".join(o.text for o in kept if o.output_type == "stream")
     assert shown == f"result\nother\n{MARK}3/3\n"
     assert [o.output_type for o in kept].count("display_data") == 1
+
+
+def test_force_makes_the_chain_again_but_keeps_the_teachers_answers(repo):
+    kept, gone = repo.root / "runs/paid/o1.jsonl", repo.run / "making/prm/model.safetensors"
+    for path in (kept, gone):
+        path.parent.mkdir(parents=True)
+        path.write_text("x")
+    assert "up to date" in repo.call("data").stdout and gone.exists()
+    assert repo.call("data", "--force").returncode == 0
+    assert kept.read_text() == "x" and not gone.parent.exists()
+    assert [path.name for path in (repo.run / "making").iterdir()] == ["forced"]

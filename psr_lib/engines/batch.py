@@ -66,20 +66,20 @@ class SharedBatch(Batch):
 
     mergeable = True
 
-    def __init__(self, groups: list[Group], model, pad_id: int, full: bool = False):
-        """Run the groups' prefixes, then all tails; `full` keeps every tail position's logits."""
+    def __init__(self, groups: list[Group], model, pad_id: int, keep: int = 1):
+        """Run the groups' prefixes, then all tails; keeps the logits of the last `keep` columns."""
         super().__init__([row for group in groups for row in group.rows], model.device)
         self.model = model
         prefixes = [group.prefix or [pad_id] for group in groups]
         ids, start = _left_pad(prefixes, pad_id, self.device)
         start = start + torch.tensor([not g.prefix for g in groups], device=self.device).long()
         layers = [TailLayer(*kv) for kv in self._prefill(ids, start)]
-        owner, tails = self._enter(groups, apart=full)
+        owner, tails = self._enter(groups, apart=keep > 1)
         self.cache = SharedPrefixCache(layers, start, torch.tensor(owner, device=self.device))
         lengths = [len(groups[g].prefix) for g in owner]
         ids, self.start = _left_pad(tails, pad_id, self.device)
         self.prefilled = sum(len(g.prefix) for g in groups) + sum(map(len, tails))
-        self._tails(ids, torch.tensor(lengths, device=self.device), keep=0 if full else 1)
+        self._tails(ids, torch.tensor(lengths, device=self.device), keep)
 
     def _enter(self, groups: list[Group], apart: bool) -> tuple[list[int], list[list[int]]]:
         """Put rows with equal tails on one lane, unless `apart`; each lane's group and tail."""
@@ -201,8 +201,8 @@ class PlainBatch(Batch):
 
     mergeable = False
 
-    def __init__(self, groups: list[Group], model, pad_id: int, full: bool = False):
-        """Run the whole prompts; `full` keeps the logits of the longest tail's positions."""
+    def __init__(self, groups: list[Group], model, pad_id: int, keep: int = 1):
+        """Run the whole prompts; keeps the logits of the last `keep` columns."""
         super().__init__([row for group in groups for row in group.rows], model.device)
         self.model = model
         full = [tuple(group.prefix + row.tail) for group in groups for row in group.rows]
@@ -212,8 +212,7 @@ class PlainBatch(Batch):
         self.mask = (columns >= start[:, None]).long()
         self.cache = DynamicCache(config=model.config)
         positions = (columns - start[:, None]).clamp(min=0)
-        longest = max(len(row.tail) for row in self.rows)
-        self.tail_logits = self._run(ids, positions, longest if full else 1)
+        self.tail_logits = self._run(ids, positions, keep)
         self.position = positions[:, -1] + 1
         self.prefilled = sum(len(p) for p in prompts)
         place = {prompt: i for i, prompt in enumerate(prompts)}

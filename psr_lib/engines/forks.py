@@ -13,16 +13,17 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
+from multiprocessing.connection import wait
 from typing import Any, NoReturn
 
 import torch
 
 from psr_lib.engines.base import EngineError
 
-Tick = Callable[[int], None]  # rows that were finished
+Tick = Callable[[Any], None]  # takes how many rows were finished, or what was found so far
 Work = Callable[[Any, Tick], Any]  # one share of a call; the share and its result can be pickled
 
 POSSIBLE = sys.platform == "linux"
@@ -61,6 +62,26 @@ class Workers:
         except BaseException:
             self.end()
             raise
+
+    def stream(self, shares: Sequence[Any]) -> Generator[Any, None, list[Any]]:
+        """Yield what the processes send, as it comes, and return what each of them found.
+
+        This process only listens. Raises as `run` does. Afterwards the processes have ended.
+        """
+        asked = self.children[: len(shares)]
+        try:
+            for child, share in zip(asked, shares, strict=True):
+                child.ask(share)
+            busy = {child.pipe: child for child in asked}
+            while busy:
+                sent: list[Any] = []
+                for pipe in wait(list(busy)):
+                    busy[pipe].listen(sent.append)
+                busy = {pipe: child for pipe, child in busy.items() if not child.done}
+                yield from sent
+            return [child.found for child in asked]
+        finally:
+            self.end()
 
     def end(self) -> None:
         """Stop all processes."""
@@ -135,9 +156,9 @@ def _died() -> EngineError:
 def _serve(pipe: Any, work: Work, mortal: bool) -> NoReturn:
     """Do shares in the child until the parent is gone; nothing of the parent's is flushed."""
 
-    def tick(rows: int) -> None:
-        if rows:
-            pipe.send(("tick", rows))
+    def tick(sent: Any) -> None:
+        if sent:
+            pipe.send(("tick", sent))
 
     try:
         gc.freeze()

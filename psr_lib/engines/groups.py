@@ -77,10 +77,12 @@ def _group(members: list[tuple[list[int], Row]], shared: int) -> Group:
     return Group(members[0][0][:shared], [row for _, row in members])
 
 
-def option_group(prompt: list[int], row: Row) -> Group:
-    """A group of one: the option's tokens go into `row.ids`, prompt's end and option into tail."""
-    row.ids, row.tail = row.tail, prompt[-1:] + row.tail
-    return Group(prompt[:-1], [row])
+def with_options(groups: list[Group]) -> list[Group]:
+    """The groups with each row's option (in `row.ids`) after the rest of its prompt in `tail`."""
+    for group in groups:
+        for row in group.rows:
+            row.tail = row.tail + row.ids
+    return groups
 
 
 def _common(one: list[int], two: list[int]) -> int:

@@ -9,7 +9,7 @@ because a small model's kernels are too short to share.
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -24,7 +24,7 @@ from psr_lib.engines.base import Completion, EngineError, Usage
 from psr_lib.engines.batch import Batch, PlainBatch, SharedBatch, merged
 from psr_lib.engines.calls import checked_seeds, encode, one_line, option_lists
 from psr_lib.engines.forks import Tick
-from psr_lib.engines.groups import Group, Row, chunked, grouped, option_group
+from psr_lib.engines.groups import Group, Row, chunked, grouped, with_options
 from psr_lib.engines.sampling import next_tokens
 from psr_lib.records import seed_of
 
@@ -125,16 +125,43 @@ class HFEngine:
             for k, option in enumerate(lists[i]):
                 extra = self.tokenizer.encode(option, add_special_tokens=False)
                 if len(prompt) + len(extra) <= self.context:
-                    items.append((prompt, Row((i, k), extra, 0, 0)))
+                    items.append((prompt, Row((i, k), [], 0, 0, ids=extra)))
                 else:
                     overflow += 1
-        groups = [option_group(prompt, row) for prompt, row in items]
+        groups = with_options(grouped(items))
         scores = {place: x for found in self._work(groups, _score) for place, x in found.items()}
         self._count(ids, max(map(len, lists), default=0), overflow=overflow)
         return [
             [scores.get((i, k), float("-inf")) for k in range(len(lists[i]))]
             for i in range(len(prompts))
         ]
+
+    @property
+    def shards(self) -> int:
+        """Processes among which `spread` divides its items."""
+        return self.workers if forks.POSSIBLE else 1
+
+    def spread(
+        self, work: Callable[[list[Any]], Iterator[Any]], items: Sequence[Any]
+    ) -> Iterator[Any]:
+        """What `work` finds for parts of the items, each in a process of its own, as it comes.
+
+        For work that calls this engine again and again: its parts never wait for each other, while
+        the parts of a single call all wait for the longest one.
+        """
+        parts = [part for part in (items[k :: self.shards] for k in range(self.shards)) if part]
+        if len(parts) < 2:
+            yield from work(list(items))
+            return
+
+        def do(part: list[Any], send: Tick) -> Usage:
+            self.workers, self.progress, before = 1, None, self.usage.copy()
+            for found in work(part):
+                send(found)
+            return self.usage.since(before)
+
+        for usage in (yield from forks.Workers(len(parts), do).stream(parts)):
+            self.usage.add(usage)
 
     def prefilled(self, tokens: int) -> None:
         """Count prompt tokens that went through the model."""
@@ -214,7 +241,8 @@ def _score(engine: HFEngine, groups: list[Group], tick: Tick) -> dict[tuple[int,
     """The score of every option of these groups, by its place."""
     scores = {}
     for chunk in chunked(groups, engine.prefill_tokens):
-        batch = engine.batch_class(chunk, engine.model, engine.pad_id, full=True)
+        longest = max(1, *(len(row.ids) for group in chunk for row in group.rows))
+        batch = engine.batch_class(chunk, engine.model, engine.pad_id, keep=longest + 1)
         logs = torch.log_softmax(batch.tail_logits.float(), -1)
         for row, log in zip(batch.rows, logs, strict=True):
             extra = torch.tensor(row.ids, device=log.device)

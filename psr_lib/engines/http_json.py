@@ -35,10 +35,20 @@ class Http:
     """Requests to the paths below one address; safe for several threads."""
 
     def __init__(
-        self, url: str, *, timeout: float, retries: int, connections: int, backoff: float = 0.5
+        self,
+        url: str,
+        *,
+        timeout: float,
+        retries: int,
+        connections: int,
+        backoff: float = 0.5,
+        section: str = "engine",
     ):
-        """`timeout` and `backoff` in seconds; the first wait is `backoff`, each next one double."""
-        self.url = checked_url(url)
+        """`timeout` and `backoff` in seconds; the first wait is `backoff`, each next one double.
+
+        `section` of the preset holds the settings that messages name.
+        """
+        self.url, self.section = checked_url(url, section), section
         self.timeout, self.retries, self.backoff = timeout, retries, backoff
         self.key = _key()
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
@@ -74,25 +84,27 @@ class Http:
                 time.sleep(wait)
         tries = f"{self.retries + 1} tries" if self.retries else "one try"
         raise EngineError(
-            f"engine server: {self.url} failed after {tries} ({last}); start or repair the server "
-            "(vllm serve ...) or set engine.url, then run again"
+            f"{self.section} server: {self.url} failed after {tries} ({last}); start or repair the "
+            f"server (vllm serve ...) or set {self.section}.url, then run again"
         )
 
     def _read(self, answer: Any) -> Any:
         status = answer.status_code
         if status in (401, 403):
             raise Refused(
-                f"engine server: {self.url} refused the key ({status}); set {KEY} in the "
+                f"{self.section} server: {self.url} refused the key ({status}); set {KEY} in the "
                 "environment", status,
             )  # fmt: skip
         reason = self._reason(answer)
         if status >= 300:
-            raise Refused(f"engine server: {self.url} says {status}: {reason}", status, reason)
+            said = f"{self.section} server: {self.url} says {status}: {reason}"
+            raise Refused(said, status, reason)
         try:
             return answer.json()
         except ValueError:
             raise Refused(
-                f"engine server: {self.url} gave no JSON ({reason}); engine.url should end in /v1"
+                f"{self.section} server: {self.url} gave no JSON ({reason}); {self.section}.url "
+                "should end in /v1"
             ) from None
 
     def _reason(self, answer: Any) -> str:
@@ -115,13 +127,13 @@ class Http:
         self.client.close()
 
 
-def checked_url(url: str) -> str:
+def checked_url(url: str, section: str = "engine") -> str:
     """An http(s) address without a trailing slash; raises PSRError, never repeating a secret."""
     parts = urlsplit(url)
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise PSRError(f"engine.url: no user, password or query there; put the key into {KEY}")
+        raise PSRError(f"{section}.url: no user, password or query there; put the key into {KEY}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise PSRError(f"engine.url: {url!r} is no address such as http://127.0.0.1:8000/v1")
+        raise PSRError(f"{section}.url: {url!r} is no address such as http://127.0.0.1:8000/v1")
     return url.rstrip("/")
 
 

@@ -1,18 +1,16 @@
 """Any server that speaks the OpenAI completions protocol: `vllm serve`, or a hosted model.
 
 Prompts go as token ids where the model's tokenizer is at hand, so a server adds nothing to them.
-Threads, not asyncio, keep several requests under way: a notebook already runs an event loop.
 """
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from psr_lib.engines.base import Completion, EngineError
 from psr_lib.engines.calls import UNKNOWN_CONTEXT, Keep, Place, Request, RequestEngine
 from psr_lib.engines.http_json import Http, Refused
+from psr_lib.engines.threads import each
 from psr_lib.records import PSRError, read_json
 
 SEEDS = ("sent", "none", "noise")
@@ -97,27 +95,12 @@ class ServerEngine(RequestEngine):
         self, jobs: Iterable[Any], do: Callable[[Any], tuple[Place, Any, int]], keep: Keep
     ) -> None:
         """Do the jobs, some at a time; after the first failure those under way are finished."""
-        stop, failure = Event(), None
 
-        def unless_stopped(job: Any) -> tuple[Place, Any, int] | None:
-            try:
-                return None if stop.is_set() else do(job)
-            except BaseException:
-                stop.set()
-                raise
+        def take(found: tuple[Place, Any, int]) -> None:
+            keep(*found[:2])
+            self.usage.prefill += found[2]
 
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            try:
-                for future in as_completed([pool.submit(unless_stopped, job) for job in jobs]):
-                    if error := future.exception():
-                        failure = failure or error
-                    elif found := future.result():
-                        keep(*found[:2])
-                        self.usage.prefill += found[2]
-            finally:
-                stop.set()  # an interrupt, too, leaves nothing behind
-        if failure:
-            raise failure
+        each(jobs, do, take, self.concurrency)
 
     def _complete(self, r: Request) -> tuple[Completion, int]:
         """A completion, and how many tokens of its prompt went through the model."""

@@ -11,178 +11,35 @@ values and are typed by the field they change.
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import yaml
 
+from psr_lib.presets.sections import (
+    Annotate,
+    Data,
+    Dpo,
+    Engine,
+    Eval,
+    Judge,
+    Lab,
+    Model,
+    Prm,
+    Reference,
+    Search,
+    Sft,
+    Teacher,
+    Tree,
+    num,
+    text,
+)
 from psr_lib.records import PSRError, fits, hash_json
 
 FOLDER = Path(__file__).parent
-LOSSES = ("sigmoid", "hinge", "ipo", "robust", "apo_zero", "nca_pair")
-
-
-def num(low: float | None = None, above: float | None = None, high: float | None = None) -> Any:
-    """A number field with its range: at least `low`, greater than `above`, at most `high`."""
-    return field(metadata={"low": low, "above": above, "high": high})
-
-
-def one_of(*choices: str) -> Any:
-    """A text field that takes one of the choices."""
-    return field(metadata={"choices": choices})
-
-
-def text() -> Any:
-    """A text field that may not be empty."""
-    return field(metadata={"filled": True})
-
-
-def names_or_none() -> Any:
-    """A list of names that may be empty."""
-    return field(metadata={"empty": True})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """Which base model, and how its weights are held."""
-
-    base: str = text()
-    dtype: str = one_of("float32", "bfloat16", "float16")
-    device: str = one_of("auto", "cpu", "cuda", "mps")
-    trust_remote_code: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """What is solved, judged and asked in each round (counts of problems)."""
-
-    source: str = text()
-    ift: int = num(low=1)
-    ift_shares: dict[str, float] = num(low=0)  # noqa: RUF009 - num() makes a field()
-    eft_shares: dict[str, float] = num(low=0)  # noqa: RUF009 - num() makes a field()
-    eft: int = num(low=1)
-    eft_heldout: int = num(low=1)
-    questions: tuple[int, ...] = num(low=1)
-    benchmarks: tuple[str, ...]
-    benchmark_size: int = num(low=1)
-    split: str = one_of("test", "dev")
-    search_size: int = num(low=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """Step search (paper section 3.3, Eq. 1-5)."""
-
-    width: int = num(low=2)
-    temperature: float = num(low=0)
-    top_p: float = num(above=0, high=1)
-    max_iterations: int = num(low=1)
-    max_step_tokens: int = num(low=1)
-    tie: str = one_of("rollback", "first")
-    pick: str = one_of("random", "first")
-    scoring: str = one_of("ordered", "both_slots", "single_order", "agreement")
-    live: int = num(low=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judge:
-    """How verdicts are decoded, and who gives them."""
-
-    temperature: float = num(low=0)
-    top_p: float = num(above=0, high=1)
-    max_tokens: int = num(low=1)
-    kind: str = one_of("self", "random", "oracle")
-    verdict: str = one_of("written", "explained", "direct")
-    votes: int = num(low=1)
-    early_stop: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sft:
-    """Supervised fine-tuning, M0 -> M1; `lora_r` 0 trains every weight."""
-
-    epochs: int = num(low=1)
-    lr: float = num(above=0)
-    batch: int = num(low=1)
-    scheduler: str = one_of("cosine", "linear", "constant")
-    warmup_ratio: float = num(low=0, high=1)
-    weight_decay: float = num(low=0)
-    max_length: int = num(low=8)
-    lora_r: int = num(low=0)
-    lora_alpha: int = num(low=1)
-    bf16: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dpo(Sft):
-    """Step-wise DPO, M[n-1] -> M[n] (paper section 3.4, Eq. 6-8)."""
-
-    beta: float = num(above=0)
-    nll_weight: float = num(low=0)
-    loss: str = one_of(*LOSSES)
-    reference: str = one_of("previous", "sft")
-    start_from: str = one_of("previous", "sft")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Eval:
-    """Greedy accuracy, judge accuracy and test-time search."""
-
-    max_tokens: int = num(low=1)
-    search_rounds: tuple[int, ...] = num(low=0)
-    judge_shots: int = num(low=0)
-    samples: int = num(low=0)
-    sample_temperature: float = num(above=0)
-    sample_top_p: float = num(above=0, high=1)
-    samples_up_to: int = num(low=0)
-    own_prompts: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Engine:
-    """What generates text; which kinds read a setting stands beside it in tiny.yaml."""
-
-    kind: str = one_of("hf", "vllm", "server", "ray")
-    batch_tokens: int = num(low=1)
-    dtype: str = one_of("", "float32", "bfloat16", "float16")
-    context: int = num(low=0)
-    tensor_parallel: int = num(low=1)
-    gpu_memory: float = num(above=0, high=1)
-    workers: int = num(low=1)
-    worker: str = one_of("hf", "vllm")
-    cores: int = num(low=0)
-    url: str = text()
-    model: str = text()
-    protocol: str = one_of("completions", "chat")
-    seeds: str = one_of("sent", "none", "noise")
-    concurrency: int = num(low=1)
-    timeout: float = num(above=0)
-    retries: int = num(low=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reference:
-    """An API model that is measured beside the run's own, and how it is asked."""
-
-    url: str = text()
-    model: str = text()
-    protocol: str = one_of("chat", "completions")
-    prompts: str = text()
-    seeds: str = one_of("sent", "none")
-    max_tokens: int = num(low=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lab:
-    """The judge laboratory: what else a search's tokens buy, which solutions, whose labels."""
-
-    compare_size: int = num(low=0)
-    problems: int = num(low=0)
-    solutions: int = num(low=2)
-    audit: tuple[str, ...] = names_or_none()
-    audit_size: int = num(low=0)
+PROCEDURAL = "procedural"  # the source of the small laboratory, whose every step an oracle knows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +51,7 @@ class Preset:
     rounds: int = num(low=1)
     model: Model
     data: Data
+    teacher: Teacher
     search: Search
     judge: Judge
     sft: Sft
@@ -202,6 +60,9 @@ class Preset:
     engine: Engine
     reference: Reference
     lab: Lab
+    prm: Prm
+    tree: Tree
+    annotate: Annotate
 
     def sections(self, *names: str) -> dict[str, Any]:
         """These sections (or top-level values) as plain JSON values, in the given order."""
@@ -292,6 +153,8 @@ def _items(value: Any) -> list[Any]:
 
 
 def _typed(kind: Any, value: Any, where: str) -> Any:
+    if kind == dict[str, str]:
+        return _names(value, where)
     if get_origin(kind) is dict:
         if not isinstance(value, dict) or not value:
             raise PSRError(f"{where}: expected names with numbers such as {{easy: 1}}; {value!r}")
@@ -307,6 +170,13 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
     if not fits(value, kind) or (kind is float and not math.isfinite(value)):
         raise PSRError(f"{where}: expected {kind.__name__}, found {value!r}")
     return float(value) if kind is float else value
+
+
+def _names(value: Any, where: str) -> dict[str, str]:
+    texts = isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
+    if not texts:
+        raise PSRError(f"{where}: expected names such as {{question: problem}}, found {value!r}")
+    return {str(key): item for key, item in value.items()}
 
 
 def _number(value: str, where: str) -> float:
@@ -385,9 +255,32 @@ def _check_together(preset: Preset) -> None:
             f"preset {preset.name}: data.questions holds {have} counts but rounds 2 to "
             f"{preset.rounds} need {need}; give one count a round"
         )
-    for name in ("engine", "reference"):  # a preset is written into every manifest
-        if re.search("[@?#]", getattr(preset, name).url):
+    for section in ("engine", "teacher", "reference"):  # a preset is written into every manifest
+        if re.search("[@?#]", getattr(preset, section).url):
             raise PSRError(
-                f"preset {preset.name}: {name}.url may hold no user, password or query; a key goes "
-                "into OPENAI_API_KEY in the environment"
+                f"preset {preset.name}: {section}.url may hold no user, password or query; a key "
+                "goes into OPENAI_API_KEY in the environment"
             )
+    if wrong := next(_unknown_to_oracle(preset), None):
+        key, value, way = wrong
+        raise PSRError(
+            f"preset {preset.name}: {key}={value} does not go with data.source="
+            f"{preset.data.source}; set it to {way}"
+        )
+
+
+def _unknown_to_oracle(preset: Preset) -> Iterator[tuple[str, str, str]]:
+    """Settings that ask an oracle about problems that it does not know, and what else to take."""
+    data, teacher, prm = preset.data, preset.teacher, preset.prm
+    if data.source == PROCEDURAL:
+        if teacher.ift != "oracle":
+            yield "teacher.ift", teacher.ift, "oracle, since procedural problems come in steps"
+        return
+    if teacher.ift == "oracle":
+        yield "teacher.ift", teacher.ift, "rule (offline) or api"
+    if data.eft_from == "direct":
+        yield "data.eft_from", data.eft_from, "chain, or to none for IFT and questions alone"
+    if data.eft_from == "chain" and teacher.judge == "oracle":
+        yield "teacher.judge", teacher.judge, "api"
+    if data.eft_from == "chain" and prm.labels == "oracle":
+        yield "prm.labels", prm.labels, "prm800k, or the path of a file of that form"

@@ -1,0 +1,59 @@
+"""The two teachers of `annotate`: a model behind an API, and the oracle of the small laboratory."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from psr_lib import asking, problems, prompts, reviews
+from psr_lib.annotate import Answer, Call, Teacher, calls_of, judge_prompt
+from psr_lib.engines.chat import Chat, Messages
+from psr_lib.prompts import Family
+from psr_lib.records import StepPair
+
+
+class ApiJudge:
+    """A chat model that is asked with the judge's prompt (paper Fig. 5); the paper's is o1."""
+
+    def __init__(self, chat: Chat, family: Family):
+        """`family` holds the judge's prompt."""
+        self.chat, self.family = chat, family
+        self.concurrency = chat.settings.concurrency
+
+    def turn(self, call: Call) -> Messages:
+        """What it reads."""
+        return [{"role": "user", "content": judge_prompt(self.family, call)}]
+
+    def answer(self, call: Call) -> Answer:
+        """What it says; raises EngineError where the server fails for good."""
+        reply = self.chat.ask(self.turn(call))
+        return Answer(reply.text, reply.fault)
+
+
+class OracleJudge:
+    """Recomputes the step and compares, as `reviews` writes it; laboratory problems only."""
+
+    concurrency = 1
+
+    def answer(self, call: Call) -> Answer:
+        """The explanation; no answer where not just one of the two steps is right."""
+        verdict = problems.oracle_verdict(call.question, call.prefix, call.a, call.b)
+        if verdict is None:
+            return Answer("", "undecided")
+        right = problems.next_step(problems.parse(call.question), call.prefix)
+        return Answer(reviews.explain(right, call.a, call.b, verdict))
+
+
+@contextmanager
+def opened(stage: Any, pairs: Sequence[StepPair]) -> Iterator[Teacher]:
+    """The teacher that the preset names; what it will cost for these pairs is announced first.
+
+    Raises PSRError with the estimate in a dry run, and where the teacher's server fails for good.
+    """
+    settings = stage.preset.teacher
+    if settings.judge == "oracle":
+        yield OracleJudge()
+        return
+    with asking.opened(stage, "judge") as chat:
+        teacher = ApiJudge(chat, prompts.load(settings.prompts))
+        asking.announce(chat, [teacher.turn(call) for pair in pairs for call in calls_of(pair)])
+        yield teacher

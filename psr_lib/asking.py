@@ -1,0 +1,46 @@
+"""Asking a teacher behind an API in a stage: what it will cost, what is kept, what is counted."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from psr_lib import prices
+from psr_lib.engines.base import EngineError
+from psr_lib.engines.chat import Chat, Messages
+from psr_lib.paid import Paid
+from psr_lib.records import PSRError
+
+
+@contextmanager
+def opened(stage: Any, use: str) -> Iterator[Chat]:
+    """The preset's teacher for one `use`; its answers are kept beside the runs, by model and use.
+
+    Raises PSRError that says how many are kept where the teacher's server fails for good.
+    """
+    settings = stage.preset.teacher
+    path = stage.run.paid / f"{settings.model.replace('/', '--')}-{use}.jsonl"
+    chat = Chat(settings, Paid(path))
+    try:
+        yield chat
+    except EngineError as error:
+        kept = f"{len(chat.paid)} answers are kept and the next call goes on from there"
+        raise PSRError(f"{error}; {kept}") from error
+    finally:
+        chat.close()
+        stage.count(**{f"{use}_calls": chat.asked, f"{use}_prompt_tokens": chat.prompt_tokens,
+                       f"{use}_tokens": chat.tokens, f"{use}_answers_kept": len(chat.paid),
+                       f"{use}_unreadable_lines": chat.paid.unreadable})  # fmt: skip
+
+
+def announce(chat: Chat, conversations: Iterable[Messages]) -> None:
+    """Print what is still to be asked and what it is likely to cost.
+
+    Raises PSRError with the estimate where the preset wants a dry run and something is to be asked.
+    """
+    left = [turns for turns in conversations if chat.known(turns) is None]
+    texts = ["".join(turn["content"] for turn in turns) for turns in left]
+    settings = chat.settings
+    found = prices.estimate(settings.model, texts, chat.paid.values(), settings.answer_tokens)
+    print(found)
+    if settings.dry_run and left:
+        raise PSRError(f"dry run: {found}; set teacher.dry_run=false to ask")

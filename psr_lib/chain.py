@@ -1,0 +1,287 @@
+"""EFT as the paper makes it (section 3.2): step PRM, tree search, annotation, filters.
+
+    labelled steps -> PRM   \\
+                             tree search -> sibling pairs -> filter -> teacher -> filters -> EFT
+    M0 (+ SFT on IFT) -> policy /
+
+What takes long is kept in the run's folder `making/` and used again as long as it was made from the
+same; answers that were paid for are kept for good, beside the runs.
+"""
+
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from psr_lib import (
+    annotate,
+    annotators,
+    manifest,
+    prompts,
+    shipped,
+    sources,
+    stats,
+    step_labels,
+)
+from psr_lib.annotate import Check, Funnel, Judged
+from psr_lib.engines import opening
+from psr_lib.engines.base import Engine
+from psr_lib.evaluation import write_csv
+from psr_lib.journal import Journal, search_into
+from psr_lib.models import load_tokenizer
+from psr_lib.prm import PRM, report, train_prm
+from psr_lib.prm800k import read_prm800k
+from psr_lib.progress import show, track
+from psr_lib.records import (
+    IFTExample,
+    JudgeExample,
+    PSRError,
+    Question,
+    StepLabels,
+    StepPair,
+    hash_json,
+    iter_jsonl,
+    read_json,
+    seed_of,
+    to_dict,
+    write_json,
+    write_jsonl,
+)
+from psr_lib.sft import train_sft
+from psr_lib.tree import Tree, sibling_pairs, tree_stream
+
+Labelled = tuple[list[StepLabels], list[StepLabels]]  # to train on, to measure on
+
+
+def make_eft(
+    stage: Any,
+    ift: Sequence[IFTExample],
+    questions: Sequence[Question],
+    labelled: Labelled,
+    confirm: Check | None = None,
+) -> dict[str, list[JudgeExample]]:
+    """`eft` and `eft_heldout` of the preset's sizes, of different questions.
+
+    `confirm` says of a pair whether its order is right, where something knows; it is for the report
+    alone. Files of the stage: `prm_report.json`, `prm_calibration.csv`, `pairs.jsonl`,
+    `funnel.csv`. Rows that ship for just these settings are taken as they are. Raises PSRError
+    where nothing is left, and after the estimate of a dry run.
+    """
+    if folder := shipped.find(stage):
+        return shipped.take(stage, folder)
+    prm, weights = trained_prm(stage, labelled)
+    trees = search_trees(stage, ift, questions, prm, weights)
+    pairs = [pair for tree in trees for pair in sibling_pairs(tree)]
+    funnel = Funnel(confirm)
+    apart = annotate.initial_filter(pairs, stage.preset.annotate.min_gap, funnel)
+    write_jsonl(stage.output("pairs.jsonl"), apart)
+    kept = annotate.final_filters(judge_pairs(stage, apart), funnel)
+    write_csv(stage.output("funnel.csv"), funnel.rows)
+    stage.count(**_tree_counts(trees), pairs=len(pairs), pairs_kept=len(kept))
+    return split_rows(stage, kept)
+
+
+# ------------------------------------------------------------------------------------ step PRM
+
+
+def labels_of(stage: Any, taken: set[str]) -> Labelled:
+    """Labelled solutions to train on and to measure on: the oracle's, or those of PRM800K.
+
+    Grows `taken` by the oracle's questions. PRM800K's problems are divided, not its rows.
+    """
+    settings, shares = stage.preset.prm, stage.preset.data.eft_shares
+    if settings.labels == "oracle":
+        sizes = {"prm": settings.solutions, "prm_heldout": settings.heldout}
+        made = (step_labels.oracle_labels(n, size, stage.seed, taken, shares)
+                for n, size in sizes.items())  # fmt: skip
+        return next(made), next(made)
+    rows, counts = read_prm800k(*_prm800k(stage), settings.neutral)
+    stage.count(**{f"prm800k {name}": n for name, n in counts.items()})
+    return divide(rows, settings.heldout, stage.seed)
+
+
+def _prm800k(stage: Any) -> tuple[Iterable[Any], str]:
+    """The rows of PRM800K, of the hub or of a file, and how messages name them."""
+    name = stage.preset.prm.labels
+    if name == "prm800k":
+        return sources.read_hub(stage.hub(sources.KNOWN[name]), "train", "prm.labels"), name
+    path = stage.source(name)
+    return iter_jsonl(path), str(path)
+
+
+def divide(rows: Sequence[StepLabels], heldout: int, seed: int) -> Labelled:
+    """The rows of at least `heldout` solutions, whole problems at random, apart from the others.
+
+    Raises PSRError where nothing would be left to train on.
+    """
+    problems = list(dict.fromkeys(row.problem_id for row in rows))
+    random.Random(seed_of("prm heldout", seed)).shuffle(problems)
+    sizes, apart = Counter(row.problem_id for row in rows), set()
+    while problems and sum(sizes[name] for name in apart) < heldout:
+        apart.add(problems.pop())
+    if not problems:
+        raise PSRError(f"prm.heldout: {heldout} leaves none of {len(rows)} solutions to train on")
+    return ([row for row in rows if row.problem_id not in apart],
+            [row for row in rows if row.problem_id in apart])  # fmt: skip
+
+
+def trained_prm(stage: Any, labelled: Labelled) -> tuple[PRM, str]:
+    """The step PRM and its weights' hash; its report on held-out problems is written."""
+    settings, home = stage.preset.prm, stage.run.making / "prm"
+    base = stage.source(settings.base) if settings.base else stage.model(0)
+
+    def build(folder: Path) -> None:
+        train_prm(
+            base, load_tokenizer(base), labelled[0], settings, folder, stage.seed, _family(stage),
+            settings.tag, show("step PRM"), device=stage.preset.model.device,
+        )  # fmt: skip
+
+    made_from = {"settings": asdict(replace(settings, heldout=1, bins=2)),
+                 "labels": _hash(labelled[0])}  # fmt: skip
+    ready = stage.source(settings.model) if settings.model else None
+    folder = ready or cached(stage, home, made_from, build) / "model"
+    return _scored(stage, folder, labelled[1]), manifest.identity(folder)
+
+
+def _scored(stage: Any, folder: Path | str, heldout: Sequence[StepLabels]) -> PRM:
+    """The PRM of a folder; its report goes into the stage's files."""
+    engine, settings = _engine(stage, folder), stage.preset.prm
+    prm = PRM(engine, _family(stage), engine.tokenizer, settings.tag)
+    rows = prm.score_rows(heldout)
+    found = report(rows, settings.bins)
+    curve = stats.calibration(*([row[n] for row in rows] for n in ("label", "p")), settings.bins)
+    write_json(stage.output("prm_report.json"), found)
+    write_csv(stage.output("prm_calibration.csv"), curve)
+    stage.count(**{f"prm_{name}": value for name, value in found.items()})
+    return prm
+
+
+# ------------------------------------------------------------------------------------ tree search
+
+
+def policy(stage: Any, ift: Sequence[IFTExample]) -> Path | str:
+    """The model that the tree search samples from: M0, or M0 fine-tuned on IFT alone."""
+    base = stage.model(0)
+    if stage.preset.tree.policy == "base":
+        return base
+
+    def build(folder: Path) -> None:
+        train_sft(
+            base, load_tokenizer(base), ift, stage.preset.sft, folder, stage.seed, _family(stage),
+            show("policy on IFT"), device=stage.preset.model.device,
+        )  # fmt: skip
+
+    made_from = {"settings": asdict(stage.preset.sft), "ift": _hash(ift)}
+    return cached(stage, stage.run.making / "policy", made_from, build) / "model"
+
+
+def search_trees(
+    stage: Any, ift: Sequence[IFTExample], questions: Sequence[Question], prm: PRM, weights: str
+) -> list[Tree]:
+    """A tree a question; a call after one that was cut short goes on with those that are left."""
+    settings, folder = stage.preset.tree, policy(stage, ift)
+    engine = _engine(stage, folder)
+    made_from = {"settings": asdict(replace(settings, live=1)), "questions": _hash(questions),
+                 "weights": [manifest.identity(folder), weights]}  # fmt: skip
+    journal = Journal(stage.run.making / "trees.jsonl", _common(stage) | made_from)
+    with track(len(questions), "tree search") as progress:
+        search_into(
+            journal, questions, lambda asked: tree_stream(
+                engine, prm, _family(stage), engine.tokenizer, asked, settings, stage.seed
+            ), progress.update,
+        )  # fmt: skip
+    trees = [Tree.from_row(row) for row in journal.rows()]
+    journal.close()
+    stage.tokens(generated=sum(tree.counts["generated_tokens"] for tree in trees))
+    return trees
+
+
+def _tree_counts(trees: Sequence[Tree]) -> dict[str, int]:
+    total = sum((tree.counts for tree in trees), Counter())
+    return {"trees": len(trees), **{f"tree_{name}": n for name, n in total.items()}}
+
+
+# ------------------------------------------------------------------------------------ annotation
+
+
+def judge_pairs(stage: Any, pairs: Sequence[StepPair]) -> list[Judged]:
+    """The teacher's answers to every pair in both orders; what was paid for is not asked again."""
+    with (
+        annotators.opened(stage, pairs) as teacher,
+        track(2 * len(pairs), "annotation") as progress,
+    ):
+        judged = annotate.annotate(pairs, teacher, progress.update)
+    stage.count(**{f"no verdict: {why}": n for why, n in annotate.faults(judged).items()})
+    return judged
+
+
+def split_rows(stage: Any, kept: Sequence[Judged]) -> dict[str, list[JudgeExample]]:
+    """EFT rows to train on and held-out ones, of different questions, at most the preset's sizes.
+
+    Questions are divided at random, so that both parts get their share where pairs are fewer than
+    asked for. Held-out pairs stand in one order each.
+    """
+    data, orders = stage.preset.data, stage.preset.annotate.orders
+    rng = random.Random(seed_of("eft split", stage.seed))
+    wanted = data.eft / (2 if orders == "both" else 1)
+    share = data.eft_heldout / (data.eft_heldout + wanted)
+    asked = list(dict.fromkeys(row.pair.problem_id for row in kept))
+    rng.shuffle(asked)
+    apart = set(asked[: round(share * len(asked))])
+    parts = {"eft": [row for row in kept if row.pair.problem_id not in apart],
+             "eft_heldout": [row for row in kept if row.pair.problem_id in apart]}  # fmt: skip
+    for name, rows in parts.items():
+        if not rows:
+            raise PSRError(f"{name}: no pair is left; raise tree.questions or lower the filters")
+        rng.shuffle(rows)  # a cut at the size takes no question before another
+    return {
+        "eft": annotate.eft_rows(parts["eft"], "eft", data.eft, orders, _balanced),
+        "eft_heldout": annotate.eft_rows(
+            parts["eft_heldout"], "eft_heldout", data.eft_heldout, "one", _balanced
+        ),
+    }
+
+
+def _balanced(k: int) -> str:
+    """Slot of the better step in the k-th row: A in half of them; the rows' order is random."""
+    return "AB"[k % 2]
+
+
+# ------------------------------------------------------------------------------------ what is kept
+
+
+def cached(
+    stage: Any, folder: Path, made_from: dict[str, Any], build: Callable[[Path], None]
+) -> Path:
+    """The folder, built anew unless it holds what was made from the same settings and inputs."""
+    mark, key = folder / "made_from.json", hash_json(_common(stage) | made_from)
+    if not mark.is_file() or read_json(mark) != key:
+        shutil.rmtree(folder, ignore_errors=True)
+        build(folder)
+        write_json(mark, key)
+    return folder
+
+
+def _common(stage: Any) -> dict[str, Any]:
+    """What all parts depend on: code, seed, the base model, prompts."""
+    inputs = stage.made_from["inputs"]
+    return {"code": stage.code, "seed": stage.seed, "inputs": inputs,
+            "model": asdict(stage.preset.model), "prompts": stage.preset.prompts}  # fmt: skip
+
+
+def _hash(rows: Sequence[Any]) -> str:
+    return hash_json([to_dict(row) for row in rows])
+
+
+def _family(stage: Any) -> prompts.Family:
+    return prompts.load(stage.preset.prompts)
+
+
+def _engine(stage: Any, folder: Path | str) -> Engine:
+    settings = stage.preset.engine
+    if settings.kind == "server":
+        raise PSRError("data.eft_from=chain loads its own weights; set engine.kind to hf or vllm")
+    return opening.open_engine(settings, stage.preset.model, folder)

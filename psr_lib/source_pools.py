@@ -1,0 +1,129 @@
+"""Pools of a run from real problems: the questions of each round and of the tree search, IFT, EFT.
+
+Problems are drawn in an order that the seed fixes and screened one at a time, so that a source of
+any size can be used. Questions are drawn first: another teacher leaves them as they are.
+"""
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from psr_lib import asking, benchmarks, ift, manifest, prompts, sources
+from psr_lib.hygiene import Screen
+from psr_lib.records import IFTExample, Problem, PSRError, Question, seed_of, write_jsonl
+
+REPORT = "removed"
+
+
+def make_pools(stage: Any) -> dict[str, int]:
+    """Write every pool of a real source, and the report of what was removed; returns rows a file.
+
+    Raises PSRError where the source is too small or cannot be read, or a teacher's server fails.
+    """
+    source = open_source(stage)
+    tested = {row.id: row.question
+              for rows in benchmarks.open_sets(stage, size=0).values() for row in rows}  # fmt: skip
+    screen = Screen(tested, stage.preset.data.ngram)
+    fresh, tally = drawn(source, stage.seed, screen), ift.Tally()
+    pools = questions(stage, fresh)
+    searched = tree_questions(stage, fresh)
+    pools |= solutions(stage, fresh, tally)
+    pools |= eft(stage, pools["ift"], searched, screen)
+    pools[REPORT] = [*screen.removed, *tally.failures]
+    stage.count(source_rows=len(source), **screen.counts(), **tally.counts())
+    return {name: write_jsonl(stage.output(f"{name}.jsonl"), rows) for name, rows in pools.items()}
+
+
+def tree_questions(stage: Any, fresh: Iterator[Problem]) -> list[Question]:
+    """The questions of the tree search that makes EFT, none where no EFT is made."""
+    if stage.preset.data.eft_from == "none":
+        return []
+    size = stage.preset.tree.questions
+    return [problem.ask() for problem in take(fresh, size, "tree.questions")]
+
+
+def eft(
+    stage: Any, rows: Sequence[IFTExample], searched: Sequence[Question], screen: Screen
+) -> dict[str, list]:
+    """EFT of the chain (section 3.2), with a step PRM trained on other people's labels.
+
+    Labels stay as they are, as in the paper; how many are on a benchmark's problems is counted.
+    """
+    if not searched:
+        return {}
+    from psr_lib import chain
+
+    labelled = chain.labels_of(stage, set())
+    tested = sum(bool(screen.tested(row.question)) for part in labelled for row in part)
+    stage.count(prm_rows_of_benchmarks=tested)
+    return chain.make_eft(stage, rows, searched, labelled)
+
+
+def open_source(stage: Any) -> sources.Source:
+    """The preset's source; a file that it reads is an input of the stage."""
+    settings = stage.preset.data
+    source = sources.open_source(
+        settings.source, settings.source_split, manifest.root(), fields=settings.fields,
+        calculator=settings.calculator, seed=seed_of("source", stage.seed),
+    )  # fmt: skip
+    if source.path:
+        stage.source(source.path)
+    elif source.hub:
+        stage.hub(source.hub)
+    return source
+
+
+def drawn(source: sources.Source, seed: int, screen: Screen) -> Iterator[Problem]:
+    """The source's problems in the seed's order, those that the screen takes."""
+    order = list(range(len(source)))
+    random.Random(seed_of("pools", seed)).shuffle(order)
+    return filter(screen.takes, map(source.problem, order))
+
+
+def take(fresh: Iterator[Problem], size: int, setting: str) -> list[Problem]:
+    """The next problems; raises PSRError where there are not so many left."""
+    found = list(itertools.islice(fresh, size))
+    if len(found) < size:
+        raise PSRError(f"{setting}: {size} problems are asked for and {len(found)} are left; lower "
+                       "it or take a larger data.source")  # fmt: skip
+    return found
+
+
+def questions(stage: Any, fresh: Iterator[Problem]) -> dict[str, list[Question]]:
+    """The questions of rounds 2, 3, ..., without answers."""
+    sizes = stage.preset.data.questions[: stage.preset.rounds - 1]
+    return {
+        f"questions_{n}": [problem.ask() for problem in take(fresh, size, "data.questions")]
+        for n, size in enumerate(sizes, start=2)
+    }
+
+
+def solutions(stage: Any, fresh: Iterator[Problem], tally: ift.Tally) -> dict[str, list]:
+    """IFT, and more of it for each round of the control `ift-more`."""
+    settings = stage.preset.data
+    sizes = {"ift": settings.ift}
+    if settings.ift_more:
+        sizes |= {f"ift_more_{n}": settings.ift_more for n in range(2, stage.preset.rounds + 1)}
+    first = {name: list(itertools.islice(fresh, size)) for name, size in sizes.items()}
+    with segmenter(stage, [row for rows in first.values() for row in rows]) as (teacher, threads):
+        return {
+            name: ift.make_rows(
+                itertools.chain(first[name], fresh), size, teacher, name, tally, threads
+            )
+            for name, size in sizes.items()
+        }
+
+
+@contextmanager
+def segmenter(stage: Any, problems: Sequence[Problem]) -> Iterator[tuple[ift.Teacher, int]]:
+    """The teacher that cuts solutions, and how many at once; what it costs is announced first."""
+    settings = stage.preset.teacher
+    if settings.ift == "rule":
+        yield ift.by_rule, 1
+        return
+    with asking.opened(stage, "segment") as chat:
+        teacher = ift.ApiSegmenter(chat, prompts.load(settings.prompts), settings.attempts)
+        asking.announce(chat, map(teacher.first_turn, problems))
+        yield teacher, settings.concurrency

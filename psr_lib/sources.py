@@ -1,0 +1,204 @@
+"""Where problems come from: a data set of the hub, a local file or folder, or a generator.
+
+`data.source` is a name of `KNOWN`, `owner/name` of any data set of the hub, or a path (from the
+repository's root). Rows are read when they are asked for, so a large set need not fit into memory.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from psr_lib.layouts import find_layout, read_problem
+from psr_lib.presets import PROCEDURAL
+from psr_lib.records import Problem, PSRError, read_json, read_jsonl
+
+GENERATED = "gsm_symbolic"
+ENDLESS = 1_000_000  # rows of a generator, each made when it is asked for
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+SUBJECTS = ("algebra", "counting_and_probability", "geometry", "intermediate_algebra",
+            "number_theory", "prealgebra", "precalculus")  # fmt: skip
+WAYS = "download it and set {setting} to its folder, or check the name and the connection"
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A data set of the hub: its parts are joined; `files` names those of its files to read."""
+
+    repo: str
+    configs: tuple[str, ...] = ("",)
+    split: str = ""
+    files: str = ""
+
+
+KNOWN = {
+    "numina": Hub("AI-MO/NuminaMath-CoT"),
+    "gsm8k": Hub("openai/gsm8k", ("main",)),
+    "math": Hub("EleutherAI/hendrycks_math", SUBJECTS),
+    "prm800k": Hub("tasksource/PRM800K", files="phase2_train.jsonl"),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows of a data set, read as problems by one layout; `path` is what was read, '' for none."""
+
+    name: str
+    rows: Sequence[Mapping[str, Any]]
+    layout: Mapping[str, str]
+    path: str = ""
+    calculator: bool = False
+    origins: Sequence[str] = field(default=(), repr=False)
+    hub: Hub | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def problem(self, index: int) -> Problem:
+        """The problem of a row; raises PSRError naming file, row and field."""
+        name = f"{self.name}/{index}"
+        return read_problem(self.rows[index], self.layout, name, self.name, self.where(index),
+                            self.calculator)  # fmt: skip
+
+    def where(self, index: int) -> str:
+        """How messages name a row."""
+        if self.origins:
+            return self.origins[index]
+        return f"{self.path or self.name}, row {index + 1}"
+
+
+def open_source(
+    name: str, split: str, root: Path, *, fields: Mapping[str, str] | None = None,
+    calculator: bool = False, seed: int = 0,
+) -> Source:  # fmt: skip
+    """The source that `data.source` names; a relative path lies below `root`.
+
+    Raises PSRError where it is not there, holds no rows, or its fields are not known.
+    """
+    local = _local(name, root)
+    rows, path, origins, hub = _rows(name, local, split, seed)
+    label = name if not path else local.name.split(".")[0]
+    where = origins[0] if origins else f"{path or name}, row 1"
+    if not len(rows):
+        raise PSRError(f"{path or name}: no rows; set data.source to a file that holds some")
+    source = Source(label, rows, find_layout(rows[0], where, fields), path, calculator,
+                    origins, hub)  # fmt: skip
+    if isinstance(rows, list):  # in memory, so few enough to be checked at once
+        for index in range(len(source)):
+            source.problem(index)
+    return source
+
+
+def _rows(
+    name: str, local: Path, split: str, seed: int
+) -> tuple[Sequence[Mapping[str, Any]], str, Sequence[str], Hub | None]:
+    """The rows; the path and the origins of a local set, or the data set of the hub."""
+    if name == GENERATED:
+        return generated(seed), "", [], None
+    if name in KNOWN or (not local.exists() and HUB_ID.fullmatch(name)):
+        hub = KNOWN.get(name) or _hub(name)
+        return read_hub(hub, split, "data.source"), "", [], hub
+    if local.exists():
+        path = split_file(local, split) or local
+        rows, origins = read_local(path, split, "data.source")
+        return rows, str(path), origins, None
+    names = ", ".join((PROCEDURAL, GENERATED, *KNOWN))
+    raise PSRError(
+        f"data.source {name!r}: no such file or folder, and none of {names}; a data set of the "
+        "hub is owner/name"
+    )
+
+
+def _local(name: str, root: Path) -> Path:
+    return root / Path(name).expanduser()
+
+
+def _hub(name: str) -> Hub:
+    """A data set by its hub name; one of `KNOWN` keeps its parts."""
+    return next((hub for hub in KNOWN.values() if hub.repo == name), Hub(name))
+
+
+def read_hub(hub: Hub, split: str, setting: str) -> Sequence[Mapping[str, Any]]:
+    """Rows of a data set of the hub, mapped from its cache; raises a one-line PSRError."""
+    files = {"data_files": hub.files} if hub.files else {}
+    try:
+        from datasets import concatenate_datasets, load_dataset
+
+        parts = [load_dataset(hub.repo, config or None, split=hub.split or split, **files)
+                 for config in hub.configs]  # fmt: skip
+        return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
+    except Exception as error:  # the library's errors have no common base
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        way = WAYS.format(setting=setting)
+        raise PSRError(f"{hub.repo}: not to be had from the hub ({reason}); {way}") from None
+
+
+def read_local(path: Path, split: str, setting: str) -> tuple[Sequence[Mapping[str, Any]], list]:
+    """Rows of a file or folder, and where each is from if not from one file (one JSON file each).
+
+    A folder holds `<split>.jsonl`, `.jsonl.gz`, `.json` or parquet files of the split, as data sets
+    are downloaded, or a folder `<split>` of JSON files with one problem each, as MATH is.
+    """
+    path = split_file(path, split) or path
+    if path.is_dir():
+        return _from_folder(path, split, setting)
+    if path.suffix == ".parquet":
+        return _parquet([path]), []
+    if path.suffix == ".json":
+        value = read_json(path)
+        return _objects(value if isinstance(value, list) else [value], path), []
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        return _objects(read_jsonl(path), path), []
+    raise PSRError(f"{path}: not a .jsonl, .jsonl.gz, .json or .parquet file")
+
+
+def split_file(folder: Path, split: str) -> Path | None:
+    """The one file of a split in a folder, None if there is none."""
+    names = [f"{split}{end}" for end in (".jsonl", ".jsonl.gz", ".json")]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _from_folder(folder: Path, split: str, setting: str) -> tuple[Sequence, list[str]]:
+    parquet = sorted(folder.glob(f"**/{split}-*.parquet")) or sorted(
+        folder.glob(f"**/{split}/*.parquet")
+    )
+    if parquet:
+        return _parquet(parquet), []
+    single = sorted((folder / split).glob("**/*.json"))
+    if single:
+        rows = [_objects([read_json(path)], path)[0] for path in single]
+        return rows, [f"{path}, row 1" for path in single]
+    raise PSRError(
+        f"{folder}: no {split}.jsonl, {split}.jsonl.gz, {split}.json, {split}-*.parquet or folder "
+        f"{split} of JSON files in it; set {setting} to the file itself"
+    )
+
+
+def _objects(rows: list[Any], path: Path) -> list[dict[str, Any]]:
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            kind = type(row).__name__
+            raise PSRError(f"{path}, row {number}: expected a JSON object, found {kind}")
+    return rows
+
+
+def _parquet(paths: list[Path]) -> Sequence[Mapping[str, Any]]:
+    try:
+        from datasets import load_dataset
+
+        return load_dataset("parquet", data_files=[str(path) for path in paths], split="train")
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise PSRError(f"{paths[0]}: not a readable parquet file ({reason})") from None
+
+
+def generated(seed: int) -> Sequence[Mapping[str, Any]]:
+    """reasoning-gym's `gsm_symbolic`: GSM8K's problems with other numbers and names, solved."""
+    try:
+        import reasoning_gym
+    except ImportError as error:
+        raise PSRError(
+            f"data.source {GENERATED}: {error.name} is not installed; pip install -e '.[gym]'"
+        ) from None
+    return reasoning_gym.create_dataset(GENERATED, seed=seed, size=ENDLESS)
