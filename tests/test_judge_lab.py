@@ -57,7 +57,8 @@ def stage(tmp_path):
     spent = {"generated": 0, "judged": 0}
     made = SimpleNamespace(
         run=run, method="psrlm", iteration=2, seed=0, folder=run.lab("psrlm", 2), spent=spent,
-        preset=load("smoke", "eval.search_rounds=[1] data.source=other"),
+        preset=load("smoke", "eval.search_rounds=[1] data.source=other "
+                    "teacher.ift=rule data.eft_from=none"),
         input=lambda name: run.path / name, source=lambda name: tmp_path / name,
         tokens=lambda **more: spent.update({k: spent[k] + v for k, v in more.items()}),
     )  # fmt: skip
