@@ -1,7 +1,7 @@
 # Make orders; psr_lib/runs.py decides what is up to date and what has to run, and says why.
 
 PRESET  ?= tiny      ## preset: tiny, smoke, ... (psr_lib/presets)
-METHOD  ?= psrlm     ## method: psrlm, srlm (baseline), or a control: random-judge, random-judge-nll0, gold-judge, ift-more, sft-chosen
+METHOD  ?= psrlm     ## method: psrlm, srlm (baseline), or a control: random-judge, random-judge-nll0, gold-judge, ift-more, sft-chosen; or reference (an API model)
 METHODS ?=           ## several methods for reproduce, as "psrlm random-judge"
 SEED    ?= 0         ## seed of the run
 SEEDS   ?=           ## several seeds for reproduce, as "0 1 2"
@@ -12,7 +12,7 @@ BENCH   ?=           ## options of bench, as "--only rates --problems 40"
 PYTHON3 ?= python3   ## Python 3.11 or later that makes .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce iteration base evaluate data keep confirm readme status bench test lab lint format clean
+.PHONY: help setup reproduce iteration base evaluate judge data keep confirm readme status bench test lab lint format clean
 
 # Threads that spin while they wait starve each other as soon as another process runs; those that
 # sleep at once are woken for every operation. A short spin, then sleep, is quick either way.
@@ -48,6 +48,9 @@ base: setup  ## train the tiny base model again (notebook 00; an hour and a half
 
 evaluate: setup  ## evaluate M[N], or without N every model that is there
 	@$(RUNS) evaluate $(RUN) --n "$(strip $(N))"
+
+judge: setup  ## judge laboratory of M[N], without N of the last model (notebook 07)
+	@$(RUNS) judge $(RUN) --n "$(strip $(N))"
 
 data: setup  ## data of a run only (notebook 01)
 	@$(RUNS) data $(RUN)

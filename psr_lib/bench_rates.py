@@ -38,7 +38,9 @@ def opened(preset: Preset, folder: Any, **changes: Any) -> Engine:
 
     dtype = changes.pop("dtype", preset.engine.dtype)
     sections = {"engine": replace(preset.engine, dtype=dtype, **changes), "model": preset.model}
-    stage = SimpleNamespace(preset=SimpleNamespace(**sections), model=lambda n: folder)
+    stage = SimpleNamespace(
+        preset=SimpleNamespace(**sections), model=lambda n: folder, method="psrlm"
+    )
     return open_engine(stage, 1)
 
 

@@ -19,7 +19,7 @@ from psr_lib import manifest, notebook_runner, presets, stages
 from psr_lib.budgets import budget_lines
 from psr_lib.notebook_runner import NotebookFailed
 from psr_lib.records import PSRError
-from psr_lib.stages import BASE, DATA, EVALUATE, Key, RunDir, stage_state
+from psr_lib.stages import BASE, DATA, EVALUATE, LAB, Key, RunDir, stage_state
 
 
 class Parser(argparse.ArgumentParser):
@@ -200,6 +200,8 @@ def reproduce(args: argparse.Namespace) -> None:
 
 def all_keys(request: Request) -> list[Key]:
     """Every stage of a method, M0's evaluation included."""
+    if request.method == stages.REFERENCE:
+        return [Key(EVALUATE, stages.REFERENCE)]
     keys = [Key(BASE), Key(DATA), Key(EVALUATE)]
     for n in range(1, request.preset.rounds + 1):
         keys += stages.round_keys(request.method, n)
@@ -209,7 +211,9 @@ def all_keys(request: Request) -> list[Key]:
 def evaluate(args: argparse.Namespace) -> None:
     """Evaluate M[N], or without N every model that is there, and print the table."""
     request = Request(args)
-    if args.n:
+    if request.method == stages.REFERENCE:
+        rounds = [0]
+    elif args.n:
         rounds = [request.round(args.n, low=0)]
     else:
         made = range(1, request.preset.rounds + 1)
@@ -237,12 +241,29 @@ def report(request: Request) -> None:
     print("figures: figures/ beside each stage's results, as PNG, PDF and CSV")
 
 
+def judge(args: argparse.Namespace) -> None:
+    """Test M[N] as a judge, and first those before it (notebook 07); without N the last one."""
+    request = Request(args)
+    last = request.preset.rounds
+    n = request.round(args.n, low=0) if args.n else last
+    build(request, [stages.make_key(LAB, request.method, n, last)])
+    place = manifest.shown(request.run.lab(request.method, n))
+    print(f"\n{place}: judge.csv, after a search ways.csv; figures in figures/")
+
+
 def status(args: argparse.Namespace) -> None:
     """Print the state of every stage of a run, and why a stage would run."""
     request = Request(args)
-    for key in stages.in_order(all_keys(request)):
+    for key in stages.in_order([*all_keys(request), *_laboratories(request)]):
         state = stage_state(request.run, key, request.preset)
         print(f"{key!s:<38} {state.word:<8} {state.reason}".rstrip())
+
+
+def _laboratories(request: Request) -> list[Key]:
+    """The judge laboratory of each model that has one; it is no part of the whole path."""
+    last = request.preset.rounds
+    keys = [stages.make_key(LAB, request.method, n, last) for n in range(last + 1)]
+    return [key for key in keys if (request.run.folder(key) / manifest.NAME).is_file()]
 
 
 def help_notebook(args: argparse.Namespace) -> None:
@@ -270,6 +291,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "iteration": iteration,
     "reproduce": reproduce,
     "evaluate": evaluate,
+    "judge": judge,
     "base": base,
     "data": data,
     "status": status,

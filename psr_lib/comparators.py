@@ -1,8 +1,10 @@
 """Other ways to spend the tokens of a test-time search: greedy, majority vote, best of N.
 
 Each gets what the search of that problem has spent (solving and judging together), so that they are
-compared at equal tokens. A budget is met as nearly as whole solutions allow; every answer says what
-it cost.
+compared at equal tokens: those generated plus those judged; prompt tokens, which caches share, are
+told apart. A budget is met as nearly as whole solutions allow: another one is drawn while at least
+half of what it is likely to cost is left, so a problem ends within about half a solution (and its
+verdicts) of its budget. Every answer says what it cost.
 """
 
 from collections import Counter
@@ -20,8 +22,6 @@ from psr_lib.robins import Verdict, tally
 from psr_lib.solving import greedy_solutions, sampled_solutions
 from psr_lib.steps import boxed
 from psr_lib.traces import SearchTrace
-
-AT_ONCE = 8  # whole solutions of one problem drawn together for a vote
 
 
 @dataclass
@@ -92,7 +92,9 @@ class Comparators:
         def wanted(pool: Pool) -> int:
             if not pool.solutions:
                 return 1
-            return min(AT_ONCE, int(pool.left / max(1.0, pool.length) + 0.5))
+            fits = pool.left / max(1.0, pool.length)
+            # Half of what fits at a time: lengths are known better with every solution.
+            return max(1, int(fits / 2)) if fits >= 0.5 else 0
 
         pools = self._pools(questions, budgets)
         self._fill(pools, wanted)
@@ -101,9 +103,12 @@ class Comparators:
     def best_of_n(
         self, questions: Sequence[Question], budgets: Sequence[int], judge: Judge
     ) -> list[tuple[Completion, Counter]]:
-        """Sampled solutions, each judged against all before it; the one with the most wins.
+        """Best-of-N by the model's own verdicts: of N sampled solutions the one with the most wins.
 
-        A whole solution takes the place of a step in the judge's prompt (Eq. 2 over solutions).
+        The field's best-of-N takes the solution that a reward model scores highest. Here the policy
+        is the judge and its verdicts are pairwise, so the score is Eq. 2 over whole solutions: each
+        stands in a step's place, after no prefix, and meets every other one in both orders. N is
+        what the budget allows.
         """
 
         def wanted(pool: Pool) -> int:
@@ -140,11 +145,12 @@ class Comparators:
             after(list({id(pool): pool for pool in due}.values()))
 
     def _sample(self, pools: Sequence[Pool], seeds: list[int]) -> list[Completion]:
-        return sampled_solutions(
+        found = sampled_solutions(
             self.engine, self.family, self.tokenizer, [pool.question for pool in pools], seeds,
             temperature=self.search.temperature, top_p=self.search.top_p,
             max_tokens=self.max_tokens,
         )  # fmt: skip
+        return [completions[0] for completions in found]
 
 
 def vote(solutions: Sequence[Completion]) -> Completion:

@@ -26,7 +26,7 @@ from psr_lib.traces import SearchTrace
 Benchmarks = Mapping[str, Sequence[Problem]]
 Row = dict[str, Any]
 Skills = Callable[[JudgeExample, str], dict[str, bool]]
-MEAN = "mean"
+MEAN, REFERENCE = "mean", "reference"
 SPENT = ("prefill", "generated", "judged")
 
 
@@ -184,14 +184,15 @@ def accuracy_table(run: Any, method: str = "psrlm", name: str = "accuracy") -> T
     """Table 1 of a run: one row a model that has `eval/<name>.csv`, M0 first.
 
     `run` is a run folder or a `RunDir`, which knows whose M1 a control starts from. Columns: model,
-    each benchmark, mean, low, high; accuracies in percent. Raises PSRError if no model has been
-    evaluated.
+    each benchmark, mean, low, high; accuracies in percent. An API model that was evaluated
+    (`reference`) is the last row. Raises PSRError if no model has been evaluated.
     """
     folder = Path(getattr(run, "path", run))
     rounds = sorted(folder.glob(f"{method}/M*"), key=lambda p: (len(p.name), p.name))
     first = {"M1": run.round(method, 1)} if hasattr(run, "round") else {}
     rows = Table()
-    for model, home in {"M0": folder / "base", **first, **{p.name: p for p in rounds}}.items():
+    homes = {"M0": folder / "base", **first, **{p.name: p for p in rounds}}
+    for model, home in [*homes.items(), (REFERENCE, folder / REFERENCE)]:
         path = home / "eval" / f"{name}.csv"
         if path.is_file():
             rows.append({"model": model, **_table_row(read_csv(path), path)})

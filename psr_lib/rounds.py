@@ -25,11 +25,17 @@ from psr_lib.records import (
     write_jsonl,
 )
 from psr_lib.search import search_stream
+from psr_lib.stages import REFERENCE
 from psr_lib.traces import SearchTrace, TraceFile, search_stats
 
 
 def open_engine(stage: Any, n: int) -> Engine:
-    """M[n] of the stage's method, ready to generate, in the engine that the preset names."""
+    """M[n] of the stage's method, ready to generate, in the engine that the preset names.
+
+    The method `reference` has no weights here: it is the API model of the preset's `reference`.
+    """
+    if stage.method == REFERENCE:
+        return opening.open_api(stage.preset.engine, stage.preset.engine.model)
     return opening.open_engine(stage.preset.engine, stage.preset.model, stage.model(n), n)
 
 
@@ -94,9 +100,11 @@ def _spent(stage: Any, traces: Iterable[SearchTrace]) -> dict[str, float | int]:
     return stats
 
 
-def solve(stage: Any, engine: Engine, sets: Mapping[str, Sequence[Problem]]) -> list[dict]:
-    """Greedy answers to every problem of the benchmarks, graded."""
-    family = prompts.load(stage.preset.prompts)
+def solve(
+    stage: Any, engine: Engine, sets: Mapping[str, Sequence[Problem]], name: str = ""
+) -> list[dict]:
+    """Greedy answers to every problem, graded; with the prompts `name` instead of the preset's."""
+    family = prompts.load(name or stage.preset.prompts)
     rows = evaluation.greedy_accuracy(
         engine, family, engine.tokenizer, sets, stage.preset.eval.max_tokens
     )

@@ -54,8 +54,8 @@ def sampled_solutions(
     questions: Sequence[Question],
     seeds: Sequence[int],
     **how: Any,
-) -> list[Completion]:
-    """One sampled whole solution for each question; `how` and its noise as in `sampling`."""
+) -> list[list[Completion]]:
+    """Sampled whole solutions of each question; `how` and their noise as in `sampling`."""
     return alone(engine, sampling(family, tokenizer, questions, seeds, **how))
 
 
@@ -65,18 +65,21 @@ def sampling(
     questions: Sequence[Question],
     seeds: Sequence[int],
     *,
+    n: int = 1,
     temperature: float,
     top_p: float,
     max_tokens: int,
 ) -> Task:
-    """`sampled_solutions` as a task; a solution's noise belongs to its seed."""
-    found = yield Sample(
-        doing="sampling solutions",
-        prompts=[family.render(tokenizer, family.solve(q.text)) for q in questions],
-        seeds=list(seeds),
-        temperature=temperature,
-        top_p=top_p,
-        max_tokens=max_tokens,
-        stop=[] if family.chat else ["\n\n"],
+    """`sampled_solutions` as a task: n of each question; their noise belongs to its seed."""
+    return (
+        yield Sample(
+            doing="sampling solutions",
+            prompts=[family.render(tokenizer, family.solve(q.text)) for q in questions],
+            seeds=list(seeds),
+            n=n,
+            temperature=temperature,
+            top_p=top_p,
+            max_tokens=max_tokens,
+            stop=[] if family.chat else ["\n\n"],
+        )
     )
-    return [completions[0] for completions in found]

@@ -101,7 +101,7 @@ def _sample(family, tokenizer, traces, wanted: Counter, search, srlm, seed: int)
         family, tokenizer, [traces[k].question for k in due], seeds,
         temperature=search.temperature, top_p=search.top_p, max_tokens=srlm.max_tokens,
     )  # fmt: skip
-    for k, completion in zip(due, found, strict=True):
+    for k, (completion,) in zip(due, found, strict=True):
         traces[k].take(completion)
 
 

@@ -29,18 +29,20 @@ STAGES = {
     "03_search_judge": ("prompts", "model", "search", "judge", "engine"),
     "04_step_dpo": ("prompts", "model", "dpo"),
     "05_evaluate": ("prompts", "model", "data", "search", "judge", "eval", "engine"),
+    "07_judge_lab": ("prompts", "model", "data", "search", "judge", "eval", "engine", "lab"),
 }
-BASE, DATA, INIT, SEARCH, DPO, EVALUATE = STAGES
+BASE, DATA, INIT, SEARCH, DPO, EVALUATE, LAB = STAGES
 FORCED = "forced"  # a file in a run's folder `making`: this run takes nothing that ships
 # What 01 reads more: to cut other people's solutions into steps, and to make EFT as the paper does.
 TEACHER = ("teacher",)
 CHAIN = ("model", "sft", "prm", "tree", "annotate", "engine")
-MAIN, SRLM = "psrlm", "srlm"
+MAIN, SRLM, REFERENCE = "psrlm", "srlm", "reference"
 # The baseline scores solutions where the others judge steps, and has an EFT of its own.
 SRLM_STAGES = {
     DATA: ("prompts", "data", "srlm"),
     SEARCH: ("prompts", "model", "search", "srlm", "engine"),
     EVALUATE: ("prompts", "model", "data", "srlm", "eval", "engine"),
+    LAB: ("prompts", "model", "data", "search", "srlm", "eval", "engine", "lab"),
 }
 METHODS = {
     MAIN: "the paper's method",
@@ -50,6 +52,7 @@ METHODS = {
     "gold-judge": "upper bound, uses gold: the oracle gives every verdict of the search",
     "ift-more": "control: as many updates, on more IFT",
     "sft-chosen": "control: psrlm's pairs, likelihood of the chosen step only",
+    REFERENCE: "an API model, evaluated beside the run's own",
 }
 # What a method changes of the preset, stage by stage; it is all that parts it from psrlm.
 SWITCHES = {
@@ -68,7 +71,7 @@ class Key(NamedTuple):
     n: int = 0
 
     def __str__(self) -> str:
-        model = f" M{self.n}" if self.stage not in (BASE, DATA) else ""
+        model = f" M{self.n}" if self.stage not in (BASE, DATA) and self.method != REFERENCE else ""
         return self.stage + (f" {self.method}" if self.method not in ("", MAIN) else "") + model
 
 
@@ -119,6 +122,8 @@ class RunDir:
 
     def round(self, method: str, n: int) -> Path:
         """Folder of M[n]; M0 is base/, and every control's M1 is psrlm's."""
+        if method == REFERENCE:
+            return self.path / REFERENCE
         if n == 0:
             return self.base
         return self.path / (starter(method) if n == 1 else method) / f"M{n}"
@@ -135,9 +140,14 @@ class RunDir:
         """Answers and scores of M[n]."""
         return self.round(method, n) / "eval"
 
+    def lab(self, method: str, n: int) -> Path:
+        """What the judge laboratory found about M[n] as a judge, those before it beside."""
+        return self.round(method, n) / "judge"
+
     def folder(self, key: Key) -> Path:
         """Where a stage writes."""
-        places = {INIT: self.model, SEARCH: self.ppd, DPO: self.model, EVALUATE: self.eval}
+        places = {INIT: self.model, SEARCH: self.ppd, DPO: self.model, EVALUATE: self.eval,
+                  LAB: self.lab}  # fmt: skip
         if key.stage in places:
             return places[key.stage](key.method, key.n)
         return self.base if key.stage == BASE else self.path / key.method / "data"
@@ -161,7 +171,9 @@ def make_key(stage: str, method: str, n: int, rounds: int) -> Key:
         raise PSRError(f"method {method!r} is unknown; {suggest(method, METHODS)}")
     if stage in (BASE, DATA):
         return data_keys(method)[-1] if stage == DATA else Key(stage)
-    low = {INIT: 1, SEARCH: 2, DPO: 2, EVALUATE: 0}[stage]
+    if method == REFERENCE:
+        return _reference_key(stage)
+    low = {INIT: 1, SEARCH: 2, DPO: 2, EVALUATE: 0, LAB: 0}[stage]
     high = 1 if stage == INIT else rounds
     if not low <= n <= high:
         wanted = f"{low} to {high}" if low < high else str(low)
@@ -174,6 +186,12 @@ def make_key(stage: str, method: str, n: int, rounds: int) -> Key:
 def data_keys(method: str) -> list[Key]:
     """The stages that make a method's data: what all share, then what is its own."""
     return [Key(DATA), Key(DATA, SRLM)] if method == SRLM else [Key(DATA)]
+
+
+def _reference_key(stage: str) -> Key:
+    if stage not in (EVALUATE, LAB):
+        raise PSRError(f"{stage}: {REFERENCE} is not trained here; make evaluate or make judge")
+    return Key(stage, REFERENCE)
 
 
 def model_key(method: str, n: int) -> Key:
@@ -204,6 +222,8 @@ def needs(key: Key) -> list[Key]:
     data = data_keys(key.method)
     if key.stage == INIT:
         return [Key(BASE), *data]
+    if key.stage == LAB:
+        return [*data, *_before_lab(key)]
     return [*data, model_key(key.method, key.n - (key.stage != EVALUATE)), *_pairs_before(key)]
 
 
@@ -212,6 +232,21 @@ def _pairs_before(key: Key) -> list[Key]:
     if key.stage == SEARCH and key.method == SRLM:
         return [pairs_key(MAIN, key.n)]
     return [pairs_key(key.method, key.n)] if key.stage == DPO else []
+
+
+def _before_lab(key: Key) -> list[Key]:
+    """M[n]'s evaluation, the search that M[n-1] steered, and what was found about M[n-1]."""
+    if key.method == REFERENCE:
+        return [Key(EVALUATE, REFERENCE)]
+    found = [Key(EVALUATE, key.method, key.n)]
+    found += [make_key(LAB, key.method, key.n - 1, key.n)] if key.n else []
+    return found + ([Key(SEARCH, key.method, key.n)] if steered(key.method, key.n) else [])
+
+
+def steered(method: str, n: int) -> bool:
+    """Whether M[n-1] itself judged steps in the search that made the pairs of M[n]."""
+    another = "judge" in SWITCHES.get(method, {}).get(SEARCH, {})
+    return n > 1 and not another and method != SRLM and method not in BORROWED_PAIRS
 
 
 def in_order(targets: Iterable[Key]) -> list[Key]:
@@ -225,9 +260,23 @@ def in_order(targets: Iterable[Key]) -> list[Key]:
 
 def stage_preset(preset: Preset, key: Key) -> Preset:
     """The preset as the stage sees it: with what the method switches in this stage."""
+    if key.method == REFERENCE:
+        return _reference_preset(preset)
     switched = SWITCHES.get(key.method, {}).get(key.stage, {})
     changed = {name: replace(getattr(preset, name), **new) for name, new in switched.items()}
     return replace(preset, **changed)
+
+
+def _reference_preset(preset: Preset) -> Preset:
+    """The preset with the API model's server, prompts and limits; it does not search."""
+    own, most = preset.reference, preset.reference.max_tokens
+    server = {"url": own.url, "model": own.model, "protocol": own.protocol, "seeds": own.seeds}
+    return replace(
+        preset, prompts=own.prompts, engine=replace(preset.engine, kind="server", **server),
+        judge=replace(preset.judge, max_tokens=most, verdict="written"),
+        srlm=replace(preset.srlm, max_score_tokens=most),
+        eval=replace(preset.eval, max_tokens=most, search_rounds=(), own_prompts="", judge_shots=0),
+    )  # fmt: skip
 
 
 def make_anew(run: RunDir) -> None:
@@ -241,6 +290,8 @@ def sections(preset: Preset, key: Key) -> tuple[str, ...]:
     """The sections that a stage may read: 01's depend on where problems and EFT come from."""
     if key.method == SRLM:
         return SRLM_STAGES.get(key.stage, STAGES[key.stage])
+    if key.method == REFERENCE and key.stage == LAB:
+        return (*STAGES[LAB], "srlm")  # it judges pairs of steps and scores whole solutions
     chain = key.stage == DATA and preset.data.eft_from == "chain"
     taught = chain or (key.stage == DATA and preset.data.source != PROCEDURAL)
     return STAGES[key.stage] + (TEACHER if taught else ()) + (CHAIN if chain else ())
@@ -248,8 +299,11 @@ def sections(preset: Preset, key: Key) -> tuple[str, ...]:
 
 def parameters(preset: Preset, key: Key, seed: int) -> dict[str, Any]:
     """All parameters that the stage's result depends on; their hash decides whether it is stale."""
-    found = stage_preset(preset, key).sections(*sections(preset, key))
+    preset = stage_preset(preset, key)
+    found = preset.sections(*sections(preset, key))
     found["templates"] = prompts.load(preset.prompts).hashes
+    if key.stage == EVALUATE and preset.eval.own_prompts:
+        found["own_templates"] = prompts.load(preset.eval.own_prompts).hashes
     return {"method": key.method, "iteration": key.n, "seed": seed, **found}
 
 

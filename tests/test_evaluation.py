@@ -76,6 +76,8 @@ def test_table_of_a_run(tmp_path):
     table = accuracy_table(tmp_path)
     assert [row["model"] for row in table] == ["M0", "M1", "M2"]
     assert (table[0]["easy"], table[0]["mean"]) == (75.0, 62.5)
+    write_csv(tmp_path / "reference" / "eval" / "accuracy.csv", rows)
+    assert [row["model"] for row in accuracy_table(tmp_path)][2:] == ["M2", "reference"]
     lines = str(table).splitlines()
     assert lines[0].split()[:4] == ["model", "easy", "big", "mean"] and "62.5" in lines[1]
     (tmp_path / "base/eval/accuracy.csv").write_text("benchmark,accuracy\neasy,x\n")

@@ -78,6 +78,19 @@ def test_bad_overrides_are_one_line_that_names_the_key(override, words):
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_list_of_files_may_be_empty_and_other_lists_may_not():
+    assert load("tiny").lab.audit == ()
+    assert load("tiny", "lab.audit=[a/b.jsonl, c]").lab.audit == ("a/b.jsonl", "c")
+    with pytest.raises(PSRError, match=r"data\.benchmarks"):
+        load("tiny", "data.benchmarks=[]")
+
+
+@pytest.mark.parametrize("name", ["engine", "reference"])
+def test_an_address_holds_no_secret(name):
+    with pytest.raises(PSRError, match=rf"{name}\.url.*OPENAI_API_KEY"):
+        load("tiny", f"{name}.url=http://me:secret@host/v1")
+
+
 @pytest.mark.parametrize("name", ["tinny", "", "../presets/tiny", "tiny.yaml"])
 def test_unknown_presets_are_refused_with_the_known_names(name):
     with pytest.raises(PSRError, match="tiny"):

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from conftest import OPEN, PARAMETERS, ROOT, make_notebook
 
-from psr_lib import manifest, notebook_runner, progress, stages
+from psr_lib import manifest, notebook_runner, progress, prompts, stages
 from psr_lib.presets import load
 from psr_lib.records import PSRError
 from psr_lib.stages import Key, RunDir, make_key
@@ -55,6 +55,44 @@ def test_only_the_search_of_a_control_has_another_judge():
     search = stages.parameters(tiny, Key("03_search_judge", "random-judge", 2), 0)
     scored = stages.parameters(tiny, Key("05_evaluate", "random-judge", 2), 0)
     assert search["judge"]["kind"] == "random" and scored["judge"]["kind"] == "self"
+
+
+def test_the_laboratory_stands_apart_from_the_way_to_the_last_model():
+    for method in stages.METHODS:
+        every = [key for n in range(1, 5) for key in stages.round_keys(method, n)]
+        assert stages.LAB not in {key.stage for key in stages.in_order(every)}, method
+
+
+def test_a_models_laboratory_needs_its_verdicts_and_the_one_before():
+    names = lambda method, n: list(map(str, stages.needs(make_key(stages.LAB, method, n, 4))))  # noqa: E731
+    assert names("psrlm", 0) == ["01_data_prep", "05_evaluate M0"]
+    assert names("psrlm", 1) == ["01_data_prep", "05_evaluate M1", "07_judge_lab M0"]
+    assert names("psrlm", 3)[1:] == ["05_evaluate M3", "07_judge_lab M2", "03_search_judge M3"]
+    # A coin judged its search; sft-chosen took another's pairs.
+    assert names("random-judge", 2)[1:] == ["05_evaluate random-judge M2", "07_judge_lab M1"]
+    assert names("sft-chosen", 2)[1:] == ["05_evaluate sft-chosen M2", "07_judge_lab M1"]
+    assert names("srlm", 2) == ["01_data_prep", "01_data_prep srlm", "05_evaluate srlm M2",
+                                "07_judge_lab srlm M1"]  # fmt: skip
+    assert names("srlm", 1)[-1] == "07_judge_lab M0"
+    assert names("reference", 0) == ["01_data_prep", "05_evaluate reference"]
+
+
+def test_an_api_model_is_measured_not_trained():
+    run, key = RunDir("tiny"), make_key("05_evaluate", "reference", 0, 4)
+    assert run.folder(key) == run.path / "reference" / "eval" and str(key).endswith(" reference")
+    with pytest.raises(PSRError, match="make evaluate or make judge"):
+        make_key("04_step_dpo", "reference", 2, 4)
+    tiny = load("tiny", "reference.model=some-api")
+    found = stages.parameters(tiny, key, 0)
+    assert (found["engine"]["kind"], found["engine"]["model"]) == ("server", "some-api")
+    assert found["prompts"] == "paper" and found["templates"] == prompts.load("paper").hashes
+
+
+def test_own_prompts_are_part_of_an_evaluations_parameters():
+    plain, own = load("tiny"), load("tiny", "eval.own_prompts=qwen")
+    key = Key("05_evaluate")
+    assert "own_templates" not in stages.parameters(plain, key, 0)
+    assert stages.parameters(own, key, 0)["own_templates"] == prompts.load("qwen").hashes
 
 
 @pytest.mark.parametrize("name, n", [("02_init", 2), ("03_search_judge", 1), ("05_evaluate", 5)])
@@ -104,7 +142,7 @@ def test_a_control_is_its_switch_apart_from_psrlm_and_shares_its_m1(method):
         assert found == [f"method psrlm -> {method}", *SWITCHED[method].get(stage, [])]
     assert run.model(method, 1) == run.model("psrlm", 1)
     assert make_key("02_init", method, 1, 4) == Key("02_init", "psrlm", 1)
-    assert set(SWITCHED) | {"psrlm", "srlm"} == set(stages.METHODS)
+    assert set(SWITCHED) | {"psrlm", "srlm", "reference"} == set(stages.METHODS)
 
 
 def test_the_baseline_reads_its_own_section_and_trains_as_psrlm_does():

@@ -51,17 +51,29 @@ def _vllm(settings: Any, model: Any, folder: Path, n: int | None) -> Engine:
 def _server(settings: Any, model: Any, folder: Path, n: int | None) -> Engine:
     from psr_lib.engines.server import ServerEngine
 
+    if settings.protocol == "chat":
+        return open_api(settings, served_name(settings.model, n))
     return ServerEngine.load(
         settings.url,
         served_name(settings.model, n),
         folder,
-        context=settings.context,
-        concurrency=settings.concurrency,
-        timeout=settings.timeout,
-        retries=settings.retries,
-        seeds=settings.seeds,
         trust_remote_code=model.trust_remote_code,
+        **_request_settings(settings),
     )
+
+
+def open_api(settings: Any, name: str) -> Engine:
+    """A model that only a server has: no folder, so no tokenizer (prompts go as text)."""
+    from psr_lib.engines.chat_server import ChatServerEngine
+    from psr_lib.engines.server import ServerEngine
+
+    kind = ChatServerEngine if settings.protocol == "chat" else ServerEngine
+    return kind(settings.url, name, **_request_settings(settings))
+
+
+def _request_settings(settings: Any) -> dict[str, Any]:
+    names = ("context", "concurrency", "timeout", "retries", "seeds")
+    return {name: getattr(settings, name) for name in names}
 
 
 def served_name(name: str, n: int | None) -> str:

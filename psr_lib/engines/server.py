@@ -111,19 +111,13 @@ class ServerEngine(RequestEngine):
         try:
             answer = self.http.ask("completions", body)
         except Refused as error:
-            if not _too_long(error):
+            if not too_long(error):
                 raise
             return Completion("", 0, "overflow", len(r.ids)), 0
         try:
-            choice, usage = answer["choices"][0], answer["usage"]
-            text, tokens = str(choice["text"]), int(usage["completion_tokens"])
-            prompt = len(r.ids) or int(usage["prompt_tokens"])
-            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-            finish = _finish(choice, r.stop)
+            return read_choice(answer, str(answer["choices"][0]["text"]), r)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             raise self._odd_answer(answer) from None
-        ends = [at for at in (text.find(s) for s in r.stop) if at >= 0]
-        return Completion(text[: min(ends, default=None)], tokens, finish, prompt), prompt - cached
 
     def _seed(self, r: Request) -> dict[str, Any]:
         if self.seeds == "noise":
@@ -138,7 +132,7 @@ class ServerEngine(RequestEngine):
         try:
             answer = self.http.ask("completions", body)
         except Refused as error:
-            if not _too_long(error):
+            if not too_long(error):
                 raise
             return float("-inf"), 0
         try:
@@ -147,15 +141,25 @@ class ServerEngine(RequestEngine):
         except (KeyError, IndexError, TypeError, ValueError):
             raise self._odd_answer(answer) from None
 
-    def _odd_answer(self, answer: Any) -> EngineError:
+    def _odd_answer(self, answer: Any, path: str = "completions") -> EngineError:
         return EngineError(
-            f"engine server: {self.http.url}/completions gave {self.http.clean(answer)!r}, not an "
+            f"engine server: {self.http.url}/{path} gave {self.http.clean(answer)!r}, not an "
             "OpenAI completion with text, usage and log-probabilities; use another server"
         )
 
     def close(self) -> None:
         """Close the connections; the server goes on."""
         self.http.close()
+
+
+def read_choice(answer: dict[str, Any], text: str, r: Request) -> tuple[Completion, int]:
+    """A server's answer as a completion, and how many tokens of its prompt the model read."""
+    usage = answer["usage"]
+    tokens, finish = int(usage["completion_tokens"]), _finish(answer["choices"][0], r.stop)
+    prompt = len(r.ids) or int(usage["prompt_tokens"])
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    ends = [at for at in (text.find(s) for s in r.stop) if at >= 0]
+    return Completion(text[: min(ends, default=None)], tokens, finish, prompt), prompt - cached
 
 
 def _finish(choice: dict[str, Any], stop: list[str]) -> str:
@@ -171,6 +175,6 @@ def _finish(choice: dict[str, Any], stop: list[str]) -> str:
     return "stop" if stop else "eos"
 
 
-def _too_long(error: Refused) -> bool:
+def too_long(error: Refused) -> bool:
     """Whether the server says that a prompt is longer than its context."""
     return error.status in (400, 413, 422) and any(s in error.reason.lower() for s in TOO_LONG)

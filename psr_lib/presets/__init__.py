@@ -25,8 +25,10 @@ from psr_lib.presets.sections import (
     Engine,
     Eval,
     Judge,
+    Lab,
     Model,
     Prm,
+    Reference,
     Search,
     Sft,
     Srlm,
@@ -58,6 +60,8 @@ class Preset:
     dpo: Dpo
     eval: Eval
     engine: Engine
+    reference: Reference
+    lab: Lab
     prm: Prm
     tree: Tree
     annotate: Annotate
@@ -136,6 +140,8 @@ def _value(spec: Any, value: Any, where: str) -> Any:
     where = f"{where}: {spec.name}" if ": " not in where else f"{where}.{spec.name}"
     if is_dataclass(spec.type):
         return build(spec.type, value, where)
+    if value == [] and spec.metadata.get("empty"):
+        return ()
     value = _typed(spec.type, value, where)
     for item in _items(value):
         _check_range(spec.metadata, item, where)
@@ -251,7 +257,7 @@ def _check_together(preset: Preset) -> None:
             f"preset {preset.name}: data.questions holds {have} counts but rounds 2 to "
             f"{preset.rounds} need {need}; give one count a round"
         )
-    for section in ("engine", "teacher"):  # a preset is written into every manifest
+    for section in ("engine", "teacher", "reference"):  # a preset is written into every manifest
         if re.search("[@?#]", getattr(preset, section).url):
             raise PSRError(
                 f"preset {preset.name}: {section}.url may hold no user, password or query; a key "

@@ -24,6 +24,11 @@ def text() -> Any:
     return field(metadata={"filled": True})
 
 
+def names_or_none() -> Any:
+    """A list of names that may be empty."""
+    return field(metadata={"empty": True})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """Which base model, and how its weights are held."""
@@ -154,6 +159,11 @@ class Eval:
     max_tokens: int = num(low=1)
     search_rounds: tuple[int, ...] = num(low=0)
     judge_shots: int = num(low=0)
+    samples: int = num(low=0)
+    sample_temperature: float = num(above=0)
+    sample_top_p: float = num(above=0, high=1)
+    samples_up_to: int = num(low=0)
+    own_prompts: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,10 +181,34 @@ class Engine:
     cores: int = num(low=0)
     url: str = text()
     model: str = text()
+    protocol: str = one_of("completions", "chat")
     seeds: str = one_of("sent", "none", "noise")
     concurrency: int = num(low=1)
     timeout: float = num(above=0)
     retries: int = num(low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """An API model that is measured beside the run's own, and how it is asked."""
+
+    url: str = text()
+    model: str = text()
+    protocol: str = one_of("chat", "completions")
+    prompts: str = text()
+    seeds: str = one_of("sent", "none")
+    max_tokens: int = num(low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lab:
+    """The judge laboratory: what else a search's tokens buy, which solutions, whose labels."""
+
+    compare_size: int = num(low=0)
+    problems: int = num(low=0)
+    solutions: int = num(low=2)
+    audit: tuple[str, ...] = names_or_none()
+    audit_size: int = num(low=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Prompt families: `paper` for real models, `compact` for the small laboratory.
+"""Prompt families: `paper` for real models, `compact` for the small laboratory, `qwen` for a base.
 
 A family renders the two prompts of the loop, the solver's and the judge's (paper Figures 4 and 5),
 and reads the judge's verdict; for the baseline `srlm` also the prompt that scores a whole solution,
@@ -105,8 +105,10 @@ class Family:
         """The text that the model continues; chat families pass through the chat template."""
         if not self.chat:
             return prompt.user + prompt.assistant
-        turn = [{"role": "user", "content": prompt.user}]
-        text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        turns = [{"role": "user", "content": prompt.user}]
+        if system := self.templates.get("system"):
+            turns.insert(0, {"role": "system", "content": system})
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         return text + prompt.assistant
 
     @staticmethod
@@ -134,7 +136,7 @@ def load(name: str) -> Family:
         known = sorted(p.stem for p in FOLDER.glob("*.yaml"))
         raise PSRError(f"prompts: no family {name!r}; choose one of {known}")
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    templates = {role: data[role] for role in ROLES}
+    templates = {role: data[role] for role in (*ROLES, *({"system"} & data.keys()))}
     return Family(
         name=data["name"], chat=data["chat"], stop=data["stop"], templates=templates,
         points_mark=data["points_mark"],
