@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from psr_lib import manifest, notebook_runner, presets, stages
 from psr_lib.notebook_runner import NotebookFailed
 from psr_lib.records import PSRError
-from psr_lib.stages import BASE, DATA, EVALUATE, Key, RunDir, stage_state
+from psr_lib.stages import BASE, DATA, EVALUATE, PAPER, STEPS, Key, RunDir, stage_state
 
 
 class Parser(argparse.ArgumentParser):
@@ -169,7 +169,7 @@ def build_before(args: argparse.Namespace) -> None:
     n = whole("N", args.n or "0")
     key = stages.make_key(args.stage, request.method, n, request.preset.rounds)
     print(f"building what {key} needs", flush=True)
-    build(request, stages.needs(key))
+    build(request, stages.FIRST if key.stage in stages.REPORTS else stages.needs(key))
 
 
 def base(args: argparse.Namespace) -> None:
@@ -230,6 +230,19 @@ def report(request: Request) -> None:
     print("figures: figures/ beside each stage's results, as PNG, PDF and CSV")
 
 
+def paper(args: argparse.Namespace) -> None:
+    """Make every table and figure of the paper that the run, or SEEDS together, can give."""
+    seeds = args.seeds.replace(",", " ").split() or [args.seed]
+    for seed in seeds:
+        build(Request(args, seed=seed), [Key(STEPS)])
+    request = Request(args, seed=seeds[0])
+    together = " ".join(seeds)
+    request.run = stages.run_of(request.preset.name, request.run.seed, args.runs_dir, together)
+    build(request, [Key(PAPER)], {"seeds": together})
+    place = manifest.shown(request.run.paper)
+    print(f"tables and figures: {place}/paper.md, beside it tables/ and figures/")
+
+
 def status(args: argparse.Namespace) -> None:
     """Print the state of every stage of a run, and why a stage would run."""
     request = Request(args)
@@ -252,11 +265,16 @@ def keep(args: argparse.Namespace) -> None:
     """Store a finished run's summary in data/results, and log it if it used the test sets."""
     from psr_lib import results
 
+    seeds = args.seeds.replace(",", " ").split() or [args.seed]
     for method in args.methods.replace(",", " ").split() or [args.method]:
-        for seed in args.seeds.replace(",", " ").split() or [args.seed]:
+        for seed in seeds:
             request = Request(args, method, seed)
+            build(request, [Key(STEPS)])
             path = results.keep(request.run, method, request.preset.rounds)
             print(f"kept {manifest.shown(path)}")
+    together = stages.run_of(args.preset, whole("SEED", seeds[0]), args.runs_dir, " ".join(seeds))
+    if path := results.keep_map([together, *together.parts]):
+        print(f"kept {manifest.shown(path)}")
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
@@ -265,6 +283,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "evaluate": evaluate,
     "base": base,
     "data": data,
+    "paper": paper,
     "status": status,
     "keep": keep,
     "build": build_before,

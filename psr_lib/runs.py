@@ -77,6 +77,15 @@ class Stage:
         _verify(self.run, path)
         return self._record(path)
 
+    def holding(self, path: Path) -> Path:
+        """A file of this run or of one of its seeds, verified as by `input`; for reports."""
+        _verify(self.run, path)
+        return self._record(path)
+
+    def holdings(self) -> list[Path]:
+        """Manifests of all that this report may read, each noted as an input."""
+        return [self._record(path) for path in stages.holdings(self.run, self.key)]
+
     def source(self, name: str) -> Path:
         """A file or folder of the repository that the stage reads, such as 'data/tiny/test'."""
         path = manifest.root() / name
@@ -202,15 +211,16 @@ def open_stage(
     seed: int = 0,
     runs_dir: str = "runs",
     overrides: str = "",
+    seeds: str = "",
 ) -> Stage:
     """Open a stage of a run; by hand, build what is missing before it first.
 
-    A relative `runs_dir` lies in the repository. Raises PSRError on a bad name, value or round,
-    before anything is written.
+    A relative `runs_dir` lies in the repository; several `seeds` ("0 1 2") are for 08 alone. Raises
+    PSRError on a bad name, value or round, before anything is written.
     """
     resolved = presets.load(preset, overrides)
     key = stages.make_key(name, method, iteration, resolved.rounds)
-    run = RunDir(preset, check_seed(seed), runs_dir)
+    run = stages.run_of(preset, check_seed(seed), runs_dir, seeds)
     if not os.environ.get(RUNNING):
         _prepare_by_hand(run, key, method, resolved, overrides)
     manifest.set_aside(run.folder(key))
@@ -228,6 +238,8 @@ def _prepare_by_hand(
     run: RunDir, key: Key, method: str, preset: presets.Preset, overrides: str
 ) -> None:
     before = stages.in_order(stages.needs(key))
+    if key.stage in stages.REPORTS and not stages.holdings(run, key):
+        before = stages.in_order(stages.FIRST)  # something to report on
     if any(stage_state(run, need, preset).word != "current" for need in before):
         stages.unlock(run)
         _build(run, key, method, overrides)

@@ -1,8 +1,8 @@
 """Levels, changes and ratios over problems and seeds, each with its interval.
 
-Data come as benchmark -> [columns, seeds, problems]; all seeds answer the same problems. A statistic
-is a smooth function of the columns' means, such as `difference`; it is taken within each benchmark,
-and the benchmarks' values are averaged with equal weights.
+Data come as benchmark -> [columns, seeds, problems]; all seeds answer the same problems. A
+statistic is a smooth function of the columns' means, such as `difference`; it is taken within each
+benchmark, and the benchmarks' values are averaged with equal weights.
 
 With one seed the interval is over problems. With two to four it is over problems given these seeds:
 so few say too little of what another seed would do. From five on the seed is a level of its own.
@@ -22,9 +22,10 @@ from statistics import NormalDist
 import numpy as np
 
 from psr_lib.records import PSRError
-from psr_lib.stats import mean_interval, wilson
+from psr_lib.stats import mean_interval
 
 FEW = 5  # seeds from which on their own spread is estimated
+TINY = 1e-12  # nothing was written: no length either
 BLOCK = 2**24  # draws that are made and held as wide integers at once
 ONE, GIVEN, BOTH = "problems", "problems, given these seeds", "problems and seeds"
 Data = Mapping[str, np.ndarray]
@@ -61,17 +62,17 @@ def difference(means: np.ndarray) -> np.ndarray:
 
 def ratio(means: np.ndarray) -> np.ndarray:
     """First column over the second: tokens, steps."""
-    return means[0] / means[1]
+    return means[0] / np.maximum(means[1], TINY)
 
 
 def ratio_difference(means: np.ndarray) -> np.ndarray:
     """Ratio of columns 2 and 3 less that of columns 0 and 1."""
-    return means[2] / means[3] - means[0] / means[1]
+    return ratio(means[2:]) - ratio(means[:2])
 
 
 def growth(means: np.ndarray) -> np.ndarray:
     """Relative change from the first column to the second."""
-    return means[1] / means[0] - 1
+    return means[1] / np.maximum(means[0], TINY) - 1
 
 
 def lead(means: np.ndarray) -> np.ndarray:
@@ -213,8 +214,8 @@ def _components(linear: Mapping[str, np.ndarray]) -> tuple[float, float, float, 
         seeds, size = z.shape
         rest = z - z.mean(0) - z.mean(1, keepdims=True) + z.mean()
         problems = z.mean(0).var(ddof=1) / size / count**2 if size > 1 else 0.0
-        parts.append((problems, (rest**2).sum() / (seeds - 1) / max(1, size - 1) / z.size / count**2,
-                      problems**2 / max(1, size - 1)))  # fmt: skip
+        both = (rest**2).sum() / (seeds - 1) / max(1, size - 1) / z.size / count**2
+        parts.append((problems, both, problems**2 / max(1, size - 1)))
     means = np.mean([z.mean(1) for z in linear.values()], axis=0)
     among, shared, weight = (float(sum(column)) for column in zip(*parts, strict=True))
     return float(means.var(ddof=1)) / len(means), among, shared, weight
@@ -237,7 +238,7 @@ def share(data: Data, level: float = 0.95) -> Estimate:
 
 
 def _worth(values: np.ndarray) -> tuple[float, float]:
-    """(right, answers) of a Wilson interval with the variance of the mean over [seeds, problems]."""
+    """(right, answers) of the Wilson interval that has the variance of the mean of these."""
     seeds, size = values.shape
     mean = float(values.mean())
     spread = float(values.mean(0).var(ddof=1)) / size if size > 1 else 0.0
@@ -267,21 +268,31 @@ def sign_test(before: np.ndarray, after: np.ndarray) -> float:
     return float(min(1.0, chances[sums >= found].sum()))
 
 
-def newcombe(
-    first_share: tuple[int, int], second_share: tuple[int, int], level: float = 0.95
-) -> tuple[float, float, float]:
-    """Difference of two shares of different items (second less first), and its interval.
+def mean_share(parts: Sequence[tuple[float, float, float]], items: int) -> Estimate:
+    """The mean of shares (value, low, high) of different items, such as one a seed.
 
-    Newcombe's method 10: the distances to the ends of both Wilson intervals, added in squares.
+    Distances to the ends of their intervals are added in squares.
     """
-    (a, n), (b, m) = first_share, second_share
-    if not n or not m:
-        raise PSRError("newcombe: both shares need at least one item")
-    p, q = a / n, b / m
-    (p_low, p_high), (q_low, q_high) = wilson(a, n, level), wilson(b, m, level)
-    below = sqrt((q - q_low) ** 2 + (p_high - p) ** 2)
-    above = sqrt((q_high - q) ** 2 + (p - p_low) ** 2)
-    return q - p, q - p - below, q - p + above
+    if not parts:
+        raise PSRError("mean: there is no share")
+    value = sum(part[0] for part in parts) / len(parts)
+    below = sqrt(sum((v - low) ** 2 for v, low, _ in parts)) / len(parts)
+    above = sqrt(sum((high - v) ** 2 for v, _, high in parts)) / len(parts)
+    over = ONE if len(parts) == 1 else GIVEN
+    return Estimate(value, value - below, value + above, tuple(p[0] for p in parts), items, over)
+
+
+def unpaired(one: Estimate, other: Estimate) -> Estimate:
+    """How much larger the second is, of different items: Newcombe's way of joining two intervals.
+
+    The distances to the ends are added in squares, low with high; his method 10 where both
+    intervals are Wilson's.
+    """
+    value = other.value - one.value
+    below = sqrt((other.value - other.low) ** 2 + (one.high - one.value) ** 2)
+    above = sqrt((other.high - other.value) ** 2 + (one.value - one.low) ** 2)
+    items = one.problems + other.problems
+    return Estimate(value, value - below, value + above, (value,), items, other.over)
 
 
 def mean_of(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:

@@ -2,6 +2,7 @@
 
     runs/<preset>/seed<S>/base  data            shared by all methods
     runs/<preset>/seed<S>/<method>/M<n>/ppd  model  eval  notebooks
+    runs/<preset>/seed<S>/steps  paper            of all methods; several seeds: seeds0-1-2/paper
 
 Controls start from psrlm's M1 and refer to it; they never copy it.
 """
@@ -27,8 +28,11 @@ STAGES = {
     "03_search_judge": ("prompts", "model", "search", "judge", "engine"),
     "04_step_dpo": ("prompts", "model", "dpo"),
     "05_evaluate": ("prompts", "model", "data", "search", "judge", "eval", "engine"),
+    "06_steps": ("model",),
+    "08_paper": ("rounds", "prompts", "model", "paper"),
 }
-BASE, DATA, INIT, SEARCH, DPO, EVALUATE = STAGES
+BASE, DATA, INIT, SEARCH, DPO, EVALUATE, STEPS, PAPER = STAGES
+REPORTS = (STEPS, PAPER)  # they read whatever a run holds, and need nothing
 MAIN = "psrlm"
 METHODS = {
     MAIN: "the paper's method",
@@ -49,7 +53,7 @@ class Key(NamedTuple):
     n: int = 0
 
     def __str__(self) -> str:
-        model = f" M{self.n}" if self.stage not in (BASE, DATA) else ""
+        model = f" M{self.n}" if self.stage not in (BASE, DATA, *REPORTS) else ""
         return self.stage + (f" {self.method}" if self.method not in ("", MAIN) else "") + model
 
 
@@ -74,6 +78,11 @@ class RunDir:
         return manifest.root() / self.root / self.preset / f"seed{self.seed}"
 
     @property
+    def parts(self) -> list["RunDir"]:
+        """The runs of single seeds that this one stands for: itself."""
+        return [self]
+
+    @property
     def base(self) -> Path:
         """Record of the base model M0."""
         return self.path / "base"
@@ -84,8 +93,13 @@ class RunDir:
         return self.path / "data"
 
     @property
+    def steps(self) -> Path:
+        """Number and length of the steps of every answer (notebook 06)."""
+        return self.path / "steps"
+
+    @property
     def paper(self) -> Path:
-        """Tables and figures of this run."""
+        """Tables and figures of this run (notebook 08)."""
         return self.path / "paper"
 
     def round(self, method: str, n: int) -> Path:
@@ -111,12 +125,49 @@ class RunDir:
         places = {INIT: self.model, SEARCH: self.ppd, DPO: self.model, EVALUATE: self.eval}
         if key.stage in places:
             return places[key.stage](key.method, key.n)
-        return self.base if key.stage == BASE else self.data
+        shared = {BASE: self.base, DATA: self.data, STEPS: self.steps, PAPER: self.paper}
+        return shared[key.stage]
 
     def notebook(self, key: Key) -> Path:
         """Where a stage's executed notebook is kept."""
-        shared = self.data if key.stage == DATA else self.round(key.method, key.n)
-        return shared / "notebooks" / f"{key.stage}.ipynb"
+        own = key.stage in (DATA, *REPORTS)
+        home = self.folder(key) if own else self.round(key.method, key.n)
+        return home / "notebooks" / f"{key.stage}.ipynb"
+
+
+@dataclass(frozen=True)
+class SeedsDir(RunDir):
+    """Several seeds of a preset together: where their common tables and figures go."""
+
+    seeds: tuple[int, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """The folder beside those of its seeds."""
+        name = "seeds" + "-".join(map(str, self.seeds))
+        return manifest.root() / self.root / self.preset / name
+
+    @property
+    def parts(self) -> list[RunDir]:
+        """The run of each seed."""
+        return [RunDir(self.preset, seed, self.root) for seed in self.seeds]
+
+
+FIRST = [Key(EVALUATE), Key(EVALUATE, MAIN, 1)]  # built for a report that is opened by hand
+
+
+def run_of(preset: str, seed: int, root: str | Path, seeds: str = "") -> RunDir:
+    """The run of a seed or, where `seeds` names several ("0 1 2"), of all of them together.
+
+    Raises PSRError where one is no whole number.
+    """
+    numbers = seeds.replace(",", " ").split()
+    if wrong := [number for number in numbers if not number.isdecimal()]:
+        raise PSRError(f"seeds {seeds!r}: {wrong[0]!r} is no whole number; write seeds as 0 1 2")
+    several = tuple(dict.fromkeys(map(int, numbers)))
+    if len(several) > 1:
+        return SeedsDir(preset, several[0], root, several)
+    return RunDir(preset, several[0] if several else seed, root)
 
 
 def make_key(stage: str, method: str, n: int, rounds: int) -> Key:
@@ -125,7 +176,7 @@ def make_key(stage: str, method: str, n: int, rounds: int) -> Key:
         raise PSRError(f"stage {stage!r} is unknown; {suggest(stage, STAGES)}")
     if method not in METHODS:
         raise PSRError(f"method {method!r} is unknown; {suggest(method, METHODS)}")
-    if stage in (BASE, DATA):
+    if stage in (BASE, DATA, *REPORTS):
         return Key(stage)
     low = {INIT: 1, SEARCH: 2, DPO: 2, EVALUATE: 0}[stage]
     high = 1 if stage == INIT else rounds
@@ -159,7 +210,7 @@ def round_keys(method: str, n: int) -> list[Key]:
 
 def needs(key: Key) -> list[Key]:
     """The stages that must be complete before this one."""
-    if key.stage in (BASE, DATA):
+    if key.stage in (BASE, DATA, *REPORTS):
         return [Key(BASE)] if key.stage == DATA else []
     if key.stage == INIT:
         return [Key(BASE), Key(DATA)]
@@ -213,6 +264,7 @@ def stage_state(run: RunDir, key: Key, preset: Preset) -> State:
         manifest.differences(found["params"], parameters(preset, key, run.seed)),
         _code_changes(found["code"], code_of(key)),
         _input_changes(run, found["inputs"]),
+        _new_inputs(run, key, found["inputs"]),
     ):
         if changes:
             more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
@@ -227,6 +279,20 @@ def _code_changes(old: dict[str, str], new: dict[str, str]) -> list[str]:
 
 def _input_changes(run: RunDir, inputs: dict[str, Any]) -> list[str]:
     return [f"{name} changed" for name, entry in inputs.items() if not _same(run, name, entry)]
+
+
+def _new_inputs(run: RunDir, key: Key, inputs: dict[str, Any]) -> list[str]:
+    """What a report would read now and did not read then."""
+    names = (input_name(run, path) for path in holdings(run, key)) if key.stage in REPORTS else ()
+    return [f"{name} is new" for name in names if name not in inputs]
+
+
+def holdings(run: RunDir, report: Key) -> list[Path]:
+    """Manifests of all that a report may read: everything in its runs that is no later report."""
+    last = REPORTS.index(report.stage)
+    made = (path for part in run.parts for path in sorted(part.path.rglob(manifest.NAME)))
+    skip = [part.folder(Key(name)) for part in (run, *run.parts) for name in REPORTS[last:]]
+    return [path for path in made if not any(path.is_relative_to(folder) for folder in skip)]
 
 
 def _same(run: RunDir, name: str, entry: dict[str, Any]) -> bool:

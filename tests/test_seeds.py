@@ -182,16 +182,29 @@ def test_sign_test_of_several_seeds_equals_enumeration():
     assert seeds.sign_test(before, before) == 1.0
 
 
-def test_newcombe_covers_and_has_the_published_interval():
+def a_share(right, items):
+    return seeds.mean_share([(right / items, *wilson(right, items))], items)
+
+
+def test_unpaired_shares_have_newcombes_published_interval_and_cover():
     # Newcombe 1998, Statistics in Medicine 17, example (a) of table II: 56/70 - 48/80.
-    value, low, high = seeds.newcombe((48, 80), (56, 70))
-    assert (value, low, high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+    found = seeds.unpaired(a_share(48, 80), a_share(56, 70))
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
     noise, hits = np.random.default_rng(0), 0
     for _ in range(3000):
         a, b = noise.binomial(40, 0.3), noise.binomial(60, 0.7)
-        _, low, high = seeds.newcombe((int(a), 40), (int(b), 60))
-        hits += low <= 0.4 <= high
+        found = seeds.unpaired(a_share(int(a), 40), a_share(int(b), 60))
+        hits += found.low <= 0.4 <= found.high
     assert 0.93 < hits / 3000 < 0.97
+
+
+def test_the_mean_of_shares_of_different_items_covers():
+    noise, hits = np.random.default_rng(1), 0
+    for _ in range(2000):
+        parts = [(int(noise.binomial(30, p)), 30) for p in (0.2, 0.5, 0.8)]
+        found = seeds.mean_share([(a / n, *wilson(a, n)) for a, n in parts], 90)
+        hits += found.low <= 0.5 <= found.high
+    assert 0.93 < hits / 2000 < 0.975 and found.over == seeds.GIVEN and found.problems == 90
 
 
 def test_mean_of_values_covers():

@@ -152,6 +152,15 @@ class Engine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Paper:
+    """Figure 2, the map of prompts and responses (section 5.2); `embedding` own, or a model."""
+
+    embedding: str = text()
+    embedded: int = num(low=4)
+    perplexity: float = num(low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Preset:
     """All that fixes a run but its seed and its method."""
 
@@ -166,6 +175,7 @@ class Preset:
     dpo: Dpo
     eval: Eval
     engine: Engine
+    paper: Paper
 
     def sections(self, *names: str) -> dict[str, Any]:
         """These sections (or top-level values) as plain JSON values, in the given order."""

@@ -1,0 +1,137 @@
+"""Figures of the paper and beyond: drawn from any evidence, nothing cut off, intervals there."""
+
+import matplotlib.pyplot as plt
+import pytest
+from matplotlib.container import ErrorbarContainer
+from paper_run import SETS, evidence, summary
+
+from psr_lib import curves, maps, paper
+from psr_lib.evaluation import read_csv
+from psr_lib.evidence import Evidence, NotRun
+
+POINTS = [{"side": side, "group": group, "x": k, "y": k * k} for side in ("prompt", "response")
+          for group in ("EFT", "IFT", "PPD") for k in range(4)]  # fmt: skip
+APART = [{"side": side, "pair": pair, "silhouette": 0.4, "silhouette_low": 0.3,
+          "silhouette_high": 0.5, "own": 0.98, "own_low": 0.9, "own_high": 1.0}
+         for side in ("prompt", "response")
+         for pair in ("EFT–IFT", "EFT–PPD", "IFT–PPD")]  # fmt: skip
+NAMES = ["figure1", "figure2", *curves.CURVES]
+MANY = ("psrlm", "srlm", "random-judge", "gold-judge", "ift-more", "sft-chosen")
+
+
+@pytest.fixture(autouse=True)
+def no_open_figures():
+    plt.close("all")
+    yield
+    plt.close("all")
+
+
+def figures_of(found):
+    """Every figure, undrawn, by name."""
+    made = {name: draw(take(found)) for name, (take, draw) in curves.CURVES.items()}
+    made["figure1"] = maps.flow_figure(maps.flow_rows(found))
+    made["figure2"] = maps.map_figure(POINTS, APART)
+    return made
+
+
+@pytest.mark.parametrize("found", [evidence(), evidence(MANY, (0, 1, 2))], ids=["one", "many"])
+def test_every_figure_is_written_with_its_rows_and_source(found, tmp_path):
+    drawn = paper.draw(found, POINTS, APART, tmp_path, paper.source_of(found))
+    assert list(drawn) == NAMES and plt.get_fignums() == []
+    for name in NAMES:
+        assert drawn[name] == tmp_path / f"{name}.png"
+        assert read_csv(tmp_path / f"{name}.csv")
+        assert b"run at 01234567" in (tmp_path / f"{name}.png").read_bytes()
+    assert set(paper.CAPTIONS) == set(NAMES)
+
+
+def test_the_same_evidence_gives_the_same_bytes(tmp_path):
+    for folder in ("first", "second"):
+        paper.draw(evidence(), POINTS, APART, tmp_path / folder, "source")
+    for path in sorted((tmp_path / "first").iterdir()):
+        assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_cut_off(name):
+    figure = figures_of(evidence(MANY, (0, 1, 2)))[name]
+    figure.canvas.draw()
+    for part in (*figure.axes, *figure.legends, figure._suptitle):
+        box = part.get_tightbbox(figure.canvas.get_renderer())
+        assert box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1, f"{part} is cut at a side"
+        assert box.y0 >= -1 and box.y1 <= figure.bbox.y1 + 1, f"{part} is cut above or below"
+    for part in (*figure.axes, *figure.legends):
+        box = part.get_tightbbox(figure.canvas.get_renderer())
+        above = figure._suptitle.get_tightbbox(figure.canvas.get_renderer())
+        assert box.y1 <= above.y0 + 1, f"the title covers {part}"
+
+
+@pytest.mark.parametrize("name", ["methods", "tokens", "judge", "steps"])
+def test_intervals_are_drawn(name):
+    figure = figures_of(evidence())[name]
+    bars = [c for axes in figure.axes for c in axes.containers if isinstance(c, ErrorbarContainer)]
+    assert bars and all(bar.has_yerr for bar in bars)
+
+
+def test_curves_hold_the_evidences_numbers():
+    found = evidence(seeds=(0, 1))
+    rows = {(row["method"], row["model"]): row for row in curves.methods_rows(found)}
+    level = found.share(("psrlm", "M3", "greedy"))
+    assert rows["psrlm", "M3"]["value"] == level.value and rows["psrlm", "M3"]["low"] == level.low
+    spent = [row["tokens"] for row in curves.tokens_rows(found)
+             if (row["panel"], row["series"]) == ("rounds", "psrlm")]  # fmt: skip
+    assert spent == [0.0, 3e6, 6e6, 9e6]
+    answers = {(row["series"], row["model"]): row["tokens"] for row in curves.tokens_rows(found)
+               if row["panel"] == "answers"}  # fmt: skip
+    assert answers["search", "M1"] == 1500 and answers["greedy", "M4"] == 100
+    assert ("best-of-N", "M1") not in answers
+    steps = {(r["panel"], r["series"], r["model"]) for r in curves.steps_rows(found)}
+    assert steps == {(p, s, f"M{n}") for p in ("number", "length", "total")
+                     for s in (*SETS, "mean") for n in range(1, 5)}  # fmt: skip
+
+
+def test_titles_state_what_was_found():
+    figures = figures_of(evidence())
+    best = evidence().share(("psrlm", "M4", "greedy")).value
+    assert figures["methods"].get_suptitle() == f"psrlm ends highest: {best:.1f} % at M4"
+    assert "15 times greedy" in figures["tokens"].get_suptitle().replace("\n", " ")
+    assert "33, 33, 33 step pairs" in figures["figure1"].get_suptitle().replace("\n", " ")
+
+
+def test_figure_1_shows_each_count_of_the_run():
+    one = summary()
+    texts = "\n".join(
+        t.get_text() for t in maps.flow_figure(maps.flow_rows(Evidence([one]))).axes[0].texts
+    )
+    for shown in (
+        "200 judge rows", "50 held out", "100 solutions", "19 SFT updates", "10 questions",
+        "360 candidates", "500 verdicts", "12 ties", "5 roll-backs", "33 pairs", "7 DPO updates",
+    ):  # fmt: skip
+        assert shown in texts, shown
+
+
+def test_figure_1_of_an_unfinished_run_says_what_is_missing():
+    one = summary()
+    one["stages"] = one["stages"][:1]
+    chart = maps.flow_figure(maps.flow_rows(Evidence([one])))
+    texts = "\n".join(t.get_text() for t in chart.axes[0].texts)
+    assert "SFT updates: not run" in texts and "questions" not in texts
+
+
+def test_without_results_no_figure_is_drawn(tmp_path):
+    drawn = paper.draw(Evidence([]), [], [], tmp_path, "s")
+    assert list(drawn) == NAMES and not list(tmp_path.iterdir())
+    assert all(isinstance(why, str) and why.startswith("not run: ") for why in drawn.values())
+
+
+def test_missing_parts_leave_the_rest():
+    one = summary(steps=False)
+    for model in one["models"]:
+        model.pop("training", None), model.pop("decodings", None)
+    found = Evidence([one])
+    for name in ("dpo", "steps"):
+        with pytest.raises(NotRun):
+            curves.CURVES[name][0](found)
+    rows = curves.tokens_rows(found)
+    assert {row["panel"] for row in rows} == {"rounds"}
+    curves.tokens_figure(rows)
