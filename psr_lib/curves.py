@@ -132,6 +132,8 @@ def tokens_figure(rows: Sequence[Row]) -> Figure:
     if answers:
         right.set_xscale("log")
         right.legend(loc="best")
+    else:
+        right.text(0.5, 0.5, "not run", ha="center", transform=right.transAxes, color="#777777")
     right.set(xlabel="tokens (log scale)", ylabel="mean accuracy (%)")
     return figure
 
@@ -256,8 +258,8 @@ def funnel_rows(evidence: Evidence) -> list[Row]:
             counts = evidence.counts(OURS, SEARCH, int(model[1:]), *FUNNEL)
         except NotRun:
             continue
-        found += [{"model": model, "what": label, "value": sum(c[key] for c in counts) / len(counts)}
-                  for key, label in FUNNEL.items()]  # fmt: skip
+        means = {key: sum(one[key] for one in counts) / len(counts) for key in FUNNEL}
+        found += [{"model": model, "what": FUNNEL[key], "value": means[key]} for key in FUNNEL]
     if not found:
         raise NotRun("no search")
     return found

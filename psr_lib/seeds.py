@@ -165,22 +165,6 @@ def _widened(
     return -half, half
 
 
-def _widened(
-    arrays: Data, statistic: Statistic, low: float, high: float, level: float
-) -> tuple[float, float]:
-    """No problem changed: resamples cannot vary, yet others might change.
-
-    Then at most 1 - ((1 - level) / 2) ** (1 / n) of the problems do so, to either side.
-    """
-    unchanged = all(np.ptp(values[: len(values) // 2 * 2].reshape(-1, 1), axis=1).max() == 0
-                    for values in arrays.values())  # fmt: skip
-    if statistic is not difference or low != high or not unchanged:
-        return low, high
-    rest = [1 - ((1 - level) / 2) ** (1 / values.shape[2]) for values in arrays.values()]
-    half = sqrt(sum(part**2 for part in rest)) / len(rest)
-    return low - half, high + half
-
-
 def crossed(arrays: Data, statistic: Statistic, level: float = 0.95) -> tuple[float, float]:
     """Interval over problems and seeds: two-way analysis of variance of the linearised statistic.
 

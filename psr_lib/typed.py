@@ -55,8 +55,10 @@ def _strings(path: Path) -> Iterator[str]:
     """Texts in a notebook's code, formats such as `{x:.2f}` left out."""
     for source, tagged in code_cells(path):
         lines = (line for line in source.split("\n") if not line.startswith(("%", "!")))
-        for node in () if tagged else ast.walk(ast.parse("\n".join(lines))):
-            if isinstance(node, ast.FormattedValue):
-                node.format_spec = None
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        tree = ast.parse("\n".join(lines if not tagged else ()))
+        formats = {id(part) for node in ast.walk(tree) if isinstance(node, ast.FormattedValue)
+                   and node.format_spec for part in ast.walk(node.format_spec)}  # fmt: skip
+        for node in ast.walk(tree):
+            text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+            if text and id(node) not in formats:
                 yield node.value

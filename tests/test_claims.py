@@ -51,12 +51,21 @@ def test_the_ledger_of_a_run_that_rises():
     assert len(found) == len(facts.claims())
     assert found["random"].verdict == "replicated"
     assert found["random"].effect.found.low > 0
-    assert found["steps"].verdict == "not replicated", "their total falls by more than 15 %"
-    assert [one.state for one in found["steps"].checked[:6]] == [HOLDS] * 6
+    assert [one.state for one in found["steps"].checked] == [HOLDS] * 7
+    assert found["steps"].verdict == "replicated"
     assert found["pairwise"].verdict == "not run"
     assert found["pairwise"].decides.startswith("needs the judge laboratory's consistency")
     assert found["sft-level"].verdict == "not applicable"
     assert found["rounds"].checked[-1].what == "accuracy change M1 → M4 more than srlm on average"
+
+
+def test_one_condition_that_fails_settles_a_claim():
+    one = summary()
+    for name, text in one["models"][4]["step_tokens"].items():
+        one["models"][4]["step_tokens"][name] = " ".join(str(int(x) // 2) for x in text.split())
+    steps = by_id(Evidence([one]))["steps"]
+    assert steps.verdict == "not replicated"
+    assert "total length change M1 → M4 on average fails" in steps.decides
 
 
 def test_without_any_run_nothing_is_claimed():
