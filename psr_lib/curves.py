@@ -53,19 +53,53 @@ def place(one: Row) -> int:
 
 
 def methods_rows(evidence: Evidence) -> list[Row]:
-    """Mean greedy accuracy of every model of every method."""
-    return rows_of([
+    """Mean greedy accuracy of every model of every method.
+
+    Rows of last models also say how far they are behind the best, paired by problem.
+    """
+    rows = rows_of([
         ({"method": method, "model": name}, lambda m=method, n=name: evidence.share((m, n, GREEDY)))
         for method in evidence.methods for name in evidence.models(method)
     ])  # fmt: skip
+    best, *others = _by_last(rows)
+    for one in others:
+        one |= _behind(evidence, one, best)
+    return rows
+
+
+def _by_last(rows: Sequence[Row]) -> list[Row]:
+    """The row of each method's last model, the highest first."""
+    last = {one["method"]: one for one in rows}
+    return sorted(last.values(), key=lambda one: -one["value"])
+
+
+def _behind(evidence: Evidence, one: Row, best: Row) -> Row:
+    """How far the best is above a row's model; nothing where no seed has both."""
+    ends = [(row_["method"], row_["model"], GREEDY) for row_ in (one, best)]
+    try:
+        found = evidence.change(*ends)
+    except NotRun:
+        return {}
+    return {"behind": found.value, "behind_low": found.low, "behind_high": found.high}
+
+
+def finding(rows: Sequence[Row]) -> str:
+    """Which method's last model is highest, or which are level with it by the paired interval."""
+    best, *others = _by_last(rows)
+    if not others:
+        first = next((one for one in rows if one["model"] == "M1"), rows[0])
+        return f"{best['method']}: {first['value']:.1f} % at {first['model']}, " \
+               f"{best['value']:.1f} % at {best['model']}"  # fmt: skip
+    level = [one["method"] for one in others if not one.get("behind_low", 0) > 0]
+    if not level:
+        return f"{best['model']} is highest with {best['method']}"
+    return f"{best['model']}: {best['method']} and {', '.join(level)} cannot be told apart"
 
 
 def methods_figure(rows: Sequence[Row]) -> Figure:
     """Accuracy over the rounds, a line a method."""
     lines = series(rows, "method")
-    best = max((own[-1] for own in lines.values()), key=lambda one: one["value"])
-    title = f"{best['method']} ends highest: {best['value']:.1f} % at {best['model']}"
-    figure, (axes,) = sheet(title, (COLUMN[0], 3.0))
+    figure, (axes,) = sheet(finding(rows), (COLUMN[0], 3.0))
     for k, (name, own) in enumerate(lines.items()):
         places = [place(one) + shifted(k, len(lines), 0.05) for one in own]
         points(axes, own, places, name, *look(name, k), lw=2.0 if name == OURS else 1.2)

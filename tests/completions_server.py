@@ -147,8 +147,8 @@ class CompletionsServer:
         seed, heat, top_p = noise or (body.get("seed", 7), body["temperature"], body["top_p"])
         row = Row((0, 0), [], seed, body["max_tokens"])
         run = Run(engine, heat, top_p, body.get("stop", []))
-        engine._work(grouped([(ids, row)]), run.decode)
-        completion = run.completion(row, len(ids))
+        with torch.inference_mode():
+            ((_, completion),) = run.decode(grouped([(ids, row)]), lambda rows: None)
         choice = {"text": completion.text, "finish_reason": "length"}
         if completion.finish != "length":
             reason = {} if self.bare else {"stop_reason": self.reason(completion, body)}

@@ -73,6 +73,25 @@ def test_intervals_are_drawn(name):
     assert bars and all(bar.has_yerr for bar in bars)
 
 
+def test_the_title_claims_no_more_than_the_paired_interval():
+    def kept(method, seed, *right):
+        wins = [{"easy": "1" * n + "0" * (100 - n)} for n in right]
+        models = [{"model": f"M{n + 1}", "outcomes": won, "accuracy": {"easy": 0.5}}
+                  for n, won in enumerate(wins)]  # fmt: skip
+        return {"method": method, "seed": seed, "models": models}
+
+    def title(**methods):
+        seeds = {"apart": (7, 8)}
+        found = [kept(name, seed, 40, last) for name, last in methods.items()
+                 for seed in seeds.get(name, (0, 1))]  # fmt: skip
+        return curves.finding(curves.methods_rows(Evidence(found)))
+
+    assert title(psrlm=60, far=45) == "M2 is highest with psrlm"
+    assert title(far=45, near=59, psrlm=60) == "M2: psrlm and near cannot be told apart"
+    assert title(psrlm=60, apart=45) == "M2: psrlm and apart cannot be told apart"  # not paired
+    assert title(psrlm=60) == "psrlm: 40.0 % at M1, 60.0 % at M2"
+
+
 def test_curves_hold_the_evidences_numbers():
     found = evidence(seeds=(0, 1))
     rows = {(row["method"], row["model"]): row for row in curves.methods_rows(found)}
