@@ -129,7 +129,15 @@ def tokens_rows(evidence: Evidence) -> list[Row]:
             labels = {"panel": "answers", "series": way, "model": model,
                       "tokens": answer_tokens(evidence, model, way)}  # fmt: skip
             cells.append((labels, make))
-    return rows_of(cells)
+    return [one | _gain(evidence, one) for one in rows_of(cells)]
+
+
+def _gain(evidence: Evidence, one: Row) -> Row:
+    """What step search changes against greedy, paired: only such an interval may be claimed."""
+    if (one["panel"], one["series"]) != ("answers", "search"):
+        return {}
+    found = evidence.change(*((OURS, one["model"], way) for way in (GREEDY, "search")))
+    return {"gain": found.value, "gain_low": found.low, "gain_high": found.high}
 
 
 def answer_tokens(evidence: Evidence, model: str, way: str) -> float | None:
@@ -178,9 +186,9 @@ def _tokens_title(answers: Sequence[Row]) -> str:
         pair = [by_way.get((way, model)) for way in ("search", GREEDY)]
         if all(pair):
             times = pair[0]["tokens"] / pair[1]["tokens"]
-            gain = pair[0]["value"] - pair[1]["value"]
+            gain, low, high = (pair[0][f"gain{end}"] for end in ("", "_low", "_high"))
             return f"Step search costs {times:.0f} times greedy's tokens at {model} and changes " \
-                   f"accuracy by {gain:+.1f} points"  # fmt: skip
+                   f"accuracy by {gain:+.1f} points [{low:+.1f}, {high:+.1f}]"  # fmt: skip
     return "Accuracy against the tokens spent"
 
 
@@ -259,6 +267,9 @@ def steps_rows(evidence: Evidence) -> list[Row]:
     ])  # fmt: skip
 
 
+WHOLE = ("#000000", "o")  # the average's look: no benchmark has it
+
+
 def steps_figure(rows: Sequence[Row]) -> Figure:
     """Three panels over the models; the average is thick, each benchmark thin."""
     means = {panel: series(own, "series")["mean"] for panel, own in series(rows, "panel").items()}
@@ -271,7 +282,7 @@ def steps_figure(rows: Sequence[Row]) -> Figure:
         parts = series([r for r in rows if r["panel"] == panel], "series")
         for k, (name, own) in enumerate(parts.items()):
             whole = name == "mean"
-            color, mark = look(OURS) if whole else look(name, k)
+            color, mark = WHOLE if whole else look(name, k)
             points(one, own, [place(r) for r in own], name, color, mark,
                    lw=2.2 if whole else 0.9, zorder=3 if whole else 2)  # fmt: skip
         one.set_xticks(*_ticks(rows))

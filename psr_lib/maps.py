@@ -19,14 +19,14 @@ SIDES = {"prompt": "(a) prompts", "response": "(b) responses"}
 
 def map_figure(points: Sequence[Row], separation: Sequence[Row]) -> Figure:
     """Figure 2: t-SNE of prompts and responses, and how far the groups stand apart."""
-    figure, axes = sheet(_map_title(separation), (PAGE[0], 3.4), tuple(SIDES.values()))
+    figure, axes = sheet(_map_title(separation), (PAGE[0], 3.8), tuple(SIDES.values()))
     for one, side in zip(axes, SIDES, strict=True):
         for group, (color, mark) in DATA_LOOKS.items():
             own = [p for p in points if p["side"] == side and p["group"] == group]
             one.scatter([float(p["x"]) for p in own], [float(p["y"]) for p in own], s=7, c=color,
                         marker=mark, alpha=0.6, linewidths=0, label=group)  # fmt: skip
         lines = [_silhouette(row) for row in separation if row["side"] == side]
-        one.set_xlabel("silhouette  " + "   ".join(lines), fontsize=6.5, loc="left")
+        one.set_xlabel("\n".join(lines), fontsize=7, loc="left")
         one.set(xticks=[], yticks=[])
         one.grid(visible=False)
     handles, labels = axes[0].get_legend_handles_labels()
@@ -36,7 +36,7 @@ def map_figure(points: Sequence[Row], separation: Sequence[Row]) -> Figure:
 
 def _silhouette(row: Row) -> str:
     value, low, high = (float(row[f"silhouette{end}"]) for end in ("", "_low", "_high"))
-    return f"{row['pair']}: {value:.2f} [{low:.2f}, {high:.2f}]"
+    return f"{row['pair']}: silhouette {value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _map_title(separation: Sequence[Row]) -> str:

@@ -3,11 +3,12 @@
 The length of a step is its tokens without the `Step n:` mark; the paper does not state its unit.
 The mean length is over all steps, so number times length is the mean total length.
 
->>> count("Step 1: 2 + 2 = 4.\\nStep 2: so 4.", lambda text: len(text.split()))
-{'steps': 2, 'tokens': 7, 'words': 7}
+>>> bodies("Step 1: 2 + 2 = 4.\\nStep 2: so 4.")
+['2 + 2 = 4.', 'so 4.']
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,36 +22,43 @@ MEASURES = ("steps", "tokens", "words")
 Row = dict[str, Any]
 
 
-def count(text: str, tokens_of: Callable[[str], int]) -> dict[str, int]:
-    """Steps of an answer, and the tokens and words of all of them without their marks."""
-    bodies = [body(step) for step in split_steps(text)]
-    return {"steps": len(bodies), "tokens": sum(map(tokens_of, bodies)),
-            "words": sum(len(step.split()) for step in bodies)}  # fmt: skip
+def bodies(text: str) -> list[str]:
+    """The steps of an answer without their marks."""
+    return [body(step) for step in split_steps(text)]
 
 
 def answer_rows(
-    place: str, answers: Iterable[Mapping[str, Any]], tokens_of: Callable[[str], int]
+    place: str,
+    answers: Iterable[Mapping[str, Any]],
+    tokens_of: Callable[[list[str]], Iterable[int]],
 ) -> list[Row]:
-    """A row an answer of the model at `place` of the run, such as `psrlm/M1`, sorted by problem."""
+    """A row an answer of the model at `place` of the run, such as `psrlm/M1`, sorted by problem.
+
+    `tokens_of` counts the tokens of many texts: one call for all steps is ten times as quick.
+    """
     kept = sorted(answers, key=lambda row: (row["benchmark"], row["problem_id"]))
+    steps = [bodies(row["text"]) for row in kept]
+    lengths = iter(tokens_of([one for own in steps for one in own]))
     return [
         {"place": place, "benchmark": row["benchmark"], "problem_id": row["problem_id"],
-         **count(row["text"], tokens_of)}
-        for row in kept
+         "steps": len(own), "tokens": sum(islice(lengths, len(own))),
+         "words": sum(len(one.split()) for one in own)}
+        for row, own in zip(kept, steps, strict=True)
     ]  # fmt: skip
 
 
 def run_rows(stage: Any) -> list[Row]:
     """Steps of every greedy answer in the stage's run, model by model."""
-    from psr_lib.models import load_tokenizer, text_ids
+    from psr_lib.models import load_tokenizer, texts_ids
 
     tokenizer, rows = load_tokenizer(stage.model(0)), []
+    tokens_of = lambda texts: map(len, texts_ids(tokenizer, texts))  # noqa: E731
     for made in stage.holdings():
         path = made.parent / "answers.jsonl.gz"
         if made.parent.name == "eval" and path.is_file():
             place = made.parent.parent.relative_to(stage.run.path).as_posix()
             answers = read_jsonl(stage.holding(path))
-            rows += answer_rows(place, answers, lambda text: len(text_ids(tokenizer, text)))
+            rows += answer_rows(place, answers, tokens_of)
     return rows
 
 

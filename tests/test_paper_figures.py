@@ -92,6 +92,13 @@ def test_the_title_claims_no_more_than_the_paired_interval():
     assert title(psrlm=60) == "psrlm: 40.0 % at M1, 60.0 % at M2"
 
 
+def test_no_two_series_of_a_figure_look_alike():
+    for name, figure in figures_of(evidence(MANY)).items():
+        for axes in figure.axes if name in ("methods", "tokens", "judge", "steps") else ():
+            looks = [(bar[0].get_color(), bar[0].get_marker()) for bar in axes.containers]
+            assert len(set(looks)) == len(looks), (name, looks)
+
+
 def test_curves_hold_the_evidences_numbers():
     found = evidence(seeds=(0, 1))
     rows = {(row["method"], row["model"]): row for row in curves.methods_rows(found)}
@@ -111,9 +118,11 @@ def test_curves_hold_the_evidences_numbers():
 
 def test_titles_state_what_was_found():
     figures = figures_of(evidence())
-    best = evidence().share(("psrlm", "M4", "greedy")).value
-    assert figures["methods"].get_suptitle() == f"psrlm ends highest: {best:.1f} % at M4"
-    assert "15 times greedy" in figures["tokens"].get_suptitle().replace("\n", " ")
+    assert figures["methods"].get_suptitle() == "M4 is highest with psrlm"
+    gain = evidence().change(("psrlm", "M4", "greedy"), ("psrlm", "M4", "search"))
+    title = figures["tokens"].get_suptitle().replace("\n", " ")
+    assert "15 times greedy" in title
+    assert f"{gain.value:+.1f} points [{gain.low:+.1f}, {gain.high:+.1f}]" in title
     assert "33, 33, 33 step pairs" in figures["figure1"].get_suptitle().replace("\n", " ")
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from psr_lib import step_counts
+from psr_lib import models, step_counts
 
-WORDS = lambda text: len(text.split())  # noqa: E731
+WORDS = lambda texts: [len(text.split()) for text in texts]  # noqa: E731
 
 
 @pytest.mark.parametrize(
@@ -17,12 +17,23 @@ WORDS = lambda text: len(text.split())  # noqa: E731
     ],
 )  # fmt: skip
 def test_marks_are_not_counted(text, counts):
-    assert tuple(step_counts.count(text, WORDS).values()) == counts
+    around = answers("Step 1: p q r s t", text, "Step 1: u v")
+    row = step_counts.answer_rows("psrlm/M1", around, WORDS)[1]
+    assert tuple(row[name] for name in step_counts.MEASURES) == counts
 
 
 def test_tokens_are_the_given_counters():
-    found = step_counts.count("Step 1: ab cd", lambda text: len(text))
-    assert found == {"steps": 1, "tokens": 5, "words": 2}
+    (found,) = step_counts.answer_rows("x", answers("Step 1: ab cd"), lambda texts: map(len, texts))
+    assert (found["steps"], found["tokens"], found["words"]) == (1, 5, 2)
+
+
+def test_many_texts_have_the_ids_of_each_alone(tmp_path):
+    from tiny_model import make_tiny_model
+
+    _, tokenizer = make_tiny_model(tmp_path / "model")
+    texts = ["1 + 2 = 3", "", "Step 1: 4"]
+    assert models.texts_ids(tokenizer, texts) == [models.text_ids(tokenizer, t) for t in texts]
+    assert models.texts_ids(tokenizer, []) == []
 
 
 def answers(*texts, name="easy"):
