@@ -19,6 +19,9 @@ FOLDER = "data/paper"
 LABELS = ("base", "method", "model", "measure", "judge", "strategy", "decoding")
 BASES = ("7B", "72B")
 SETS = ("gsm8k", "math", "gaokao2023en", "olympiadbench", "aime2024", "amc2023")
+CLAIMS = "claims.yaml"
+FIELDS = ("id", "claim", "paper", "effect", "conditions")
+REGIONS = {"above", "below", "between"}
 REFERENCE = re.compile(r"\{(\d+/[^{}]+)\}")
 Row = dict[str, str]
 
@@ -73,10 +76,33 @@ def fill(text: str) -> str:
 
 
 def claims() -> list[dict[str, Any]]:
-    """The claims of `claims.yaml`, the paper's numbers filled in."""
-    path = folder() / "claims.yaml"
-    found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    """The claims of `claims.yaml`, the paper's numbers filled in.
+
+    Raises PSRError naming the claim and what it lacks.
+    """
+    path = folder() / CLAIMS
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+    except (OSError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise PSRError(f"{FOLDER}/{CLAIMS}: {reason}; repair it or restore it with git") from None
+    for claim in found:
+        _check(claim, f"{FOLDER}/{CLAIMS}: claim {claim.get('id', '?')}")
     return [claim | {"paper": fill(claim["paper"])} for claim in found]
+
+
+def _check(claim: dict[str, Any], where: str) -> None:
+    """Raises PSRError unless a claim has all fields, and each condition a region."""
+    for name in FIELDS:
+        if name not in claim:
+            raise PSRError(f"{where}: no {name!r}; a claim needs {', '.join(FIELDS)}")
+    count = len(claim["conditions"])
+    for k, condition in enumerate(claim["conditions"], 1):
+        if "quantity" not in condition or len(REGIONS & set(condition)) != 1:
+            needed = f"a quantity and one of {', '.join(sorted(REGIONS))}"
+            raise PSRError(f"{where}, condition {k}: needs {needed}")
+    if claim["effect"] not in range(1, count + 1):
+        raise PSRError(f"{where}: effect {claim['effect']}; give a condition, 1 to {count}")
 
 
 def decimals(text: str) -> int:

@@ -98,6 +98,30 @@ def test_what_summaries_say_has_no_open_reference_left():
     assert "+0.3 and +3.8" in rows[1]["paper"]
 
 
+@pytest.mark.parametrize(
+    ("claim", "error"),
+    [
+        ("{id: a, paper: p, effect: 1, conditions: []}", "claim a: no 'claim'; a claim needs id"),
+        ("{id: a, claim: c, paper: p, effect: 2, conditions: [{quantity: q, above: 0}]}",
+         "claim a: effect 2; give a condition, 1 to 1"),
+        ("{id: a, claim: c, paper: p, effect: 1, conditions: [{quantity: q}]}",
+         "claim a, condition 1: needs a quantity and one of above, below, between"),
+        ("{id: a", "claims.yaml: .*restore it with git"),
+    ],
+)  # fmt: skip
+def test_a_claim_that_cannot_be_tested_is_refused(tmp_path, monkeypatch, claim, error):
+    monkeypatch.setattr(facts, "folder", lambda: tmp_path)
+    (tmp_path / facts.CLAIMS).write_text(f"- {claim}\n", encoding="utf-8")
+    with pytest.raises(PSRError, match=error):
+        facts.claims()
+
+
+def test_without_the_file_the_way_out_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(facts, "folder", lambda: tmp_path)
+    with pytest.raises(PSRError, match="restore it with git"):
+        facts.claims()
+
+
 def test_claims_are_complete():
     found = facts.claims()
     assert len(found) == 9 and len({claim["id"] for claim in found}) == 9
