@@ -18,12 +18,19 @@ from psr_lib.seeds import Estimate
 from psr_lib.sheets import COLUMN, PAGE, below, look, points, sheet, shifted
 
 Row = dict[str, Any]
+DIGITS = 6  # after the point in a CSV, which is compared byte for byte
 ROUND_LOOKS = {"M2": ("#56B4E9", "-"), "M3": ("#0072B2", "--"), "M4": ("#000000", ":")}
 
 
 def row(found: Estimate, **labels: Any) -> Row:
     """An estimate as a row of a figure's CSV."""
-    return {**labels, "value": found.value, "low": found.low, "high": found.high}
+    return labels | ends(found)
+
+
+def ends(found: Estimate, *names: str) -> Row:
+    """Value, low and high under these names, with as many digits as every processor agrees on."""
+    values = (round(one, DIGITS) for one in (found.value, found.low, found.high))
+    return dict(zip(names or ("value", "low", "high"), values, strict=True))
 
 
 def rows_of(cells: Sequence[tuple[dict[str, Any], Callable[[], Estimate]]]) -> list[Row]:
@@ -75,12 +82,12 @@ def _by_last(rows: Sequence[Row]) -> list[Row]:
 
 def _behind(evidence: Evidence, one: Row, best: Row) -> Row:
     """How far the best is above a row's model; nothing where no seed has both."""
-    ends = [(row_["method"], row_["model"], GREEDY) for row_ in (one, best)]
+    pair = [(end["method"], end["model"], GREEDY) for end in (one, best)]
     try:
-        found = evidence.change(*ends)
+        found = evidence.change(*pair)
     except NotRun:
         return {}
-    return {"behind": found.value, "behind_low": found.low, "behind_high": found.high}
+    return ends(found, "behind", "behind_low", "behind_high")
 
 
 def finding(rows: Sequence[Row]) -> str:
@@ -137,7 +144,7 @@ def _gain(evidence: Evidence, one: Row) -> Row:
     if (one["panel"], one["series"]) != ("answers", "search"):
         return {}
     found = evidence.change(*((OURS, one["model"], way) for way in (GREEDY, "search")))
-    return {"gain": found.value, "gain_low": found.low, "gain_high": found.high}
+    return ends(found, "gain", "gain_low", "gain_high")
 
 
 def answer_tokens(evidence: Evidence, model: str, way: str) -> float | None:

@@ -5,7 +5,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from psr_lib import figures, manifest, paper, results
+from psr_lib import curves, figures, manifest, paper, results
 from psr_lib.evaluation import read_csv, write_csv
 from psr_lib.evidence import GREEDY, Evidence, NotRun
 from psr_lib.paper_tables import OURS
@@ -18,9 +18,10 @@ def level_rows(found: Evidence) -> list[dict[str, Any]]:
     rows = []
     for name in found.models(OURS):
         column = (OURS, name, GREEDY)
-        sets = {one: found.share(column, (one,)).value for one in found.sets}
-        mean = found.share(column)
-        rows.append({"model": name, **sets, "mean": mean.value, "low": mean.low, "high": mean.high})
+        levels = {one: found.share(column, (one,)).value for one in found.sets}
+        sets = {one: round(value, curves.DIGITS) for one, value in levels.items()}
+        means = curves.ends(found.share(column), "mean", "low", "high")
+        rows.append({"model": name, **sets, **means})
     if not rows:
         raise NotRun("no model was evaluated")
     return rows
@@ -64,7 +65,7 @@ def csv_rows(found: Evidence) -> dict[str, list[dict[str, Any]]]:
     if OURS not in found.by_method:
         return {}
     makers = {"rounds": level_rows, "figure1": paper.maps.flow_rows}
-    makers |= {name: take for name, (take, _) in paper.curves.CURVES.items()}
+    makers |= {name: take for name, (take, _) in curves.CURVES.items()}
     rows = {}
     for name, take in makers.items():
         try:
