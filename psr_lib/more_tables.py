@@ -60,7 +60,8 @@ def budget(evidence: Evidence) -> Table:
         rows.append((text(method), *cells, Cell(sum(whole) / 1e6, digits=2) if whole else Cell()))
     own = Panel(RUN, ("method", "M2", "M3", "M4", "all"), tuple(rows))
     more = (
-        "generated and judged tokens, in millions; a control that takes psrlm's pairs counts them",
+        "generated and judged tokens, in millions; a control that takes psrlm's pairs, or only "
+        "their number, counts them",
     )
     return Table(
         "budget", "Budget. Tokens spent on each round's pairs", (own,), notes(evidence, 0, more)

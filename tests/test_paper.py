@@ -60,7 +60,9 @@ def add_steps(run, answers):
         home = run.eval("psrlm", n)
         place = home.parent.relative_to(run.path).as_posix()
         texts = [{**row, "text": "Step 1: a b\nStep 2: c"} for row in answers[n]]
-        rows += step_counts.answer_rows(place, texts, lambda text: len(text.split()))
+        rows += step_counts.answer_rows(
+            place, texts, lambda steps: [len(step.split()) for step in steps]
+        )
         made = read_json(home / manifest.NAME)
         made["outputs"]["answers.jsonl.gz"] = {"hash": f"h{n}", "bytes": 0}
         inputs[f"run:{place}/eval/answers.jsonl.gz"] = {"hash": f"h{n}"}
