@@ -21,7 +21,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
 )  # fmt: skip
 CYCLE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, GREY)
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
-FOOTER = 0.17  # inches below everything else
+FOOTER = 0.22  # inches below everything else
 STYLE = {
     "figure.figsize": (5.2, 3.2), "figure.dpi": 110, "savefig.dpi": 200, "font.size": 9,
     "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",

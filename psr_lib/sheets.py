@@ -22,7 +22,7 @@ PRINT = STYLE | {
     "axes.linewidth": 0.7, "xtick.major.width": 0.7, "ytick.major.width": 0.7,
     "lines.linewidth": 1.3,
 }  # fmt: skip
-LETTERS = 15.5  # of the title's size that fit into an inch
+LETTERS = 13  # of the bold title that fit into an inch
 # One look for each method in every figure; what has no place here takes the next free one.
 LOOKS = {
     "psrlm": (BLUE, "o"), "srlm": (ORANGE, "s"), "random-judge": (RED, "^"),
