@@ -5,8 +5,10 @@ a figure is all that it shows.
 """
 
 from collections.abc import Callable, Sequence
+from math import floor, log10
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
@@ -248,7 +250,7 @@ def judge_figure(rows: Sequence[Row]) -> Figure:
         points(right, part, places, name, *look(name, k))
     if own:
         right.set_xticks(*_ticks([one for part in own.values() for one in part]))
-        right.legend(loc="best")
+        right.legend(loc="lower left", ncols=2)
     right.set(ylabel="share (%)", ylim=(0, 100))
     return figure
 
@@ -332,7 +334,8 @@ def funnel_figure(rows: Sequence[Row]) -> Figure:
         axes.bar_label(bars, [f"{one['value']:,.0f}" for one in part], padding=2, fontsize=6.5)
     axes.set_yticks(range(len(names)), names)
     axes.set(xscale="log", xlabel="count (log scale)")
-    axes.set_xlim(right=6 * max(one["value"] for one in rows))
+    shown = [one["value"] for one in rows if one["value"]]
+    axes.set_xlim(10 ** floor(log10(min(shown))), 6 * max(shown))
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     below(figure, axes, 3)
@@ -356,27 +359,43 @@ def dpo_rows(evidence: Evidence) -> list[Row]:
 
 
 def dpo_figure(rows: Sequence[Row]) -> Figure:
-    """Left: reward margin. Right: log-probabilities of chosen and rejected steps."""
+    """Left: reward margin. Right: log-probabilities of chosen and rejected steps.
+
+    Each seed is a faint line, their mean a strong one; batches are small, so lines are rough.
+    """
     parts = series(rows, "model")
-    ends = ", ".join(f"{part[-1]['margin']:.2f} ({name})" for name, part in parts.items())
+    ends = ", ".join(f"{_late_margin(part):+.2f} ({name})" for name, part in parts.items())
     names = ("(a) reward margin, β × log-ratio", "(b) log-probability of a step (nats)")
-    figure, (left, right) = sheet(f"Reward margins end at {ends}", PAGE, names)
+    title = f"Mean reward margin in the last quarter of the updates: {ends}"
+    figure, (left, right) = sheet(title, PAGE, names)
     for name, part in parts.items():
         color, line = ROUND_LOOKS.get(name, look(name))
-        for own in series(part, "seed").values():
-            first = own is part or own[0] is part[0]
-            steps = [one["update"] for one in own]
-            left.plot(steps, [one["margin"] for one in own], color=color, ls=line, lw=1.1,
-                      label=name if first else None)  # fmt: skip
-            for kind, width in (("chosen", 1.5), ("rejected", 0.7)):
-                right.plot(steps, [one[kind] for one in own], color=color, ls=line, lw=width,
-                           label=f"{name} {kind}" if first else None)  # fmt: skip
+        _history(left, part, "margin", name, color=color, ls=line, lw=1.3)
+        for kind, width in (("chosen", 1.7), ("rejected", 0.9)):
+            _history(right, part, kind, f"{name} {kind}", color=color, ls=line, lw=width)
     for axes in (left, right):
         axes.set(xlabel="update")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.legend(loc="best")
     right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def _late_margin(part: Sequence[Row]) -> float:
+    """The mean margin over the last quarter of every seed's updates."""
+    late = [own[3 * len(own) // 4 :] for own in series(part, "seed").values()]
+    return sum(sum(one["margin"] for one in own) / len(own) for own in late) / len(late)
+
+
+def _history(axes: Axes, part: Sequence[Row], key: str, label: str, **style: Any) -> None:
+    """A quantity over the updates: each seed, and their mean where all have the update."""
+    seeds_ = list(series(part, "seed").values())
+    for own in seeds_ if len(seeds_) > 1 else ():
+        axes.plot([one["update"] for one in own], [one[key] for one in own],
+                  color=style["color"], lw=0.5, alpha=0.35)  # fmt: skip
+    together = list(zip(*seeds_, strict=False))
+    means = [sum(one[key] for one in group) / len(group) for group in together]
+    axes.plot([group[0]["update"] for group in together], means, label=label, **style)
 
 
 CURVES: dict[str, tuple[Callable[[Evidence], list[Row]], Callable[[Sequence[Row]], Figure]]] = {

@@ -10,7 +10,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from psr_lib.evidence import Evidence, NotRun
 from psr_lib.more_tables import SEARCH
 from psr_lib.paper_tables import OURS
-from psr_lib.sheets import BLUE, GREEN, GREY, ORANGE, PAGE, PURPLE, RED, SKY, sheet
+from psr_lib.sheets import BLUE, GREEN, GREY, ORANGE, PAGE, PURPLE, RED, SKY, below, sheet
 
 Row = dict[str, Any]
 DATA_LOOKS = {"EFT": (RED, "o"), "IFT": (BLUE, "s"), "PPD": (GREY, "^")}  # the paper's colours
@@ -29,8 +29,7 @@ def map_figure(points: Sequence[Row], separation: Sequence[Row]) -> Figure:
         one.set_xlabel("\n".join(lines), fontsize=7, loc="left")
         one.set(xticks=[], yticks=[])
         one.grid(visible=False)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, markerscale=2)
+    below(figure, axes[0], 3, markerscale=2)
     return figure
 
 
@@ -91,8 +90,8 @@ def flow_figure(rows: Sequence[Row]) -> Figure:
     pairs = [f"{counts[n, 'pairs']:,.0f}" for n in rounds]
     title = f"One SFT, then {len(rounds)} rounds of {', '.join(pairs)} step pairs" if rounds else (
         "Data and SFT; no round was searched")  # fmt: skip
-    figure, (axes,) = sheet(title, (PAGE[0], 3.3))
-    axes.set(xlim=(0, 100), ylim=(0, 46))
+    figure, (axes,) = sheet(title, (PAGE[0], 3.1))
+    axes.set(xlim=(-0.5, 100), ylim=(1.5, 42.5))
     axes.axis("off")
     _start(axes, counts)
     for k, name in enumerate(rounds[:3]):

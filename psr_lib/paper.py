@@ -95,8 +95,15 @@ def draw(
         except NotRun as error:
             found[name] = f"not run: {error}"
             continue
-        found[name] = figures.save_fig(make(rows), folder, name, rows, source)
+        found[name] = figures.save_fig(make(rows), folder, name, rows, of_map(evidence, source)
+                                       if name == MAP else source)  # fmt: skip
     return found
+
+
+def of_map(evidence: Evidence, source: str) -> str:
+    """The map is of one run: where there are several seeds, the footer says whose."""
+    seeds = {one["seed"] for one in evidence.all}
+    return f"{source}; the map of one seed" if len(seeds) > 1 else source
 
 
 def _some(rows: Sequence[dict]) -> Sequence[dict]:

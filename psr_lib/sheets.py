@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from psr_lib.figures import BLUE, CYCLE, GREEN, GREY, MARKS, ORANGE, PURPLE, RED, SKY, STYLE
+from psr_lib.figures import BLUE, CYCLE, FOOTER, GREEN, GREY, MARKS, ORANGE, PURPLE, RED, SKY, STYLE
 
 COLUMN, PAGE = (3.5, 2.75), (7.1, 2.9)  # inches: one and two columns of a two-column paper
 PRINT = STYLE | {
@@ -74,11 +74,12 @@ def points(
     axes.errorbar(x, values, yerr=around, color=color, marker=mark, label=label, **style)
 
 
-def below(figure: Figure, axes: Axes, columns: int) -> None:
-    """The legend of the axes under the figure, so that it covers no point."""
+def below(figure: Figure, axes: Axes, columns: int, **kwargs: Any) -> None:
+    """The legend of the axes under the figure and above its footer, so that it covers no point."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns,
-                  handlelength=1.6, columnspacing=1.2)  # fmt: skip
+    style = {"handlelength": 1.6, "columnspacing": 1.2,
+             "borderaxespad": 72 * FOOTER / PRINT["legend.fontsize"]} | kwargs  # fmt: skip
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, **style)
 
 
 def shifted(place: int, count: int, width: float = 0.07) -> float:

@@ -18,6 +18,7 @@ BLOCK = re.compile(r"<!-- made: \w+ -->.*?<!-- end -->", re.DOTALL)
 PASSED = re.compile(
     r"```.*?```|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$"  # code and formulas
     r"|\]\([^)]*\)|https?://\S+|arXiv \S+"  # references
+    r"|\b[Ss]ections?\s+\d+(?:\.\d+)*(?:(?:,| and| to) \d+(?:\.\d+)*)*"  # places in the paper
     r"|\bPython \d+\.\d+(?:(?:,| and| or) \d+\.\d+)*|\bApache-\d+\.\d+"  # versions
     r"|\b\d+\.\d+\.\d+\b"
     r"|\b95 ?%",  # the level of every interval

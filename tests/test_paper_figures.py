@@ -127,6 +127,17 @@ def test_titles_state_what_was_found():
     assert "33, 33, 33 step pairs" in figures["figure1"].get_suptitle().replace("\n", " ")
 
 
+def test_the_dpo_figure_means_over_seeds_and_late_updates():
+    rows = [{"model": "M2", "seed": seed, "update": k, "margin": float(k * (1 + seed)),
+             "chosen": -1.0, "rejected": -2.0} for seed in (0, 1) for k in range(8 - seed)]  # fmt: skip
+    figure = curves.dpo_figure(rows)
+    late = (6.5 + (10 + 12) / 2) / 2  # of 0..7 and of 0, 2, .., 12
+    assert figure.get_suptitle().replace("\n", " ").endswith(f"{late:+.2f} (M2)")
+    (mean,) = (line for line in figure.axes[0].lines if line.get_label() == "M2")
+    assert list(mean.get_xdata()) == list(range(7))
+    assert list(mean.get_ydata()) == [1.5 * k for k in range(7)]
+
+
 def test_figure_1_shows_each_count_of_the_run():
     one = summary()
     texts = "\n".join(

@@ -169,6 +169,7 @@ def test_a_number_planted_in_a_notebook_is_found(page, monkeypatch, capsys):
         ("it rose by +1.25", ["+1.25"]), ("a 95 % interval", []), ("Python 3.11 and 3.12", []),
         ("vllm is 0.32.0, Apache-2.0", []), ("[x](https://arxiv.org/abs/2503.03746)", []),
         ("arXiv 2503.03746 (v1)", []), ("`dpo.beta=0.3`, ```\n0.5\n```", []),
+        ("as in section\n3.2, or sections 4 and 5.1", []), ("section 3.2: 53.9", ["53.9"]),
         ("300 problems in six sets", []), (r"$p = 0.05$ and $$x < 0.3$$", []),
     ],
 )  # fmt: skip
