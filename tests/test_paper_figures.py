@@ -128,8 +128,11 @@ def test_titles_state_what_was_found():
 
 
 def test_the_dpo_figure_means_over_seeds_and_late_updates():
-    rows = [{"model": "M2", "seed": seed, "update": k, "margin": float(k * (1 + seed)),
-             "chosen": -1.0, "rejected": -2.0} for seed in (0, 1) for k in range(8 - seed)]  # fmt: skip
+    rows = [
+        {"model": "M2", "seed": seed, "update": k, "margin": float(k * (1 + seed)),
+         "chosen": -1.0, "rejected": -2.0}
+        for seed in (0, 1) for k in range(8 - seed)
+    ]  # fmt: skip
     figure = curves.dpo_figure(rows)
     late = (6.5 + (10 + 12) / 2) / 2  # of 0..7 and of 0, 2, .., 12
     assert figure.get_suptitle().replace("\n", " ").endswith(f"{late:+.2f} (M2)")
