@@ -145,6 +145,19 @@ def claims_block() -> str:
     return ledger.short(claims.ledger(kept_evidence()))
 
 
+PICTURES = {
+    "judge": "Held-out judging, and the same judge on its own steps",
+    "steps": "Number and length of steps over the rounds",
+}
+
+
+def pictures_block() -> str:
+    """Those figures of the claims that the kept runs give."""
+    drawn = showcase.csv_rows(kept_evidence())
+    lines = [f"![{text}](figures/{name}.png)\n" for name, text in PICTURES.items() if name in drawn]
+    return "".join(lines) or NOT_RUN
+
+
 def intervals_block() -> str:
     """What the intervals on this page are over."""
     found = sorted({one["seed"] for one in kept_evidence().all})
@@ -202,7 +215,8 @@ def contradictions_block() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "cost": cost_block, "accuracy": accuracy_block, "tests": test_block, "judge": judge_block,
     "search": search_block, "claims": claims_block, "intervals": intervals_block,
-    "status": status_block, "secondary": secondary_block, "contradictions": contradictions_block,
+    "pictures": pictures_block, "status": status_block, "secondary": secondary_block,
+    "contradictions": contradictions_block,
 }  # fmt: skip
 
 

@@ -94,6 +94,8 @@ def test_figures_hold_the_mean_over_seeds_of_the_kept_numbers(page, monkeypatch)
     made = {path.name for path in (page.parent / "figures").iterdir()}
     names = ("rounds", "methods", "tokens", "judge", "funnel", "figure1")
     assert made == {f"{n}.{kind}" for n in names for kind in ("png", "pdf", "csv")}
+    shown = block(page.read_text(), "pictures")
+    assert "](figures/judge.png)" in shown and "steps.png" not in shown, "no picture is missing"
     kept = [results.load("tiny", seed, "psrlm")["models"][2]["accuracy"] for seed in (0, 1)]
     rounds = read_csv(page.parent / "figures/rounds.csv")
     assert float(rounds[2]["easy"]) == pytest.approx(100 * sum(k["easy"] for k in kept) / 2)
