@@ -4,7 +4,7 @@ PRESET  ?= tiny      ## preset: tiny, smoke, ... (psr_lib/presets)
 METHOD  ?= psrlm     ## method: psrlm, srlm (baseline), or a control: random-judge, random-judge-nll0, gold-judge, ift-more, sft-chosen; or reference (an API model)
 METHODS ?=           ## several methods for reproduce, as "psrlm random-judge"
 SEED    ?= 0         ## seed of the run
-SEEDS   ?=           ## several seeds for reproduce, as "0 1 2"
+SEEDS   ?=           ## several seeds for reproduce, paper and keep, as "0 1 2"
 N       ?=           ## round: N=1 makes M1, N=2 makes M2, ...
 SET     ?=           ## overrides of the preset, as "search.width=4 dpo.beta=0.3"
 FORCE   ?=           ## FORCE=1 runs the named stages again
@@ -12,7 +12,7 @@ BENCH   ?=           ## options of bench, as "--only rates --problems 40"
 PYTHON3 ?= python3   ## Python 3.11 or later that makes .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce iteration base evaluate judge data keep confirm readme status bench test lab lint format clean
+.PHONY: help setup reproduce iteration base evaluate judge data paper keep confirm readme status bench test lab lint format clean
 
 # Threads that spin while they wait starve each other as soon as another process runs; those that
 # sleep at once are woken for every operation. A short spin, then sleep, is quick either way.
@@ -55,12 +55,15 @@ judge: setup  ## judge laboratory of M[N], without N of the last model (notebook
 data: setup  ## data of a run only (notebook 01)
 	@$(RUNS) data $(RUN)
 
+paper: setup  ## every table and figure of the paper from a run, beside its own numbers
+	@$(RUNS) paper $(RUN) --seeds "$(strip $(SEEDS))"
+
 keep: setup  ## store a finished run's summary in data/results, and log it
 	@$(RUNS) keep $(RUN) --methods "$(strip $(METHODS))" --seeds "$(strip $(SEEDS))"
 
-confirm: reproduce keep  ## reproduce on the test sets, keep the summaries, log the result
+confirm: reproduce paper keep  ## reproduce on the test sets, keep the summaries, log the result
 
-readme: setup  ## write the README's numbers from data/results
+readme: setup  ## write the README's numbers and draw its figures from data/results
 	@$(PYTHON) -m psr_lib.readme
 
 status: setup  ## what is up to date, missing, stale or damaged, and why

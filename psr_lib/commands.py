@@ -17,9 +17,12 @@ from typing import Any, NoReturn
 
 from psr_lib import manifest, notebook_runner, presets, stages
 from psr_lib.budgets import budget_lines
+from psr_lib.locks import locked
+from psr_lib.methods import BASE, DATA, EVALUATE, LAB, MAIN, PAPER, REFERENCE, REPORTS, STEPS
 from psr_lib.notebook_runner import NotebookFailed
 from psr_lib.records import PSRError
-from psr_lib.stages import BASE, DATA, EVALUATE, LAB, Key, RunDir, stage_state
+from psr_lib.run_dirs import Key, RunDir, run_of
+from psr_lib.stages import stage_state
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,7 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--preset", default="tiny")
-    command.add_argument("--method", default=stages.MAIN)
+    command.add_argument("--method", default=MAIN)
     command.add_argument("--seed", default="0")
     command.add_argument("--methods", default="", help="several, for reproduce")
     command.add_argument("--seeds", default="", help="several, for reproduce")
@@ -108,7 +111,7 @@ class Request:
 
     def values(self, key: Key) -> dict[str, Any]:
         """The notebook's parameters for this stage."""
-        values = {"preset": self.preset.name, "method": key.method or stages.MAIN}
+        values = {"preset": self.preset.name, "method": key.method or MAIN}
         values |= {"iteration": key.n, "seed": self.run.seed}
         return {**values, "runs_dir": str(self.run.root), "overrides": self.overrides}
 
@@ -125,7 +128,7 @@ def build(request: Request, targets: Sequence[Key], extra: dict[str, Any] | None
     plan = stages.in_order(targets)
     for key in plan:  # every notebook is checked before the first one runs
         notebook_runner.check(stages.notebook_of(key), {**request.values(key), **(extra or {})})
-    with stages.locked(request.run, f"{request.preset.name} {targets[-1]}"):
+    with locked(request.run, f"{request.preset.name} {targets[-1]}"):
         ran = sum(_step(request, key, key in targets, extra or {}) for key in plan)
     if not ran:
         print("nothing to do: everything is up to date")
@@ -142,7 +145,7 @@ def _step(request: Request, key: Key, target: bool, extra: dict[str, Any]) -> bo
     if state.word == "current" and not forced:
         print(f"{key}: up to date", flush=True)
         return False
-    if forced and key.stage == stages.DATA:
+    if forced and key.stage == DATA:
         stages.make_anew(request.run)
     reason = state.reason or "forced"
     print(f"{key}: running ({reason})", flush=True)
@@ -172,7 +175,7 @@ def build_before(args: argparse.Namespace) -> None:
     n = whole("N", args.n or "0")
     key = stages.make_key(args.stage, request.method, n, request.preset.rounds)
     print(f"building what {key} needs", flush=True)
-    build(request, stages.needs(key))
+    build(request, stages.FIRST if key.stage in REPORTS else stages.needs(key))
 
 
 def base(args: argparse.Namespace) -> None:
@@ -200,8 +203,8 @@ def reproduce(args: argparse.Namespace) -> None:
 
 def all_keys(request: Request) -> list[Key]:
     """Every stage of a method, M0's evaluation included."""
-    if request.method == stages.REFERENCE:
-        return [Key(EVALUATE, stages.REFERENCE)]
+    if request.method == REFERENCE:
+        return [Key(EVALUATE, REFERENCE)]
     keys = [Key(BASE), Key(DATA), Key(EVALUATE)]
     for n in range(1, request.preset.rounds + 1):
         keys += stages.round_keys(request.method, n)
@@ -211,7 +214,7 @@ def all_keys(request: Request) -> list[Key]:
 def evaluate(args: argparse.Namespace) -> None:
     """Evaluate M[N], or without N every model that is there, and print the table."""
     request = Request(args)
-    if request.method == stages.REFERENCE:
+    if request.method == REFERENCE:
         rounds = [0]
     elif args.n:
         rounds = [request.round(args.n, low=0)]
@@ -251,6 +254,19 @@ def judge(args: argparse.Namespace) -> None:
     print(f"\n{place}: judge.csv, after a search ways.csv; figures in figures/")
 
 
+def paper(args: argparse.Namespace) -> None:
+    """Make every table and figure of the paper that the run, or SEEDS together, can give."""
+    seeds = args.seeds.replace(",", " ").split() or [args.seed]
+    for seed in seeds:
+        build(Request(args, seed=seed), [Key(STEPS)])
+    request = Request(args, seed=seeds[0])
+    together = " ".join(seeds)
+    request.run = run_of(request.preset.name, request.run.seed, args.runs_dir, together)
+    build(request, [Key(PAPER)], {"seeds": together})
+    place = manifest.shown(request.run.paper)
+    print(f"tables and figures: {place}/paper.md, beside it tables/ and figures/")
+
+
 def status(args: argparse.Namespace) -> None:
     """Print the state of every stage of a run, and why a stage would run."""
     request = Request(args)
@@ -280,11 +296,16 @@ def keep(args: argparse.Namespace) -> None:
     """Store a finished run's summary in data/results, and log it if it used the test sets."""
     from psr_lib import results
 
+    seeds = args.seeds.replace(",", " ").split() or [args.seed]
     for method in args.methods.replace(",", " ").split() or [args.method]:
-        for seed in args.seeds.replace(",", " ").split() or [args.seed]:
+        for seed in seeds:
             request = Request(args, method, seed)
+            build(request, [Key(STEPS)])
             path = results.keep(request.run, method, request.preset.rounds)
             print(f"kept {manifest.shown(path)}")
+    together = run_of(args.preset, whole("SEED", seeds[0]), args.runs_dir, " ".join(seeds))
+    if path := results.keep_map([together, *together.parts]):
+        print(f"kept {manifest.shown(path)}")
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
@@ -294,6 +315,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "judge": judge,
     "base": base,
     "data": data,
+    "paper": paper,
     "status": status,
     "keep": keep,
     "build": build_before,

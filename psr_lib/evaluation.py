@@ -14,6 +14,7 @@ from typing import Any
 from psr_lib.engines.base import Engine
 from psr_lib.grading import Grader
 from psr_lib.judge import Call, Judge
+from psr_lib.methods import REFERENCE
 from psr_lib.prompts import Family
 from psr_lib.records import JudgeExample, Problem, PSRError, Question, write_text
 from psr_lib.robins import Verdict
@@ -26,7 +27,7 @@ from psr_lib.traces import SearchTrace
 Benchmarks = Mapping[str, Sequence[Problem]]
 Row = dict[str, Any]
 Skills = Callable[[JudgeExample, str], dict[str, bool]]
-MEAN, REFERENCE = "mean", "reference"
+MEAN = "mean"
 SPENT = ("prefill", "generated", "judged")
 
 

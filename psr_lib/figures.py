@@ -21,6 +21,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
 )  # fmt: skip
 CYCLE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, GREY)
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
+FOOTER = 0.22  # inches below everything else
 STYLE = {
     "figure.figsize": (5.2, 3.2), "figure.dpi": 110, "savefig.dpi": 200, "font.size": 9,
     "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
@@ -49,7 +50,8 @@ def save_fig(
     notebooks show the file.
     """
     if engine := figure.get_layout_engine():
-        engine.set(rect=(0, 0.045, 1, 0.955))  # room for the footer
+        room = FOOTER / figure.get_figheight()
+        engine.set(rect=(0, room, 1, 1 - room))
     figure.text(0.995, 0.005, source, ha="right", va="bottom", fontsize=6, color=GREY)
     folder = Path(folder)
     for kind, clean in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):

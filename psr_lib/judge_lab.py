@@ -28,11 +28,11 @@ from psr_lib.evaluation import Row
 from psr_lib.lab_scores import ANY, SAME, Scorer
 from psr_lib.lab_table import HELDOUT, OWN, SCORING, SOLUTIONS, TESTING, TRAINING, Group
 from psr_lib.labels import LabelledSolution
+from psr_lib.methods import REFERENCE, SRLM
 from psr_lib.presets import PROCEDURAL
 from psr_lib.records import JudgeExample, Problem, Question, ScoreExample, read_jsonl, seed_of
 from psr_lib.scoring import Scored, score_solutions
 from psr_lib.solving import sampled_solutions
-from psr_lib.stages import REFERENCE, SRLM
 from psr_lib.traces import TraceFile
 
 TABLE = "judge.csv"

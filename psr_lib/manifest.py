@@ -21,7 +21,7 @@ from psr_lib.records import PSRError, hash_json, hash_text
 
 NAME = "manifest.json"
 BEFORE = "manifest.before.json"  # the last complete one, while its stage runs again
-NESTED = ("notebooks", "eval")  # folders of other owners inside base/ and data/
+NESTED = ("notebooks", "eval", "judge")  # folders of other owners inside base/ and data/
 FORMAT = 1
 LARGE = 64 * 2**20  # bytes from which a file is sampled instead of read whole
 SAMPLES, SAMPLE = 16, 2**20

@@ -63,6 +63,11 @@ def text_ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False).input_ids)
 
 
+def texts_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """`text_ids` of many texts, in one call of the tokenizer."""
+    return tokenizer(texts, add_special_tokens=False).input_ids if texts else []
+
+
 def prompt_ids(tokenizer: Any, text: str) -> list[int]:
     """Token ids of a rendered prompt: a beginning-of-text token where the model has one, once."""
     ids, bos = text_ids(tokenizer, text), tokenizer.bos_token_id

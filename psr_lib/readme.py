@@ -1,18 +1,30 @@
 """The README's numbers and figures: blocks between `<!-- made: NAME -->` marks are written here.
 
-`make readme` fills the blocks from data/results and draws the figures; `--check` fails if a block
-differs, so a number that was typed in, or went stale, is found.
+`make readme` fills the blocks from data/results and data/paper and draws the figures; `--check`
+fails if a block or a figure's CSV differs, or if a result stands outside the blocks or in a stored
+notebook: a number that was typed in, or went stale, is found.
 """
 
 import re
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
-from psr_lib import manifest, results, showcase
+from psr_lib import (
+    claims,
+    facts,
+    ledger,
+    manifest,
+    more_tables,
+    results,
+    seeds,
+    showcase,
+    typed,
+)
 from psr_lib.evaluation import MEAN
+from psr_lib.evidence import GREEDY, Column, Evidence, NotRun
 from psr_lib.records import PSRError, write_text
-from psr_lib.stats import Difference
 
 BLOCK = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 NOT_RUN = "not run yet\n"
@@ -32,6 +44,13 @@ def summaries(method: str, preset: str = "tiny") -> list[dict[str, Any]]:
     seeds = sorted(seed for seed, name in results.kept(preset) if name == method)
     found = [results.load(preset, seed, method) for seed in seeds]
     return [one for one in found if one["split"] == "test"]
+
+
+@cache
+def kept_evidence(preset: str = "tiny") -> Evidence:
+    """All kept summaries of a preset, those on dev problems left out."""
+    found = [results.load(preset, seed, method) for seed, method in results.kept(preset)]
+    return Evidence(one for one in found if one["split"] == "test")
 
 
 def cost_block() -> str:
@@ -67,21 +86,29 @@ def accuracy_block() -> str:
 
 
 def test_block() -> str:
-    """Rises M1 -> M4, and psrlm's lead over each control, with paired-bootstrap intervals."""
-    ours = summaries("psrlm")
-    if not ours:
+    """Rises M1 -> M4, and psrlm's lead over each other method, with their intervals."""
+    found = kept_evidence()
+    models = found.models("psrlm")
+    if len(models) < 2:
         return NOT_RUN
-    rows = [["psrlm: M1 → last", *_points(results.rise(ours))]]
-    for method in sorted({name for _, name in results.kept("tiny")} - {"psrlm"}):
-        both, theirs = results.shared(ours, summaries(method))
-        if both:
-            rows.append([f"psrlm − {method}, last model", *_points(results.lead(both, theirs))])
-    return table(["difference in mean accuracy", "points", "95 % interval", "each seed"], rows)
+    end = ("psrlm", models[-1], GREEDY)
+    pairs = [("psrlm: M1 → last", ("psrlm", "M1", GREEDY))]
+    pairs += [(f"psrlm − {method}, last model", (method, models[-1], GREEDY))
+              for method in found.methods if method != "psrlm"]  # fmt: skip
+    rows = [[name, *_points(found, before, end)] for name, before in pairs]
+    header = ["difference in mean accuracy", "points", "95 % interval", "p", "each seed"]
+    return table(header, [row for row in rows if len(row) > 1])
 
 
-def _points(found: Difference) -> list[str]:
-    seeds = ", ".join(f"{100 * one:+.1f}" for one in found.per_seed)
-    return [f"{100 * found.mean:+.1f}", f"{100 * found.low:+.1f} to {100 * found.high:+.1f}", seeds]
+def _points(found: Evidence, before: Column, after: Column) -> list[str]:
+    """A change in words; nothing where no seed has both."""
+    try:
+        change, p = found.change(before, after), found.p_value(before, after)
+    except NotRun:
+        return []
+    seeds = ", ".join(f"{one:+.1f}" for one in change.per_seed)
+    interval = f"{change.low:+.1f} to {change.high:+.1f}"
+    return [f"{change.value:+.1f}", interval, f"{p:.3f}" if p >= 0.001 else "< 0.001", seeds]
 
 
 def search_block() -> str:
@@ -113,9 +140,83 @@ def judge_block() -> str:
     return table(["model", *(name.removeprefix("skill_") for name in names)], rows)
 
 
+def claims_block() -> str:
+    """The claim ledger: each claim with its effect, interval and verdict."""
+    return ledger.short(claims.ledger(kept_evidence()))
+
+
+PICTURES = {
+    "judge": "Held-out judging, and the same judge on its own steps",
+    "steps": "Number and length of steps over the rounds",
+}
+
+
+def pictures_block() -> str:
+    """Those figures of the claims that the kept runs give."""
+    drawn = showcase.csv_rows(kept_evidence())
+    lines = [f"![{text}](figures/{name}.png)\n" for name, text in PICTURES.items() if name in drawn]
+    return "".join(lines) or NOT_RUN
+
+
+def intervals_block() -> str:
+    """What the intervals on this page are over."""
+    found = sorted({one["seed"] for one in kept_evidence().all})
+    if not found:
+        return NOT_RUN
+    many = len(found) >= seeds.FEW
+    kind = seeds.BOTH if many else seeds.GIVEN if len(found) > 1 else seeds.ONE
+    names = ", ".join(map(str, found))
+    return f"Intervals: 95 %, over {kind} (seeds {names}).\n"
+
+
+MADE_BY = {"figure1": "Figure 1", "figure2": "Figure 2"} | {
+    f"table{n}": f"Table {n}" for n in range(1, 10)
+}
+
+
+def status_block() -> str:
+    """Each table and figure of the paper: whether the kept runs hold what it needs."""
+    found = kept_evidence()
+    tables = {one.name: one.run for one in more_tables.make_all(found)}
+    drawn = {"figure1": bool(found.all), "figure2": showcase.map_file("tiny").is_file()}
+    rows = [
+        [name, CONTENT[key], "from the kept runs" if (tables | drawn)[key] else "not run"]
+        for key, name in sorted(MADE_BY.items(), key=lambda pair: pair[1])
+    ]
+    return table(["in the paper", "is", "here"], rows)
+
+
+CONTENT = {
+    "table1": "accuracy on every benchmark", "table2": "what the rounds add",
+    "table3": "accuracy as a judge", "table4": "number and length of steps",
+    "table5": "test-time search, on average", "table6": "judging pairs against scoring",
+    "table7": "steps by benchmark, 7B", "table8": "steps by benchmark, 72B",
+    "table9": "test-time search by benchmark", "figure1": "the pipeline, with counts",
+    "figure2": "map of prompts and responses",
+}  # fmt: skip
+
+
+def secondary_block() -> str:
+    """What summaries of the paper get wrong, and what it says."""
+    rows = [[row["summary"], row["says"], row["paper"], row["where"]] for row in facts.secondary()]
+    return table(["where", "it says", "the paper", "see"], rows)
+
+
+def contradictions_block() -> str:
+    """Where the paper contradicts itself, and what is taken here."""
+    rows = [
+        [row["about"], f"{row['first_says']} ({row['first_place']})",
+         f"{row['second_says']} ({row['second_place']})", row["taken"]]
+        for row in facts.contradictions()
+    ]  # fmt: skip
+    return table(["about", "says", "says too", "taken here"], rows)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "cost": cost_block, "accuracy": accuracy_block, "tests": test_block, "judge": judge_block,
-    "search": search_block,
+    "search": search_block, "claims": claims_block, "intervals": intervals_block,
+    "pictures": pictures_block, "status": status_block, "secondary": secondary_block,
+    "contradictions": contradictions_block,
 }  # fmt: skip
 
 
@@ -131,17 +232,18 @@ def filled(text: str) -> str:
 
 
 def main() -> int:
-    """Fill the README, or with `--check` compare it."""
+    """Fill the README and draw the figures, or with `--check` compare what is there."""
+    kept_evidence.cache_clear()
     path = manifest.root() / "README.md"
     old = path.read_text(encoding="utf-8")
     new = filled(old)
     if "--check" in sys.argv:
-        print("README.md is current" if new == old else "README.md is stale; run make readme")
-        return int(new != old)
+        faults = [] if new == old else ["README.md is stale; run make readme"]
+        faults += [*typed.in_readme(old), *typed.in_notebooks(), *showcase.stale(kept_evidence())]
+        print("\n".join(faults) or "README.md is current")
+        return int(bool(faults))
     write_text(path, new)
-    names = {name for _, name in results.kept("tiny")}
-    methods = sorted(names, key=lambda name: (name != "psrlm", name))
-    for drawn in showcase.draw({name: summaries(name) for name in methods}):
+    for drawn in showcase.draw(kept_evidence()):
         print(f"drawn: {drawn.relative_to(manifest.root())}")
     return 0
 

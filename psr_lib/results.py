@@ -12,14 +12,16 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from psr_lib import manifest, stages
+from psr_lib import manifest, run_details, stages
 from psr_lib.evaluation import MEAN, outcomes, read_csv
+from psr_lib.methods import BASE, EVALUATE, REFERENCE
 from psr_lib.records import PSRError, read_json, read_jsonl, write_json, write_text
-from psr_lib.stages import Key, RunDir
-from psr_lib.stats import Difference, paired_bootstrap
+from psr_lib.run_details import Take
+from psr_lib.run_dirs import Key, RunDir
 
 FOLDER = "data/results"
 LOG = "confirmations.csv"
+MAP_FILES = ("figure2.csv", "figure2_separation.csv")  # drawn by notebook 08, kept for the README
 LOG_COLUMNS = (
     "date", "commit", "dirty", "preset", "params_hash", "seed", "method", "models",
     "mean_first", "mean_last", "judge_first", "judge_last", "seconds",
@@ -33,20 +35,54 @@ def folder() -> Path:
 
 def summarise(run: RunDir, method: str, rounds: int) -> dict[str, Any]:
     """The summary of one method's run; raises PSRError naming the first stage that is missing."""
-    models = [_model_summary(run, method, n) for n in range(rounds + 1)]
-    made = [_read(run, key) for key in run_stages(method, rounds)]
+    for key in run_stages(method, rounds):
+        _read(run, key)
+    found = gather(run, method, rounds)
+    assert found is not None
+    return found
+
+
+def gather(
+    run: RunDir, method: str, rounds: int, take: Take = lambda path: path
+) -> dict[str, Any] | None:
+    """The summary of what a method's run holds so far, None if it holds nothing.
+
+    `take` is told each file before it is read.
+    """
+    read = (manifest.read(run.folder(key)) for key in run_stages(method, rounds))
+    made = [found for found in read if found is not None]
+    if not made:
+        return None
+    models = [_model_summary(run, method, n, take) for n in range(rounds + 1)
+              if manifest.read(run.eval(method, n)) is not None]  # fmt: skip
+    params = [m["params"] for m in made]
     return {
         "preset": run.preset, "seed": run.seed, "method": method,
-        "split": next(m["params"]["data"]["split"] for m in made if "data" in m["params"]),
+        "split": next((p["data"]["split"] for p in params if "data" in p), ""),
+        "base": next((p["model"]["base"] for p in params if "model" in p), ""),
         "git": made[-1]["git"], "params_hash": _settings_hash(made),
         "versions": made[-1]["versions"], "device": made[-1]["device"],
         "models": models, "stages": [_cost(m) for m in made],
+        **run_details.laboratory([run.round(method, n) for n in range(rounds, 0, -1)], take),
     }  # fmt: skip
+
+
+def gather_reference(run: RunDir, take: Take = lambda path: path) -> dict[str, Any] | None:
+    """The summary of the API model that was measured in a run, None if there is none."""
+    home = run.path / REFERENCE
+    made = manifest.read(home / "eval")
+    if made is None:
+        return None
+    name = made["params"].get("engine", {}).get("model", "API model")
+    model = _outcomes(home / "eval", take)[0] | {"model": name}
+    return {"preset": run.preset, "seed": run.seed, "method": REFERENCE, "split": "", "base": "",
+            "git": made["git"], "models": [model], "stages": [_cost(made)],
+            **run_details.laboratory([home], take)}  # fmt: skip
 
 
 def run_stages(method: str, rounds: int) -> list[Key]:
     """Every stage of a method from base model to last evaluation, borrowed ones included."""
-    targets = [Key(stages.BASE), Key(stages.EVALUATE)]
+    targets = [Key(BASE), Key(EVALUATE)]
     for n in range(1, rounds + 1):
         targets += stages.round_keys(method, n)
     return stages.in_order(targets)
@@ -73,19 +109,27 @@ def _cost(made: dict[str, Any]) -> dict[str, Any]:
     return {name: made[name] for name in names}
 
 
-def _model_summary(run: RunDir, method: str, n: int) -> dict[str, Any]:
+def _model_summary(run: RunDir, method: str, n: int, take: Take) -> dict[str, Any]:
     home = run.eval(method, n)
-    _read(run, stages.make_key(stages.EVALUATE, method, n, n))
-    accuracy = {row["benchmark"]: float(row["accuracy"]) for row in read_csv(home / "accuracy.csv")}
-    answers = outcomes(read_jsonl(home / "answers.jsonl.gz"))
-    found = {
-        "model": f"M{n}", "accuracy": accuracy, "judge": read_json(home / "judge.json"),
-        "outcomes": {name: "".join(map(str, bits)) for name, bits in answers.items()},
-    }  # fmt: skip
+    found, answers = _outcomes(home, take)
+    found |= {"model": f"M{n}", **run_details.of_model(run, method, n, answers, take)}
     if (home / "search_accuracy.csv").is_file():
-        rows = read_csv(home / "search_accuracy.csv")
+        rows = read_csv(take(home / "search_accuracy.csv"))
         found["search_accuracy"] = {row["benchmark"]: float(row["accuracy"]) for row in rows}
     return found
+
+
+def _outcomes(home: Path, take: Take) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What every evaluation holds, and its answers."""
+    rows = read_csv(take(home / "accuracy.csv"))
+    answers = read_jsonl(take(home / "answers.jsonl.gz"))
+    found = {
+        "model": "",
+        "accuracy": {row["benchmark"]: float(row["accuracy"]) for row in rows},
+        "judge": read_json(take(home / "judge.json")),
+        "outcomes": {name: "".join(map(str, b)) for name, b in outcomes(answers).items()},
+    }
+    return found, answers
 
 
 def keep(run: RunDir, method: str, rounds: int) -> Path:
@@ -134,32 +178,12 @@ def kept(preset: str) -> list[tuple[int, str]]:
     return [(int(path.parent.name.removeprefix("seed")), path.stem) for path in paths]
 
 
-def bits(summary: dict[str, Any], model: int) -> dict[str, list[int]]:
-    """Each benchmark's outcomes, 0 or 1 a problem, in the order of problem ids."""
-    return {k: [int(c) for c in v] for k, v in summary["models"][model]["outcomes"].items()}
-
-
-def level(summaries: Sequence[dict[str, Any]], model: int) -> Difference:
-    """Mean accuracy of M[model] over the benchmarks, averaged over seeds: its gain over zero."""
-    right = [bits(s, model) for s in summaries]
-    zero = [{name: [0] * len(row) for name, row in one.items()} for one in right]
-    return paired_bootstrap(zero, right)
-
-
-def rise(summaries: Sequence[dict[str, Any]], first: int = 1, last: int = -1) -> Difference:
-    """M[first] -> M[last] in the mean over benchmarks, paired by problem, averaged over seeds."""
-    return paired_bootstrap([bits(s, first) for s in summaries], [bits(s, last) for s in summaries])
-
-
-def shared(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> tuple[list, list]:
-    """The summaries of two methods whose seeds both have, in the order of ours."""
-    seeds = {one["seed"]: one for one in theirs}
-    both = [one for one in ours if one["seed"] in seeds]
-    return both, [seeds[one["seed"]] for one in both]
-
-
-def lead(
-    ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], model: int = -1
-) -> Difference:
-    """How far one method's model is above another's, seeds and problems paired."""
-    return paired_bootstrap([bits(s, model) for s in theirs], [bits(s, model) for s in ours])
+def keep_map(runs: Sequence[RunDir]) -> Path | None:
+    """Keep Figure 2's points and separation, from the first of these runs whose notebook 08 ran."""
+    for run in runs:
+        made = run.paper / "figures"
+        if all((made / name).is_file() for name in MAP_FILES):
+            for name in MAP_FILES:
+                write_text(folder() / run.preset / name, (made / name).read_text(encoding="utf-8"))
+            return folder() / run.preset / MAP_FILES[0]
+    return None

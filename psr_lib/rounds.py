@@ -11,6 +11,7 @@ from psr_lib.engines import opening
 from psr_lib.engines.base import Engine
 from psr_lib.journal import Journal, search_into
 from psr_lib.judge import Judge
+from psr_lib.methods import REFERENCE
 from psr_lib.progress import show, track
 from psr_lib.records import (
     IFTExample,
@@ -25,7 +26,6 @@ from psr_lib.records import (
     write_jsonl,
 )
 from psr_lib.search import search_stream
-from psr_lib.stages import REFERENCE
 from psr_lib.traces import SearchTrace, TraceFile, search_stats
 
 

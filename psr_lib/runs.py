@@ -20,10 +20,11 @@ from typing import Any
 
 import yaml
 
-from psr_lib import manifest, presets, stages
+from psr_lib import locks, manifest, methods, presets, run_dirs, stages
 from psr_lib.notebook_runner import RUNNING
 from psr_lib.records import PSRError, write_json
-from psr_lib.stages import Key, RunDir, State, stage_state
+from psr_lib.run_dirs import Key, RunDir
+from psr_lib.stages import State, stage_state
 
 __all__ = ["Key", "RunDir", "Stage", "State", "open_stage", "stage_state"]
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -77,6 +78,15 @@ class Stage:
         _verify(self.run, path)
         return self._record(path)
 
+    def holding(self, path: Path) -> Path:
+        """A file of this run or of one of its seeds, verified as by `input`; for reports."""
+        _verify(self.run, path)
+        return self._record(path)
+
+    def holdings(self) -> list[Path]:
+        """Manifests of all that this report may read, each noted as an input."""
+        return [self._record(path) for path in stages.holdings(self.run, self.key)]
+
     def source(self, name: str) -> Path:
         """A file or folder that the stage reads, such as 'data/tiny/test', or one of the user's."""
         path = manifest.root() / name
@@ -114,7 +124,7 @@ class Stage:
         return self._record(path)
 
     def _record(self, path: Path) -> Path:
-        self._inputs[stages.input_name(self.run, path)] = manifest.describe(path)
+        self._inputs[run_dirs.input_name(self.run, path)] = manifest.describe(path)
         return path
 
     def output(self, name: str) -> Path:
@@ -159,7 +169,7 @@ class Stage:
         for path in (self.folder / manifest.BEFORE, *self._scratch):
             path.unlink(missing_ok=True)
         if not os.environ.get(RUNNING):
-            stages.unlock(self.run)
+            locks.unlock(self.run)
         return result
 
     def _drop_leftovers(self) -> None:
@@ -203,20 +213,21 @@ def open_stage(
     name: str,
     *,
     preset: str,
-    method: str = stages.MAIN,
+    method: str = methods.MAIN,
     iteration: int = 0,
     seed: int = 0,
     runs_dir: str = "runs",
     overrides: str = "",
+    seeds: str = "",
 ) -> Stage:
     """Open a stage of a run; by hand, build what is missing before it first.
 
-    A relative `runs_dir` lies in the repository. Raises PSRError on a bad name, value or round,
-    before anything is written.
+    A relative `runs_dir` lies in the repository; several `seeds` ("0 1 2") are for 08 alone. Raises
+    PSRError on a bad name, value or round, before anything is written.
     """
     resolved = presets.load(preset, overrides)
     key = stages.make_key(name, method, iteration, resolved.rounds)
-    run = RunDir(preset, check_seed(seed), runs_dir)
+    run = run_dirs.run_of(preset, check_seed(seed), runs_dir, seeds)
     if not os.environ.get(RUNNING):
         _prepare_by_hand(run, key, method, resolved, overrides)
     manifest.set_aside(run.folder(key))
@@ -234,10 +245,12 @@ def _prepare_by_hand(
     run: RunDir, key: Key, method: str, preset: presets.Preset, overrides: str
 ) -> None:
     before = stages.in_order(stages.needs(key))
+    if key.stage in methods.REPORTS and not stages.holdings(run, key):
+        before = stages.in_order(stages.FIRST)  # something to report on
     if any(stage_state(run, need, preset).word != "current" for need in before):
-        stages.unlock(run)
+        locks.unlock(run)
         _build(run, key, method, overrides)
-    stages.lock(run, f"{key}, by hand")
+    locks.lock(run, f"{key}, by hand")
 
 
 def _build(run: RunDir, key: Key, method: str, overrides: str) -> None:

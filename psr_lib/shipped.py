@@ -22,7 +22,8 @@ from psr_lib.records import (
     write_json,
     write_jsonl,
 )
-from psr_lib.stages import FORCED, RunDir
+from psr_lib.run_dirs import RunDir
+from psr_lib.stages import FORCED
 
 HOME = "data/tiny/chain"
 ROWS = ("eft", "eft_heldout")

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
 RUNNER = ("__init__", "records", "steps", "runs", "commands", "stages", "manifest")
-RUNNER += ("notebook_runner", "progress", "budgets")
+RUNNER += ("notebook_runner", "progress", "budgets", "methods", "run_dirs", "locks")
 
 PARAMETERS = """preset: str = "smoke"  # which preset
 method: str = "psrlm"  # which method

@@ -13,9 +13,11 @@ from psr_lib.engines.base import EngineError
 from psr_lib.engines.chat_server import ChatServerEngine, Conversation, messages_of
 from psr_lib.engines.opening import open_api
 from psr_lib.engines.server import ServerEngine
+from psr_lib.methods import EVALUATE
 from psr_lib.presets import load
 from psr_lib.records import Problem, PSRError
-from psr_lib.stages import EVALUATE, Key, stage_preset
+from psr_lib.run_dirs import Key
+from psr_lib.stages import stage_preset
 
 FAMILY = prompts.load("paper")
 KNOWN = {"model", "messages", "max_tokens", "temperature", "top_p", "n", "stop", "seed"}

@@ -20,7 +20,7 @@ from psr_lib.evaluation import (
 )
 from psr_lib.judge import Judge
 from psr_lib.records import JudgeExample, Problem, PSRError, read_jsonl, write_jsonl
-from psr_lib.stages import RunDir
+from psr_lib.run_dirs import RunDir
 from psr_lib.stats import wilson
 
 FAMILY = prompts.load("compact")

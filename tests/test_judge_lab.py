@@ -12,10 +12,12 @@ from psr_lib.evaluation import write_csv
 from psr_lib.judge import Judge
 from psr_lib.lab_table import HELDOUT, OWN, SELF, SOLUTIONS, TESTING, TRAINING, Group
 from psr_lib.labels import Labels
+from psr_lib.methods import LAB
 from psr_lib.presets import load
 from psr_lib.records import JudgeExample, Problem, Question, ScoreExample, write_jsonl
+from psr_lib.run_dirs import RunDir
 from psr_lib.search import step_search
-from psr_lib.stages import LAB, RunDir, make_key, stage_preset
+from psr_lib.stages import make_key, stage_preset
 
 TEXT = "Tom has {} pens. Tom buys 38 pens. Tom sells 5 pens. How many pens does Tom have?"
 

@@ -8,7 +8,7 @@ from conftest import PARAMETERS, ROOT, make_notebook
 
 from psr_lib import notebook_runner
 from psr_lib.manifest import STANDARD
-from psr_lib.stages import STAGES
+from psr_lib.methods import STAGES
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LONGEST = 5  # lines of a function's body

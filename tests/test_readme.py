@@ -1,25 +1,34 @@
 """The README's numbers come from kept results, and one that does not is found."""
 
+import json
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, make_notebook
 from test_results import fake_run
 
-from psr_lib import manifest, readme, results
+from psr_lib import manifest, readme, results, showcase, typed
 from psr_lib.evaluation import read_csv
 from psr_lib.records import PSRError
 
-PAGE = "before 12.3\n" + "".join(f"<!-- made: {n} -->\nold\n<!-- end -->\n" for n in readme.BLOCKS)
+PAGE = "before 12\n" + "".join(f"<!-- made: {n} -->\nold\n<!-- end -->\n" for n in readme.BLOCKS)
+OF_THE_PAPER = (
+    "claims",
+    "status",
+    "secondary",
+    "contradictions",
+)  # they say something without runs
 
 
 @pytest.fixture
 def page(tmp_path, monkeypatch):
     """A README of its own in a repository without results."""
     monkeypatch.setattr(manifest, "root", lambda: tmp_path)
+    readme.kept_evidence.cache_clear()
     (tmp_path / "README.md").write_text(PAGE + "after\n")
-    return tmp_path / "README.md"
+    yield tmp_path / "README.md"
+    readme.kept_evidence.cache_clear()
 
 
 def keep_some(root):
@@ -36,11 +45,19 @@ def run_main(monkeypatch, *args):
     return readme.main()
 
 
+def block(text, name):
+    return text.partition(f"<!-- made: {name} -->\n")[2].partition("<!-- end -->")[0]
+
+
 def test_blocks_without_results_say_so(page, monkeypatch):
     assert run_main(monkeypatch) == 0
     text = page.read_text()
-    assert text.count("not run yet") == len(readme.BLOCKS) and "old" not in text
-    assert text.startswith("before 12.3\n") and text.endswith("after\n")
+    assert text.count("not run yet") == len(readme.BLOCKS) - len(OF_THE_PAPER)
+    assert text.startswith("before 12\n") and text.endswith("after\n") and "old" not in text
+    assert block(text, "status").count("| not run |") == 11
+    assert block(text, "claims").count("**not run**") == 8
+    assert "Nanjing University" in block(text, "secondary")
+    assert "4,179" in block(text, "contradictions")
 
 
 def test_blocks_hold_the_kept_numbers(page, monkeypatch):
@@ -53,17 +70,32 @@ def test_blocks_hold_the_kept_numbers(page, monkeypatch):
     assert "| all | 8.0 | 8.0 | 16.0 |" in lines  # eight stages of a minute, a and two M tokens
     assert "| M1 | 90.0 | 50.0 | 50.0 | 50.0 | 50.0 |" in lines
     assert "| M2 | 40 | 2.4 | 60.0 | 30.0 | 20.0 | 45.0 | 0.0 | 72.0 | 50.0 | 10.0 |" in lines
-    rise = results.rise([results.load("tiny", seed, "psrlm") for seed in (0, 1)])
-    assert any("M1 → last" in line and f"| {100 * rise.mean:+.1f} |" in line for line in lines)
+    rise = readme.kept_evidence().change(("psrlm", "M1", "greedy"), ("psrlm", "M2", "greedy"))
+    assert len(rise.per_seed) == 2
+    assert any("M1 → last" in line and f"| {rise.value:+.1f} |" in line for line in lines)
     assert any(line.startswith("| psrlm − random-judge") for line in lines)
+    assert "Intervals: 95 %, over problems, given these seeds (seeds 0, 1)." in lines
     assert not any("| 100 |" in line for line in lines), "dev runs stay out"
+
+
+def test_status_tells_what_the_kept_runs_hold(page, monkeypatch):
+    keep_some(page.parent)
+    run_main(monkeypatch)
+    status = block(page.read_text(), "status").splitlines()
+    here = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in status[2:]}
+    assert len(here) == 11 and set(here.values()) == {"from the kept runs", "not run"}
+    assert here["Table 1"] == here["Table 2"] == here["Table 3"] == "from the kept runs"
+    assert here["Table 6"] == here["Table 9"] == here["Figure 2"] == "not run"
 
 
 def test_figures_hold_the_mean_over_seeds_of_the_kept_numbers(page, monkeypatch):
     keep_some(page.parent)
     run_main(monkeypatch)
     made = {path.name for path in (page.parent / "figures").iterdir()}
-    assert made == {f"{n}.{kind}" for n in ("rounds", "methods") for kind in ("png", "pdf", "csv")}
+    names = ("rounds", "methods", "tokens", "judge", "funnel", "figure1")
+    assert made == {f"{n}.{kind}" for n in names for kind in ("png", "pdf", "csv")}
+    shown = block(page.read_text(), "pictures")
+    assert "](figures/judge.png)" in shown and "steps.png" not in shown, "no picture is missing"
     kept = [results.load("tiny", seed, "psrlm")["models"][2]["accuracy"] for seed in (0, 1)]
     rounds = read_csv(page.parent / "figures/rounds.csv")
     assert float(rounds[2]["easy"]) == pytest.approx(100 * sum(k["easy"] for k in kept) / 2)
@@ -73,20 +105,87 @@ def test_figures_hold_the_mean_over_seeds_of_the_kept_numbers(page, monkeypatch)
     assert [row["method"] for row in methods] == ["psrlm"] * 3 + ["random-judge"] * 3
 
 
-def test_a_planted_number_is_found(page, monkeypatch, capsys):
+def test_a_kept_map_is_drawn(page, monkeypatch):
+    from test_paper_figures import APART, POINTS
+
+    from psr_lib.evaluation import write_csv
+
+    keep_some(page.parent)
+    for name, rows in zip(results.MAP_FILES, (POINTS, APART), strict=True):
+        write_csv(results.folder() / "tiny" / name, rows)
+    run_main(monkeypatch)
+    assert (page.parent / "figures/figure2.pdf").is_file()
+    assert "| Figure 2 | map of prompts and responses | from the kept runs |" in page.read_text()
+
+
+PLANTED = {
+    "accuracy": ("| M1 | 90.0 |", "| M1 | 91.0 |"),
+    "claims": ("**not run**", "**replicated**"),
+    "secondary": ("+0.3 and +3.8", "+0.3 and +3.9"),
+    "prose": ("before 12", "psrlm solves 53.9 % of them"),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_number_is_found(page, monkeypatch, capsys, name):
     keep_some(page.parent)
     run_main(monkeypatch)
     assert run_main(monkeypatch, "--check") == 0
-    right = page.read_text()
-    page.write_text(right.replace("| M1 | 90.0 |", "| M1 | 91.0 |"))
+    right, (old, new) = page.read_text(), PLANTED[name]
+    assert old in right
+    page.write_text(right.replace(old, new, 1))
     assert run_main(monkeypatch, "--check") == 1
-    assert "make readme" in capsys.readouterr().out
+    words = "'53.9' is typed in" if name == "prose" else "make readme"
+    assert words in capsys.readouterr().out
     assert page.read_text() != right, "--check writes nothing"
+
+
+def test_a_number_planted_in_a_figures_csv_is_found(page, monkeypatch, capsys):
+    keep_some(page.parent)
+    run_main(monkeypatch)
+    path = page.parent / "figures/funnel.csv"
+    path.write_text(path.read_text().replace("40", "41"))
+    assert run_main(monkeypatch, "--check") == 1
+    assert "figures/funnel.csv is stale" in capsys.readouterr().out
+
+
+def test_a_number_planted_in_a_notebook_is_found(page, monkeypatch, capsys):
+    folder = page.parent / "notebooks"
+    run_main(monkeypatch)
+    make_notebook(folder / "a.ipynb", "print('M4 solves 53.9')", parameters="x: float = 0.5  # 1.5")
+    assert run_main(monkeypatch, "--check") == 1
+    assert "a.ipynb: '53.9' is typed in" in capsys.readouterr().out
+    make_notebook(folder / "a.ipynb", "print(f'{x:.2f} %', 0.5, 'in `dpo.beta=0.3`')")
+    assert run_main(monkeypatch, "--check") == 0
+    book = json.loads((folder / "a.ipynb").read_text())
+    text = {"cell_type": "markdown", "id": "t", "metadata": {}, "source": ["it rose by 4 points"]}
+    (folder / "a.ipynb").write_text(json.dumps(book | {"cells": [*book["cells"], text]}))
+    assert run_main(monkeypatch, "--check") == 1
+    assert "'4 points' is typed in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("M4 solves 53.9 of them", ["53.9"]), ("up 4 points, 12 %", ["4 points", "12 %"]),
+        ("it rose by +1.25", ["+1.25"]), ("a 95 % interval", []), ("Python 3.11 and 3.12", []),
+        ("vllm is 0.32.0, Apache-2.0", []), ("[x](https://arxiv.org/abs/2503.03746)", []),
+        ("arXiv 2503.03746 (v1)", []), ("`dpo.beta=0.3`, ```\n0.5\n```", []),
+        ("as in section\n3.2, or sections 4 and 5.1", []), ("section 3.2: 53.9", ["53.9"]),
+        ("300 problems in six sets", []), (r"$p = 0.05$ and $$x < 0.3$$", []),
+    ],
+)  # fmt: skip
+def test_what_looks_like_a_result(text, found):
+    assert typed.loose(text) == found
 
 
 def test_an_unknown_block_is_refused(page):
     with pytest.raises(PSRError, match="'costs'"):
         readme.filled("<!-- made: costs -->\n<!-- end -->\n")
+
+
+def test_without_results_no_figure_is_stale(page):
+    assert showcase.stale(readme.kept_evidence()) == []
 
 
 def test_this_repositorys_readme_is_current():

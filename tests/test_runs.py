@@ -13,7 +13,8 @@ from conftest import OPEN, PARAMETERS, ROOT, make_notebook
 from psr_lib import manifest, notebook_runner, progress, prompts, stages
 from psr_lib.presets import load
 from psr_lib.records import PSRError
-from psr_lib.stages import Key, RunDir, make_key
+from psr_lib.run_dirs import Key, RunDir
+from psr_lib.stages import make_key
 
 ROUND_2 = ["00_base_model", "01_data_prep", "02_init M1", "03_search_judge M2", "04_step_dpo M2"]
 ROUND_2 += ["05_evaluate M2"]

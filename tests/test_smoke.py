@@ -16,7 +16,8 @@ from psr_lib import presets, results
 from psr_lib.evaluation import read_csv
 from psr_lib.notebook_runner import RUNNING
 from psr_lib.records import Question, StepPair, read_json, read_jsonl
-from psr_lib.stages import Key, RunDir, in_order, round_keys, stage_state
+from psr_lib.run_dirs import Key, RunDir
+from psr_lib.stages import in_order, round_keys, stage_state
 
 PRESET = presets.load("smoke")
 ROUNDS = range(2, PRESET.rounds + 1)

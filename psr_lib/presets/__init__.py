@@ -27,6 +27,7 @@ from psr_lib.presets.sections import (
     Judge,
     Lab,
     Model,
+    Paper,
     Prm,
     Reference,
     Search,
@@ -65,6 +66,7 @@ class Preset:
     prm: Prm
     tree: Tree
     annotate: Annotate
+    paper: Paper
 
     def sections(self, *names: str) -> dict[str, Any]:
         """These sections (or top-level values) as plain JSON values, in the given order."""

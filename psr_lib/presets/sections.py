@@ -249,3 +249,12 @@ class Annotate:
 
     min_gap: float = num(low=0, high=1)
     orders: str = one_of("one", "both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    """Figure 2, the map of prompts and responses (section 5.2); `embedding` own, or a model."""
+
+    embedding: str = text()
+    embedded: int = num(low=4)
+    perplexity: float = num(low=1)

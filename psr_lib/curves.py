@@ -1,0 +1,408 @@
+"""Figures beyond the paper's two: accuracy over rounds and tokens, judge, steps, funnel, DPO.
+
+Each has a function that takes its rows from the evidence, and one that draws them: the CSV beside
+a figure is all that it shows.
+"""
+
+from collections.abc import Callable, Sequence
+from math import floor, log10
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from psr_lib import more_tables, paper_tables, seeds
+from psr_lib.evidence import GREEDY, JUDGE, STEPS, TOKENS, Evidence, NotRun
+from psr_lib.more_tables import SEARCH
+from psr_lib.paper_tables import OURS, WAYS
+from psr_lib.seeds import Estimate
+from psr_lib.sheets import COLUMN, PAGE, below, look, points, sheet, shifted
+
+Row = dict[str, Any]
+DIGITS = 6  # after the point in a CSV, which is compared byte for byte
+ROUND_LOOKS = {"M2": ("#56B4E9", "-"), "M3": ("#0072B2", "--"), "M4": ("#000000", ":")}
+
+
+def row(found: Estimate, **labels: Any) -> Row:
+    """An estimate as a row of a figure's CSV."""
+    return labels | ends(found)
+
+
+def ends(found: Estimate, *names: str) -> Row:
+    """Value, low and high under these names, with as many digits as every processor agrees on."""
+    values = (round(one, DIGITS) for one in (found.value, found.low, found.high))
+    return dict(zip(names or ("value", "low", "high"), values, strict=True))
+
+
+def rows_of(cells: Sequence[tuple[dict[str, Any], Callable[[], Estimate]]]) -> list[Row]:
+    """Rows of what was measured; raises NotRun where nothing was."""
+    found, missing = [], None
+    for labels, make in cells:
+        try:
+            found.append(row(make(), **labels))
+        except NotRun as error:
+            missing = missing or error
+    if not found:
+        raise missing or NotRun("no model was evaluated")
+    return found
+
+
+def series(rows: Sequence[Row], key: str) -> dict[str, list[Row]]:
+    """Rows by the value of a column, in order of appearance."""
+    found: dict[str, list[Row]] = {}
+    for one in rows:
+        found.setdefault(one[key], []).append(one)
+    return found
+
+
+def place(one: Row) -> int:
+    """The n of a row's model M[n]."""
+    return int(one["model"][1:])
+
+
+def methods_rows(evidence: Evidence) -> list[Row]:
+    """Mean greedy accuracy of every model of every method.
+
+    Rows of last models also say how far they are behind the best, paired by problem.
+    """
+    rows = rows_of([
+        ({"method": method, "model": name}, lambda m=method, n=name: evidence.share((m, n, GREEDY)))
+        for method in evidence.methods for name in evidence.models(method)
+    ])  # fmt: skip
+    best, *others = _by_last(rows)
+    for one in others:
+        one |= _behind(evidence, one, best)
+    return rows
+
+
+def _by_last(rows: Sequence[Row]) -> list[Row]:
+    """The row of each method's last model, the highest first."""
+    last = {one["method"]: one for one in rows}
+    return sorted(last.values(), key=lambda one: -one["value"])
+
+
+def _behind(evidence: Evidence, one: Row, best: Row) -> Row:
+    """How far the best is above a row's model; nothing where no seed has both."""
+    pair = [(end["method"], end["model"], GREEDY) for end in (one, best)]
+    try:
+        found = evidence.change(*pair)
+    except NotRun:
+        return {}
+    return ends(found, "behind", "behind_low", "behind_high")
+
+
+def finding(rows: Sequence[Row]) -> str:
+    """Which method's last model is highest, or which are level with it by the paired interval."""
+    best, *others = _by_last(rows)
+    if not others:
+        first = next((one for one in rows if one["model"] == "M1"), rows[0])
+        return f"{best['method']}: {first['value']:.1f} % at {first['model']}, " \
+               f"{best['value']:.1f} % at {best['model']}"  # fmt: skip
+    level = [one["method"] for one in others if not one.get("behind_low", 0) > 0]
+    if not level:
+        return f"{best['model']} is highest with {best['method']}"
+    return f"{best['model']}: {best['method']} and {', '.join(level)} cannot be told apart"
+
+
+def methods_figure(rows: Sequence[Row]) -> Figure:
+    """Accuracy over the rounds, a line a method."""
+    lines = series(rows, "method")
+    figure, (axes,) = sheet(finding(rows), (COLUMN[0], 3.0))
+    for k, (name, own) in enumerate(lines.items()):
+        places = [place(one) + shifted(k, len(lines), 0.05) for one in own]
+        points(axes, own, places, name, *look(name, k), lw=2.0 if name == OURS else 1.2)
+    axes.set_xticks(*_ticks(rows))
+    axes.set(ylabel="mean greedy accuracy (%)")
+    below(figure, axes, 3)
+    return figure
+
+
+def _ticks(rows: Sequence[Row]) -> tuple[list[int], list[str]]:
+    places = sorted({place(one) for one in rows})
+    return places, [f"M{n}" for n in places]
+
+
+def tokens_rows(evidence: Evidence) -> list[Row]:
+    """Accuracy against tokens: of training pairs by method, and of an answer by decoding."""
+    cells = []
+    for method in evidence.methods:
+        spent = 0.0
+        for name in evidence.models(method)[1:]:
+            spent += more_tables.spent_tokens(evidence, method, int(name[1:])) or 0.0
+            labels = {"panel": "rounds", "series": method, "model": name, "tokens": spent}
+            cells.append((labels, lambda m=method, n=name: evidence.share((m, n, GREEDY))))
+    for model in paper_tables.SEARCHED:
+        for way in paper_tables.ways(evidence):
+            make = lambda m=model, w=way: paper_tables.way_share(evidence, m, w)  # noqa: E731
+            labels = {"panel": "answers", "series": way, "model": model,
+                      "tokens": answer_tokens(evidence, model, way)}  # fmt: skip
+            cells.append((labels, make))
+    return [one | _gain(evidence, one) for one in rows_of(cells)]
+
+
+def _gain(evidence: Evidence, one: Row) -> Row:
+    """What step search changes against greedy, paired: only such an interval may be claimed."""
+    if (one["panel"], one["series"]) != ("answers", "search"):
+        return {}
+    found = evidence.change(*((OURS, one["model"], way) for way in (GREEDY, "search")))
+    return ends(found, "gain", "gain_low", "gain_high")
+
+
+def answer_tokens(evidence: Evidence, model: str, way: str) -> float | None:
+    """Mean tokens generated and judged for an answer; None if the decoding was not run."""
+    path = ("tokens",) if way == GREEDY else ("decodings", way, "tokens")
+    try:
+        parts = [evidence.measured(OURS, model, *path, name) for name in ("generated", "judged")]
+    except NotRun:
+        return None
+    return sum(sum(part) / len(part) for part in parts)
+
+
+def tokens_figure(rows: Sequence[Row]) -> Figure:
+    """Left: accuracy against the tokens that made the pairs. Right: against those of an answer."""
+    answers = [one for one in rows if one["panel"] == "answers" and one["tokens"]]
+    title = _tokens_title(answers)
+    names = ("(a) pairs: tokens generated and judged so far", "(b) answers: tokens of one problem")
+    figure, (left, right) = sheet(title, PAGE, names)
+    for k, (name, own) in enumerate(
+        series([r for r in rows if r["panel"] == "rounds"], "series").items()
+    ):
+        points(left, own, [one["tokens"] for one in own], name, *look(name, k))
+    left.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    left.set(xlabel="tokens", ylabel="mean greedy accuracy (%)")
+    left.legend(loc="best")
+    for k, (name, own) in enumerate(series(answers, "series").items()):
+        color, mark = look(name, k + 1)
+        points(
+            right, own, [one["tokens"] for one in own], WAYS.get(name, name), color, mark, lw=0.8
+        )
+        for one in own:
+            right.annotate(one["model"], (one["tokens"], one["value"]), (4, 4),
+                           textcoords="offset points", fontsize=6.5, color=color)  # fmt: skip
+    if answers:
+        right.set_xscale("log")
+        right.legend(loc="best")
+    else:
+        right.text(0.5, 0.5, "not run", ha="center", transform=right.transAxes, color="#777777")
+    right.set(xlabel="tokens (log scale)", ylabel="mean accuracy (%)")
+    return figure
+
+
+def _tokens_title(answers: Sequence[Row]) -> str:
+    by_way = {(one["series"], one["model"]): one for one in answers}
+    for model in paper_tables.SEARCHED[::-1]:
+        pair = [by_way.get((way, model)) for way in ("search", GREEDY)]
+        if all(pair):
+            times = pair[0]["tokens"] / pair[1]["tokens"]
+            gain, low, high = (pair[0][f"gain{end}"] for end in ("", "_low", "_high"))
+            return f"Step search costs {times:.0f} times greedy's tokens at {model} and changes " \
+                   f"accuracy by {gain:+.1f} points [{low:+.1f}, {high:+.1f}]"  # fmt: skip
+    return "Accuracy against the tokens spent"
+
+
+JUDGED = {
+    "judge_first_position": "first position",
+    "tie_rate": "ties",
+    "judge_consistency": "consistent",
+    "siblings_judge_accuracy": "right on own siblings",
+}
+
+
+def judge_rows(evidence: Evidence) -> list[Row]:
+    """The judge by model: held-out accuracy, and its search's rates, mean and range of seeds."""
+    cells = [({"panel": "held-out", "series": OURS, "model": name},
+              lambda n=name: evidence.share((OURS, n, JUDGE)))
+             for name in evidence.models(OURS)]  # fmt: skip
+    found = rows_of(cells)
+    for key, label in JUDGED.items():
+        for model in paper_tables.ROUNDS[:-1]:
+            try:
+                counts = evidence.counts(OURS, SEARCH, int(model[1:]) + 1, key)
+            except NotRun:
+                continue
+            values = [100 * one[key] for one in counts]
+            found.append({"panel": "search", "series": label, "model": model,
+                          "value": sum(values) / len(values), "low": min(values),
+                          "high": max(values)})  # fmt: skip
+    return found
+
+
+def judge_figure(rows: Sequence[Row]) -> Figure:
+    """Left: accuracy on held-out pairs. Right: what the same judge does to its own siblings."""
+    held = [one for one in rows if one["panel"] == "held-out"]
+    own = series([one for one in rows if one["panel"] == "search"], "series")
+    siblings = own.get(JUDGED["siblings_judge_accuracy"], [])
+    title = f"Held-out judging ends at {held[-1]['value']:.0f} % ({held[-1]['model']})"
+    if siblings:
+        ends = f"{siblings[0]['value']:.0f} % to {siblings[-1]['value']:.0f} %"
+        title += f", judging of own siblings goes from {ends}"
+    names = ("(a) held-out pairs, 95 % intervals", "(b) own siblings, range over seeds")
+    figure, (left, right) = sheet(title, PAGE, names)
+    points(left, held, [place(one) for one in held], OURS, *look(OURS))
+    left.axhline(50, color="#777777", lw=0.8, ls="--")
+    left.annotate("chance", (0.98, 50), (0, 3), xycoords=("axes fraction", "data"),
+                  textcoords="offset points", ha="right", fontsize=7, color="#777777")  # fmt: skip
+    left.set(ylabel="accuracy (%)", ylim=(0, 100))
+    left.set_xticks(*_ticks(held))
+    for k, (name, part) in enumerate(own.items()):
+        places = [place(one) + shifted(k, len(own), 0.04) for one in part]
+        points(right, part, places, name, *look(name, k))
+    if own:
+        right.set_xticks(*_ticks([one for part in own.values() for one in part]))
+        right.legend(loc="lower left", ncols=2)
+    right.set(ylabel="share (%)", ylim=(0, 100))
+    return figure
+
+
+STEP_PANELS = {
+    "number": "(a) steps an answer",
+    "length": "(b) tokens a step",
+    "total": "(c) tokens of all steps",
+}
+
+
+def steps_rows(evidence: Evidence) -> list[Row]:
+    """Number, length and total of steps by model: every benchmark, and their average."""
+    columns = {"number": ((STEPS,), seeds.first), "length": ((TOKENS, STEPS), seeds.ratio),
+               "total": ((TOKENS,), seeds.first)}  # fmt: skip
+    return rows_of([
+        ({"panel": panel, "series": sets[0] if sets else "mean", "model": name},
+         lambda n=name, s=sets, w=what, f=statistic: evidence.estimate(
+             f, [(OURS, n, one) for one in w], s, factor=1))
+        for panel, (what, statistic) in columns.items()
+        for sets in (*((one,) for one in evidence.sets), ())
+        for name in evidence.models(OURS) if name != "M0"
+    ])  # fmt: skip
+
+
+WHOLE = ("#000000", "o")  # the average's look: no benchmark has it
+
+
+def steps_figure(rows: Sequence[Row]) -> Figure:
+    """Three panels over the models; the average is thick, each benchmark thin."""
+    means = {panel: series(own, "series")["mean"] for panel, own in series(rows, "panel").items()}
+    ends = {panel: (own[0]["value"], own[-1]["value"]) for panel, own in means.items()}
+    title = "From {} to {}: steps {:.2f} to {:.2f}, tokens a step {:.1f} to {:.1f}".format(
+        means["number"][0]["model"], means["number"][-1]["model"], *ends["number"], *ends["length"]
+    )
+    figure, axes = sheet(title, (PAGE[0], 3.1), tuple(STEP_PANELS.values()))
+    for one, panel in zip(axes, STEP_PANELS, strict=True):
+        parts = series([r for r in rows if r["panel"] == panel], "series")
+        for k, (name, own) in enumerate(parts.items()):
+            whole = name == "mean"
+            color, mark = WHOLE if whole else look(name, k)
+            points(one, own, [place(r) for r in own], name, color, mark,
+                   lw=2.2 if whole else 0.9, zorder=3 if whole else 2)  # fmt: skip
+        one.set_xticks(*_ticks(rows))
+        one.set_ylim(bottom=0)
+    below(figure, axes[0], 7)
+    return figure
+
+
+FUNNEL = {"problems": "questions", "expansions": "expansions", "candidates": "candidates",
+          "judge_made": "verdicts asked for", "pairs": "preference pairs"}  # fmt: skip
+
+
+def funnel_rows(evidence: Evidence) -> list[Row]:
+    """From questions to pairs in every round, mean over seeds."""
+    found = []
+    for model in paper_tables.ROUNDS[1:]:
+        try:
+            counts = evidence.counts(OURS, SEARCH, int(model[1:]), *FUNNEL)
+        except NotRun:
+            continue
+        means = {key: sum(one[key] for one in counts) / len(counts) for key in FUNNEL}
+        found += [{"model": model, "what": FUNNEL[key], "value": means[key]} for key in FUNNEL]
+    if not found:
+        raise NotRun("no search")
+    return found
+
+
+def funnel_figure(rows: Sequence[Row]) -> Figure:
+    """Counts on a log scale, a bar a round."""
+    parts = series(rows, "model")
+    names = list(series(rows, "what"))
+    kept = [part[-1]["value"] / part[0]["value"] for part in parts.values()]
+    texts = " and ".join(f"{value:.1f}" for value in (min(kept), max(kept)))
+    figure, (axes,) = sheet(f"A question gives between {texts} pairs", (COLUMN[0], 3.0))
+    for k, (name, part) in enumerate(parts.items()):
+        places = [i + shifted(k, len(parts), 0.27) for i in range(len(part))]
+        color, _ = ROUND_LOOKS.get(name, look(name, k))
+        values = [one["value"] for one in part]
+        bars = axes.barh(places, values, height=0.25, color=color, label=name)
+        axes.bar_label(bars, [f"{one['value']:,.0f}" for one in part], padding=2, fontsize=6.5)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xscale="log", xlabel="count (log scale)")
+    shown = [one["value"] for one in rows if one["value"]]
+    axes.set_xlim(10 ** floor(log10(min(shown))), 6 * max(shown))
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    below(figure, axes, 3)
+    return figure
+
+
+def dpo_rows(evidence: Evidence) -> list[Row]:
+    """Rewards' margin and log-probabilities over the updates of every round, a row a seed."""
+    found = []
+    for seed, one in evidence.by_method.get(OURS, {}).items():
+        for model in (m for m in one["models"] if "margin" in m.get("training", {})):
+            history = model["training"]
+            found += [
+                {"model": model["model"], "seed": seed, "update": step,
+                 **{name: history[name][k] for name in ("margin", "chosen", "rejected")}}
+                for k, step in enumerate(history["step"])
+            ]  # fmt: skip
+    if not found:
+        raise NotRun("no training curve of step-wise DPO")
+    return found
+
+
+def dpo_figure(rows: Sequence[Row]) -> Figure:
+    """Left: reward margin. Right: log-probabilities of chosen and rejected steps.
+
+    Each seed is a faint line, their mean a strong one; batches are small, so lines are rough.
+    """
+    parts = series(rows, "model")
+    ends = ", ".join(f"{_late_margin(part):+.2f} ({name})" for name, part in parts.items())
+    names = ("(a) reward margin, β × log-ratio", "(b) log-probability of a step (nats)")
+    title = f"Mean reward margin in the last quarter of the updates: {ends}"
+    figure, (left, right) = sheet(title, PAGE, names)
+    for name, part in parts.items():
+        color, line = ROUND_LOOKS.get(name, look(name))
+        _history(left, part, "margin", name, color=color, ls=line, lw=1.3)
+        for kind, width in (("chosen", 1.7), ("rejected", 0.9)):
+            _history(right, part, kind, f"{name} {kind}", color=color, ls=line, lw=width)
+    for axes in (left, right):
+        axes.set(xlabel="update")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left.legend(loc="best")
+    right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def _late_margin(part: Sequence[Row]) -> float:
+    """The mean margin over the last quarter of every seed's updates."""
+    late = [own[3 * len(own) // 4 :] for own in series(part, "seed").values()]
+    return sum(sum(one["margin"] for one in own) / len(own) for own in late) / len(late)
+
+
+def _history(axes: Axes, part: Sequence[Row], key: str, label: str, **style: Any) -> None:
+    """A quantity over the updates: each seed, and their mean where all have the update."""
+    seeds_ = list(series(part, "seed").values())
+    for own in seeds_ if len(seeds_) > 1 else ():
+        axes.plot([one["update"] for one in own], [one[key] for one in own],
+                  color=style["color"], lw=0.5, alpha=0.35)  # fmt: skip
+    together = list(zip(*seeds_, strict=False))
+    means = [sum(one[key] for one in group) / len(group) for group in together]
+    axes.plot([group[0]["update"] for group in together], means, label=label, **style)
+
+
+CURVES: dict[str, tuple[Callable[[Evidence], list[Row]], Callable[[Sequence[Row]], Figure]]] = {
+    "methods": (methods_rows, methods_figure),
+    "tokens": (tokens_rows, tokens_figure),
+    "judge": (judge_rows, judge_figure),
+    "steps": (steps_rows, steps_figure),
+    "funnel": (funnel_rows, funnel_figure),
+    "dpo": (dpo_rows, dpo_figure),
+}

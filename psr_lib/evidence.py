@@ -1,0 +1,222 @@
+"""What runs have measured, as tables, figures and claims ask for it: levels, changes, intervals.
+
+Built from summaries (`results.gather`, `results.load`), one a method and seed. A quantity that no
+seed has is `NotRun`, never a blank or a guess. Shares and their changes are in percent.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from psr_lib import manifest, seeds
+from psr_lib.evaluation import MEAN
+from psr_lib.memory import Memory
+from psr_lib.methods import REFERENCE
+from psr_lib.records import hash_text
+from psr_lib.run_details import NOT_ASKED
+from psr_lib.seeds import Estimate
+
+GREEDY, JUDGE, STEPS, TOKENS = "greedy", "judge", "steps", "step_tokens"
+PAIRS = "held-out pairs"  # what the judge's outcomes are about, where solvers have benchmarks
+# Who judges in Table 6, first found first: (method, model), None for the API model's own name.
+LABORATORIES: dict[str, tuple[tuple[str, str | None], ...]] = {
+    "pairwise": ((REFERENCE, None), ("psrlm", "M1")),
+    "scoring": ((REFERENCE, None), ("srlm", "M1")),
+}
+Column = tuple[str, str, str]  # method, model, what: GREEDY, JUDGE, STEPS, TOKENS or a decoding
+Summary = dict[str, Any]
+
+
+class NotRun(Exception):
+    """What was asked for was not measured; the text says what is missing."""
+
+
+class Evidence:
+    """Summaries of the runs of one preset, by method and seed."""
+
+    def __init__(self, summaries: Iterable[Summary], memory: Memory | None = None) -> None:
+        self.by_method: dict[str, dict[int, Summary]] = {}
+        for one in sorted(summaries, key=lambda one: one["seed"]):
+            self.by_method.setdefault(one["method"], {})[one["seed"]] = one
+        self.memory = memory or Memory()
+        self._code = [manifest.fingerprint(Path(seeds.__file__).with_name(name))
+                      for name in ("seeds.py", "stats.py")]  # fmt: skip
+
+    @property
+    def all(self) -> list[Summary]:
+        """Every summary."""
+        return [one for seeds_ in self.by_method.values() for one in seeds_.values()]
+
+    @property
+    def methods(self) -> list[str]:
+        """Methods with a model of their own, the paper's first, its baseline second."""
+        first = ("psrlm", "srlm")
+        rest = sorted(set(self.by_method) - {*first, REFERENCE})
+        return [name for name in (*first, *rest) if name in self.by_method]
+
+    @property
+    def sets(self) -> list[str]:
+        """The benchmarks, in the preset's order."""
+        found = (m["accuracy"] for one in self.all for m in one["models"])
+        return list(dict.fromkeys(k for sets in found for k in sets if k != MEAN))
+
+    def models(self, method: str) -> list[str]:
+        """Models of a method that some seed has evaluated, M0 first."""
+        found = {m["model"] for one in self.by_method.get(method, {}).values()
+                 for m in one["models"]}  # fmt: skip
+        return sorted(found, key=lambda name: (len(name), name))
+
+    def model(self, method: str, seed: int, name: str) -> dict[str, Any]:
+        """A model's part of a summary; raises NotRun if it was not evaluated."""
+        found = self.by_method.get(method, {}).get(seed, {"models": []})["models"]
+        for one in found:
+            if one["model"] == name:
+                return one
+        raise NotRun(f"{method} {name}, seed {seed}")
+
+    def column(self, column: Column, seed: int) -> dict[str, np.ndarray]:
+        """Benchmark -> one number a problem; NaN where a decoding was not asked."""
+        method, name, what = column
+        one = self.model(method, seed, name)
+        if what == JUDGE:
+            return {PAIRS: _signs(_part(one, "judge_outcomes", column))}
+        if what in (STEPS, TOKENS):
+            found = _part(one, what, column)
+            return {k: np.array(v.split(), dtype=float) for k, v in found.items()}
+        if what != GREEDY:
+            one = _part(one.get("decodings", {}), what, column)
+        return {k: _signs(v) for k, v in one["outcomes"].items()}
+
+    def data(self, columns: Sequence[Column], sets: Sequence[str] = ()) -> dict[str, np.ndarray]:
+        """Benchmark -> [columns, seeds, problems] over the seeds that have every column.
+
+        Problems that some column was not asked are left out. Raises NotRun where no seed has all.
+        """
+        found, missing = [], NotRun("nothing was evaluated")
+        for seed in sorted(
+            {seed for method, *_ in columns for seed in self.by_method.get(method, {})}
+        ):
+            try:
+                found.append([self.column(column, seed) for column in columns])
+            except NotRun as error:
+                missing = error
+        if not found:
+            raise missing
+        names = list(sets) or [k for k in self.sets if k in found[0][0]] or list(found[0][0])
+        if lacking := [name for name in names for one in found[0] if name not in one]:
+            raise NotRun(f"benchmark {lacking[0]}")
+        return {name: _whole([[one[name] for one in seed] for seed in found]) for name in names}
+
+    def share(self, column: Column, sets: Sequence[str] = ()) -> Estimate:
+        """A share of right answers (greedy, judge, another decoding) in percent."""
+        data = self.data([column], sets)
+        return self._kept("share", data, lambda: seeds.share(data)).times(100)
+
+    def estimate(
+        self, statistic: seeds.Statistic, columns: Sequence[Column], sets: Sequence[str] = (),
+        factor: float = 100,
+    ) -> Estimate:  # fmt: skip
+        """A statistic of `seeds` over columns, times 100 unless told otherwise."""
+        data, name = self.data(columns, sets), statistic.__name__
+        return self._kept(name, data, lambda: seeds.estimate(data, statistic)).times(factor)
+
+    def change(self, before: Column, after: Column, sets: Sequence[str] = ()) -> Estimate:
+        """The paired change from one column to the other, in points."""
+        return self.estimate(seeds.difference, [before, after], sets)
+
+    def p_value(self, before: Column, after: Column, sets: Sequence[str] = ()) -> float:
+        """Exact two-sided p-value of a paired change; with one seed McNemar's."""
+        data = self.data([before, after], sets).values()
+        pair = np.concatenate([values for values in data], axis=2)
+        return seeds.sign_test(pair[0], pair[1])
+
+    def _kept(self, name: str, data: seeds.Data, make: Callable[[], Estimate]) -> Estimate:
+        shown = {k: [list(v.shape), hash_text(v.tobytes().hex())] for k, v in data.items()}
+        found = self.memory.get([name, shown, self._code], lambda: vars(make()))
+        return Estimate(**{**found, "per_seed": tuple(found["per_seed"])})
+
+    def measured(self, method: str, name: str, *path: str) -> list[float]:
+        """A number of each seed's summary of a model, such as `judge`, `first_position`."""
+        found = []
+        for seed in self.by_method.get(method, {}):
+            try:
+                value: Any = self.model(method, seed, name)
+                for key in path:
+                    value = value[key]
+            except (NotRun, KeyError):
+                continue
+            found.append(float(value))
+        if not found:
+            raise NotRun(f"{method} {name} {' '.join(path)}")
+        return found
+
+    def laboratory(self, strategy: str, measure: str) -> Estimate:
+        """A share of the judge laboratory, such as `pairwise`, `consistency`; mean over seeds.
+
+        The judge is the API model where one was tested, else M1 of the method that learned it.
+        """
+        found = []
+        for method, model in LABORATORIES[strategy]:
+            for one in self.by_method.get(method, {}).values():
+                rows = (row for row in one.get("laboratory", ()) if _is_of(row, strategy, model))
+                found += [row for row in rows if row.get(measure) is not None][:1]
+            if found:
+                break
+        if not found:
+            raise NotRun(f"the judge laboratory's {measure} of {strategy} judging")
+        names = (measure, f"{measure}_low", f"{measure}_high")
+        return seeds.mean_share([tuple(row[n] for n in names) for row in found],
+                                sum(row["n"] for row in found))  # fmt: skip
+
+    def laboratory_difference(self, measure: str) -> Estimate:
+        """Pairwise less scoring, in points; their items differ, so nothing is paired."""
+        scoring, pairwise = (self.laboratory(name, measure) for name in ("scoring", "pairwise"))
+        return seeds.unpaired(scoring, pairwise).times(100)
+
+    def stages(self, method: str, stage: str, n: int) -> list[dict[str, Any]]:
+        """A stage of M[n] in each seed: the method's own, else the one that it borrows."""
+        found = []
+        for one in self.by_method.get(method, {}).values():
+            made = [s for s in one["stages"] if (s["stage"], s["iteration"]) == (stage, n)]
+            own = [s for s in made if s["method"] == method]
+            found += (own or made)[:1]
+        return found
+
+    def counts(self, method: str, stage: str, n: int, *names: str) -> list[dict[str, float]]:
+        """Counts that a stage of M[n] wrote, one a seed; raises NotRun where no seed has them."""
+        found = [made["counts"] for made in self.stages(method, stage, n)]
+        found = [counts for counts in found if all(name in counts for name in names)]
+        if not found:
+            raise NotRun(f"{stage} {method} M{n}")
+        return found
+
+
+def _is_of(row: dict[str, Any], strategy: str, model: str | None) -> bool:
+    """Whether a row of the laboratory is a model's own judging, and no null judge's."""
+    own = row["judge"] == "itself" and row["strategy"] == strategy
+    return own and model in (None, row["model"])
+
+
+def _part(one: dict[str, Any], name: str, column: Column) -> Any:
+    if name not in one:
+        raise NotRun(" ".join(column))
+    return one[name]
+
+
+def _signs(text: str) -> np.ndarray:
+    """Outcomes as numbers, NaN where a problem was not asked."""
+    return np.array([np.nan if sign == NOT_ASKED else float(sign) for sign in text])
+
+
+def _whole(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """[seeds][columns] of problems as [columns, seeds, problems], without gaps."""
+    sizes = {len(column) for seed in rows for column in seed}
+    if len(sizes) > 1:
+        raise NotRun(f"the same problems in every run (found {sorted(sizes)})")
+    values = np.array(rows).transpose(1, 0, 2)
+    asked = ~np.isnan(values).any((0, 1))
+    if not asked.any():
+        raise NotRun("a problem that all were given")
+    return values[:, :, asked]

@@ -1,0 +1,313 @@
+"""Tables 1 to 9 of the paper from a run, each beside the paper's own numbers."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from psr_lib import facts, seeds
+from psr_lib.evidence import (
+    GREEDY,
+    JUDGE,
+    REFERENCE,
+    STEPS,
+    TOKENS,
+    Evidence,
+    NotRun,
+)
+from psr_lib.seeds import Estimate
+from psr_lib.tables import RUN, Cell, Panel, Table, measured, text
+
+OURS, BASELINE = "psrlm", "srlm"
+ROUNDS = ("M1", "M2", "M3", "M4")
+SEARCHED = ("M1", "M4")  # the models of Tables 5 and 9
+WAYS = {"greedy": "greedy", "search": "step search", "best-of-N": "best of N",
+        "majority": "majority"}  # fmt: skip
+PAPER = "the paper"
+SAME_PROBLEMS = (
+    "ways of decoding: on the problems that every way was given, all but greedy at the tokens of "
+    "the search"
+)
+Row = tuple[Cell, ...]
+
+
+def cell(make: Callable[[], Estimate], digits: int = 1, signed: bool = False) -> Cell:
+    """The estimate as a cell; what was not measured says so."""
+    try:
+        return measured(make(), digits, signed)
+    except NotRun:
+        return Cell(digits=digits)
+
+
+def notes(evidence: Evidence, number: int = 0, more: Sequence[str] = ()) -> tuple[str, ...]:
+    """What has to be known to read a table: seeds, intervals, the paper's contradictions."""
+    found = sorted({one["seed"] for one in evidence.all})
+    kind = seeds.ONE if len(found) < 2 else seeds.GIVEN if len(found) < seeds.FEW else seeds.BOTH
+    names = f"seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
+    first = f"{names}; 95 % intervals over {kind}" if found else "no run yet"
+    disputes = [
+        f"the paper contradicts itself on {row['about']}: {row['first_says']} in "
+        f"{row['first_place']}, {row['second_says']} in {row['second_place']}; {row['why']}"
+        for row in facts.contradictions()
+        if f"table {number}" in (row["first_place"], row["second_place"])
+    ]
+    return (first, *more, *disputes)
+
+
+def paper_panel(number: int) -> Panel:
+    """The paper's table as it is printed."""
+    rows = facts.table(number)
+    labels = [name for name in rows[0] if name in facts.LABELS]
+    header = tuple("Avg." if name == "average" else name for name in rows[0])
+    cells = tuple(tuple(text(value or " ") for value in row.values()) for row in rows)
+    return Panel(PAPER, header, cells, labels=len(labels))
+
+
+def panels(
+    evidence: Evidence, number: int, header: Sequence[str], rows: Sequence[Row], labels: int
+) -> tuple[Panel, ...]:
+    """This run's panel and the paper's; on the paper's benchmarks its rows stand below ours."""
+    own = Panel(RUN, tuple(header), tuple(rows), labels)
+    if set(evidence.sets) != set(facts.SETS):
+        return own, paper_panel(number)
+    found = [line for row in rows for line in (row, *_below(number, header, row, labels))]
+    return (Panel(RUN, tuple(header), tuple(found), labels),)
+
+
+def _below(number: int, header: Sequence[str], row: Row, labels: int) -> list[Row]:
+    """The paper's rows of the same labels, a size of model each."""
+    wanted = [one.shown.strip() for one in row[:labels]]
+    found = []
+    for fact in facts.table(number):
+        names = [fact[name] for name in fact if name in facts.LABELS and name != "base"]
+        if names == wanted:
+            values = [
+                fact.get("average" if name == "Avg." else name, " ") for name in header[labels:]
+            ]
+            mark = [*wanted[:-1], f"{wanted[-1]} (paper {fact.get('base') or ''})"]
+            found.append(tuple(text(value) for value in (*mark, *values)))
+    return found
+
+
+def over_sets(
+    evidence: Evidence, make: Callable[[Sequence[str]], Estimate], **how: Any
+) -> list[Cell]:
+    """A cell a benchmark, then their average."""
+    sets = [(name,) for name in evidence.sets] or [()]
+    return [cell(lambda sets=sets: make(sets), **how) for sets in (*sets, ())]
+
+
+def methods(evidence: Evidence) -> list[str]:
+    """The baseline and the paper's method, run or not, then every control that was run."""
+    return [BASELINE, OURS, *(m for m in evidence.methods if m not in (OURS, BASELINE))]
+
+
+def rounds_of(evidence: Evidence, method: str) -> list[str]:
+    """M1 and on; a control's M1 is the method's own, so it starts at M2."""
+    found = [name for name in evidence.models(method) if name != "M0"]
+    if method not in (OURS, BASELINE):
+        return [name for name in found if name != "M1"]
+    return found if len(found) >= len(ROUNDS) else list(ROUNDS)
+
+
+def table1(evidence: Evidence) -> Table:
+    """Greedy accuracy of every model on every benchmark."""
+    models = [(OURS, "M0")] + [(m, n) for m in methods(evidence) for n in rounds_of(evidence, m)]
+    rows = [_reference_row(evidence), *_printed_reference(evidence)]
+    for method, name in models:
+        label = " " if name == "M0" else method
+        cells = over_sets(evidence, lambda s, m=method, n=name: evidence.share((m, n, GREEDY), s))
+        rows.append((text(label), text(name), *cells, *_averages(evidence, label.strip(), name)))
+    header = ["method", "model", *names_of(evidence), "Avg.", *_average_names(evidence)]
+    title = "Table 1. Greedy accuracy in percent"
+    return Table("table1", title, panels(evidence, 1, header, rows, 2), notes(evidence, 1))
+
+
+def _reference_row(evidence: Evidence) -> Row:
+    """The API model that was measured beside the run's own, as GPT-4o in the paper."""
+    names = evidence.models(REFERENCE)
+    name = names[0] if names else "API model"
+    cells = over_sets(evidence, lambda s: evidence.share((REFERENCE, name, GREEDY), s))
+    (fact,) = facts.select(1, method="GPT-4o")
+    beside = [text(fact["average"])] * len(_average_names(evidence))
+    return (text(" "), text(name), *cells, *beside)
+
+
+def _printed_reference(evidence: Evidence) -> list[Row]:
+    """The paper's GPT-4o, where its benchmarks are ours; else it stands in the paper's panel."""
+    if set(evidence.sets) != set(facts.SETS):
+        return []
+    (fact,) = facts.select(1, method="GPT-4o")
+    values = [fact[name] for name in (*evidence.sets, "average")]
+    return [(text(" "), text("GPT-4o (paper)"), *map(text, values))]
+
+
+def names_of(evidence: Evidence) -> list[str]:
+    """The benchmarks as columns."""
+    return evidence.sets or ["benchmarks"]
+
+
+def _average_names(evidence: Evidence) -> list[str]:
+    """The paper's averages stand beside ours where its benchmarks are others."""
+    same = set(evidence.sets) == set(facts.SETS)
+    return [] if same else [f"paper {base} Avg." for base in facts.BASES]
+
+
+def _averages(evidence: Evidence, method: str, model: str) -> list[Cell]:
+    found = []
+    for base in facts.BASES[: len(_average_names(evidence))]:
+        rows = facts.select(1, base=base, method=method, model=model)
+        found.append(text(rows[0]["average"] if rows else "–"))
+    return found
+
+
+def table2(evidence: Evidence) -> Table:
+    """What the rounds add: last model less M1, of each method."""
+    rows = []
+    for method in methods(evidence):
+        end = (evidence.models(method) or ["M4"])[-1]
+        start = (method if method == BASELINE else OURS, "M1", GREEDY)
+        ends = start, (method, end, GREEDY)
+        cells = over_sets(evidence, lambda s, e=ends: evidence.change(*e, s), signed=True)
+        rows.append((text(method), *cells, p_cell(evidence, *ends)))
+    header = ["method", *names_of(evidence), "Avg.", "p"]
+    more = ("last model less M1 of the same method; p: exact test over all problems alike "
+            "(McNemar's with one seed)",)  # fmt: skip
+    title = "Table 2. Change of accuracy over the self-rewarded rounds, in points"
+    return Table("table2", title, panels(evidence, 2, header, rows, 1), notes(evidence, 2, more))
+
+
+def p_cell(evidence: Evidence, before: Any, after: Any) -> Cell:
+    """The p-value of a paired change over all benchmarks."""
+    try:
+        p = evidence.p_value(before, after)
+    except NotRun:
+        return Cell()
+    return Cell(p, digits=3, text="") if p >= 0.001 else text("< 0.001")
+
+
+def table3(evidence: Evidence) -> Table:
+    """Judge accuracy on the held-out pairs."""
+    rows = []
+    for method in (OURS, *(m for m in methods(evidence) if m != OURS)):
+        cells = [
+            cell(lambda m=method, n=name: evidence.share((m, n, JUDGE))) for name in ("M0", *ROUNDS)
+        ]
+        rows.append((text(method), *cells))
+    own = Panel(RUN, ("method", "M0", *ROUNDS), tuple(rows))
+    more = ("M0 judges three-shot; an unreadable verdict is wrong",)
+    title = "Table 3. Accuracy as a judge on held-out pairs, in percent"
+    return Table("table3", title, (own, paper_panel(3)), notes(evidence, 3, more))
+
+
+MEASURES = {"number": "number", "length": "length", "total": "number × length"}
+
+
+def step_cell(evidence: Evidence, measure: str, model: str, sets: Sequence[str]) -> Cell:
+    """Mean number of steps, mean tokens of a step, or tokens of all steps, of psrlm."""
+    number, tokens = (OURS, model, STEPS), (OURS, model, TOKENS)
+    columns, statistic = {"number": ([number], seeds.first), "total": ([tokens], seeds.first),
+                          "length": ([tokens, number], seeds.ratio)}[measure]  # fmt: skip
+    return cell(lambda: evidence.estimate(statistic, columns, sets, factor=1), digits=2)
+
+
+def table4(evidence: Evidence) -> Table:
+    """Number and length of steps on the two benchmarks of the paper's table, or on average."""
+    both = [name for name in ("gsm8k", "math") if name in evidence.sets]
+    sets = [((name,), name) for name in both] if len(both) == 2 else [((), "Avg.")]
+    rows = [
+        (text(measure), text(name), *(step_cell(evidence, measure, name, s) for s, _ in sets))
+        for measure in MEASURES for name in ROUNDS
+    ]  # fmt: skip
+    header = ("measure", "model", *(name for _, name in sets))
+    title = "Table 4. Number of steps and their length in tokens"
+    own = Panel(RUN, header, tuple(rows), labels=2)
+    return Table("table4", title, (own, paper_panel(4)), notes(evidence, 4))
+
+
+def ways(evidence: Evidence) -> list[str]:
+    """The ways of decoding that were compared; greedy and search, run or not."""
+    found = (m.get("decodings", {}) for one in evidence.all for m in one["models"])
+    return list(dict.fromkeys([*WAYS, *(name for names in found for name in names)]))
+
+
+def way_share(evidence: Evidence, model: str, way: str, sets: Sequence[str] = ()) -> Estimate:
+    """Accuracy of a way of decoding on the problems that all ways of this model were given."""
+    others = [(OURS, model, name) for name in ways(evidence) if has_way(evidence, model, name)]
+    data = evidence.data([(OURS, model, way), *(others or [(OURS, model, "search")])], sets)
+    return seeds.share({name: values[:1] for name, values in data.items()}).times(100)
+
+
+def has_way(evidence: Evidence, model: str, way: str) -> bool:
+    """Whether some seed decoded this model so."""
+    try:
+        evidence.data([(OURS, model, way)])
+    except NotRun:
+        return False
+    return way != GREEDY
+
+
+def table5(evidence: Evidence) -> Table:
+    """Average accuracy of the ways of decoding, at M1 and the last model."""
+    rows = []
+    for model in SEARCHED:
+        cells = [cell(lambda m=model, w=way: way_share(evidence, m, w)) for way in ways(evidence)]
+        ends = (OURS, model, GREEDY), (OURS, model, "search")
+        gain = cell(lambda e=ends: evidence.change(*e), signed=True)
+        rows.append((text(model), *cells, gain, p_cell(evidence, *ends)))
+    names = [WAYS.get(way, way) for way in ways(evidence)]
+    own = Panel(RUN, ("model", *names, "search − greedy", "p"), tuple(rows))
+    more = (SAME_PROBLEMS, "search − greedy: on all problems of the search")
+    title = "Table 5. Average accuracy with test-time search, in percent"
+    return Table("table5", title, (own, paper_panel(5)), notes(evidence, 5, more))
+
+
+def table6(evidence: Evidence) -> Table:
+    """Consistency and agreement of pairwise step judging and of solution scoring."""
+    names = ("consistency", "agreement")
+    rows = [
+        (text(kind), *(cell(lambda k=kind, n=n: evidence.laboratory(k, n), 2) for n in names))
+        for kind in ("pairwise", "scoring")
+    ]
+    less = (cell(lambda n=n: evidence.laboratory_difference(n).times(0.01), 2, True) for n in names)
+    rows.append((text("pairwise − scoring"), *less))
+    own = Panel(RUN, ("strategy", *names), tuple(rows))
+    title = "Table 6. Judging steps in pairs against scoring whole solutions, shares"
+    more = ("the judge is the API model where one was tested, else M1 of psrlm (pairs) and of srlm "
+            "(scores)",)  # fmt: skip
+    return Table("table6", title, (own, paper_panel(6)), notes(evidence, 6, more))
+
+
+def _steps_by_set(evidence: Evidence, number: int, size: str) -> Table:
+    sets = [(name,) for name in evidence.sets] or [()]
+    rows = [
+        (text(measure), text(name),
+         *(step_cell(evidence, measure, name, s) for s in (*sets, ())))
+        for measure in MEASURES for name in ROUNDS
+    ]  # fmt: skip
+    header = ["measure", "model", *names_of(evidence), "Avg."]
+    more = ("length: tokens of a step without its mark, over all steps",)
+    title = f"Table {number}. Number and length of steps by benchmark, beside the paper's {size}"
+    made = panels(evidence, number, header, rows, 2)
+    return Table(f"table{number}", title, made, notes(evidence, number, more))
+
+
+def table7(evidence: Evidence) -> Table:
+    """Steps on every benchmark, beside the paper's 7B."""
+    return _steps_by_set(evidence, 7, "7B")
+
+
+def table8(evidence: Evidence) -> Table:
+    """The same steps beside the paper's 72B."""
+    return _steps_by_set(evidence, 8, "72B")
+
+
+def table9(evidence: Evidence) -> Table:
+    """The ways of decoding on every benchmark, at M1 and the last model."""
+    rows = [
+        (text(model), text(way),
+         *over_sets(evidence, lambda s, m=model, w=way: way_share(evidence, m, w, s)))
+        for way in ways(evidence) for model in SEARCHED
+    ]  # fmt: skip
+    header = ["model", "decoding", *names_of(evidence), "Avg."]
+    title = "Table 9. Ways of decoding on every benchmark, accuracy in percent"
+    more = (SAME_PROBLEMS,)
+    return Table("table9", title, panels(evidence, 9, header, rows, 2), notes(evidence, 9, more))

@@ -1,0 +1,116 @@
+"""What a summary keeps of a model besides its accuracy: what pairs and figures are made of.
+
+Per problem: outcomes under other ways of decoding, number of steps and their tokens. Per held-out
+pair: whether the judge was right. Per update: rewards and log-probabilities of DPO.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from psr_lib import manifest, step_counts
+from psr_lib.evaluation import SPENT, read_csv
+from psr_lib.records import read_jsonl
+from psr_lib.run_dirs import RunDir
+
+ANSWERS = "_answers.jsonl.gz"
+GREEDY = "greedy"
+NOT_ASKED = "-"
+HISTORY = {"step": "step", "loss": "loss", "margin": "rewards/margins", "chosen": "logps/chosen",
+           "rejected": "logps/rejected"}  # fmt: skip
+Take = Callable[[Path], Path]  # notes a file as an input before it is read
+Row = dict[str, Any]
+
+
+def of_model(run: RunDir, method: str, n: int, answers: list[Row], take: Take) -> Row:
+    """What is there of M[n] of a method; a part that was not made is left out."""
+    home, model = run.eval(method, n), run.model(method, n) if n else run.base
+    found: Row = {"tokens": _tokens(answers)}
+    if (verdicts := home / "verdicts.jsonl.gz").is_file():
+        rows = read_jsonl(take(verdicts))
+        found["judge_outcomes"] = "".join(str(int(row["correct"])) for row in rows)
+    if decodings := _decodings(home, answers, take):
+        found["decodings"] = decodings
+    if n > 1 and (history := model / "figures" / "training.csv").is_file():
+        found["training"] = _history(take(history))
+    return found | _steps(run, home, take)
+
+
+def _tokens(answers: list[Row]) -> dict[str, float]:
+    """Mean tokens of an answer: generated, and of verdicts."""
+    count = max(1, len(answers))
+    return {name: round(sum(row.get(name, 0) for row in answers) / count, 3) for name in SPENT}
+
+
+def _decodings(home: Path, greedy: list[Row], take: Take) -> dict[str, Row]:
+    """Outcomes of every other way of decoding whose answers are there, by name.
+
+    A file is named after its way, or holds several, named in its rows. Several sampled answers to
+    a problem are an average, no way of decoding.
+    """
+    found: dict[str, Row] = {}
+    for path in sorted(home.glob(f"*{ANSWERS}")):
+        by_way: dict[str, list[Row]] = {}
+        for row in read_jsonl(take(path)):
+            by_way.setdefault(row.get("way", path.name.removesuffix(ANSWERS)), []).append(row)
+        found |= {way: _decoding(greedy, rows) for way, rows in by_way.items()
+                  if way not in (GREEDY, *found) and "sample" not in rows[0]}  # fmt: skip
+    return found
+
+
+def _decoding(greedy: list[Row], rows: list[Row]) -> Row:
+    """Outcomes, one sign a greedy answer, `-` where it was not asked; and mean tokens."""
+    right = {row["problem_id"]: str(int(row["strict"])) for row in rows}
+    found: dict[str, str] = {}
+    for row in sorted(greedy, key=lambda row: (row["benchmark"], row["problem_id"])):
+        sign = right.get(row["problem_id"], NOT_ASKED)
+        found[row["benchmark"]] = found.get(row["benchmark"], "") + sign
+    return {"outcomes": found, "tokens": _tokens(rows)}
+
+
+def _history(path: Path) -> dict[str, list[float]]:
+    """The columns of a training curve that figures show, four digits."""
+    rows = read_csv(path)
+    return {
+        name: [round(float(row[column]), 4) for row in rows]
+        for name, column in HISTORY.items()
+        if rows and column in rows[0]
+    }
+
+
+def _steps(run: RunDir, home: Path, take: Take) -> Row:
+    """Steps and their tokens for each answer, if notebook 06 counted these very answers."""
+    made, evaluated = manifest.read(run.steps), manifest.read(home)
+    source = home / "answers.jsonl.gz"
+    read = (made or {}).get("inputs", {}).get(f"run:{source.relative_to(run.path).as_posix()}", {})
+    if not made or read.get("hash") != evaluated["outputs"]["answers.jsonl.gz"]["hash"]:
+        return {}
+    rows = read_jsonl(take(run.steps / step_counts.FILE))
+    place = home.parent.relative_to(run.path).as_posix()
+    found: Row = {"steps": {}, "step_tokens": {}}
+    for row in (row for row in rows if row["place"] == place):
+        for name, column in (("steps", "steps"), ("step_tokens", "tokens")):
+            found[name].setdefault(row["benchmark"], []).append(str(row[column]))
+    return {name: {k: " ".join(v) for k, v in sets.items()} for name, sets in found.items()}
+
+
+def laboratory(homes: list[Path], take: Take) -> Row:
+    """The judge laboratory's table in the first of these models' folders that has one (07)."""
+    for home in homes:
+        for path in sorted((home / "judge").glob("*.csv")):
+            rows = read_csv(path)
+            if rows and {"strategy", "judge", "consistency"} <= rows[0].keys():
+                return {"laboratory": [_numbers(row) for row in read_csv(take(path))]}
+    return {}
+
+
+def _numbers(row: dict[str, str]) -> Row:
+    """A row with its numbers as such, empty cells as None."""
+    return {name: _number(value) for name, value in row.items()}
+
+
+def _number(value: str) -> float | str | None:
+    try:
+        return float(value) if value else None
+    except ValueError:
+        return value

@@ -1,0 +1,86 @@
+"""Runs made by hand for the tests of tables, figures and claims: summaries with known outcomes."""
+
+import numpy as np
+
+from psr_lib.evidence import Evidence
+
+SETS = ("easy", "hard")
+SIZE = 40
+COUNTS = {"problems": 10, "expansions": 60, "candidates": 360, "judge_made": 500, "ties": 12,
+          "rollbacks": 5, "pairs": 33, "tie_rate": 0.2, "rollback_rate": 0.08,
+          "judge_first_position": 0.45, "judge_unreadable": 0.01, "judge_consistency": 0.6,
+          "siblings_judge_accuracy": 0.75, "chosen_right": 0.6, "rejected_right": 0.1}  # fmt: skip
+
+
+def bits(noise, share, size=SIZE):
+    """Outcomes as a string."""
+    return "".join(str(int(x < share)) for x in noise.random(size))
+
+
+def model(noise, n, share, judge=0.9, rounds=4, sets=SETS, steps=None):
+    """A model's part of a summary; M1 and the last one were searched with."""
+    outcomes = {name: bits(noise, share) for name in sets}
+    means = {k: v.count("1") / len(v) for k, v in outcomes.items()}
+    held = bits(noise, judge, 100)
+    found = {
+        "model": f"M{n}", "accuracy": means | {"mean": sum(means.values()) / len(means)},
+        "judge": {"accuracy": held.count("1") / 100, "first_position": 0.5, "unreadable": 0.0,
+                  "skill_recompute": 0.9, "skill_copy": 0.9, "skill_compare": 0.9},
+        "outcomes": outcomes, "judge_outcomes": held,
+        "tokens": {"prefill": 30.0, "generated": 100.0, "judged": 0.0},
+    }  # fmt: skip
+    if steps:
+        number, length = steps
+        counts = {name: noise.poisson(number, SIZE) + 1 for name in sets}
+        found["steps"] = {k: " ".join(map(str, v)) for k, v in counts.items()}
+        found["step_tokens"] = {k: " ".join(str(length * x) for x in v) for k, v in counts.items()}
+    if n in (1, rounds):
+        asked = {name: bits(noise, share + 0.1, 10) + "-" * (SIZE - 10) for name in sets}
+        found["decodings"] = {
+            "search": {"outcomes": asked, "tokens": {"generated": 600.0, "judged": 900.0}}
+        }
+        found["search_accuracy"] = {name: v.count("1") / 10 for name, v in asked.items()}
+    if n > 1:
+        found["training"] = {"step": [1, 2, 3], "loss": [1.0, 0.9, 0.8],
+                             "margin": [0.0, 0.1 * n, 0.2 * n], "chosen": [-2.0, -1.9, -1.8],
+                             "rejected": [-6.0, -7.0, -8.0]}  # fmt: skip
+    return found
+
+
+def stage(name, method="", n=0, **counts):
+    """A stage's part of a summary."""
+    return {"stage": name, "method": method, "iteration": n, "wall_seconds": 60.0,
+            "tokens": {"generated": 1_000_000, "judged": 2_000_000}, "counts": counts}  # fmt: skip
+
+
+def summary(method="psrlm", seed=0, rise=0.12, rounds=4, sets=SETS, steps=True):
+    """A whole summary; accuracy rises by `rise` a round, steps get fewer and longer."""
+    noise = np.random.default_rng([seed, len(method)])
+    first = np.random.default_rng(seed)  # M0 and M1 are shared by all methods
+    models = [model(first, 0, 0.2, judge=0.5, rounds=rounds, sets=sets),
+              model(first, 1, 0.35, rounds=rounds, sets=sets,
+                    steps=(5, 10) if steps else None)]  # fmt: skip
+    for n in range(2, rounds + 1):
+        walked = (5 - n * 0.8, 10 + 3 * n) if steps else None
+        share = min(0.95, 0.35 + rise * (n - 1))
+        models.append(model(noise, n, share, rounds=rounds, sets=sets, steps=walked))
+    made = [
+        stage("01_data_prep", ift=100, eft=200, eft_heldout=50),
+        stage("02_init", "psrlm", 1, updates=19),
+    ]
+    for n in range(2, rounds + 1):
+        made += [stage("03_search_judge", method, n, **COUNTS),
+                 stage("04_step_dpo", method, n, updates=7, used=30)]  # fmt: skip
+    return {
+        "preset": "tiny", "seed": seed, "method": method, "split": "test", "base": "data/tiny/base",
+        "git": {"commit": "0123456789abcdef", "dirty": False}, "params_hash": "x", "versions": {},
+        "device": "cpu", "models": models, "stages": made,
+    }  # fmt: skip
+
+
+def evidence(methods=("psrlm", "random-judge"), seeds=(0,), **how):
+    """Evidence of several methods and seeds; controls do not rise."""
+    return Evidence(
+        summary(method, seed, **({"rise": 0.0} if method != "psrlm" else {}) | how)
+        for method in methods for seed in seeds
+    )  # fmt: skip

@@ -1,0 +1,255 @@
+"""What notebook 08 writes from a run's folder, finished or not, and what summaries keep for it."""
+
+from random import Random
+from types import SimpleNamespace
+
+import pytest
+from test_results import SETS, fake_run
+from tiny_model import eft, ift, step_pair
+
+from psr_lib import manifest, paper, presets, prompt_sheets, results, run_details, step_counts
+from psr_lib.evaluation import read_csv, write_csv
+from psr_lib.evidence import Evidence
+from psr_lib.memory import Memory
+from psr_lib.methods import SEARCH
+from psr_lib.records import read_json, write_json, write_jsonl
+from psr_lib.run_dirs import Key, RunDir, SeedsDir
+
+TINY = presets.load("tiny", "paper.embedded=6 paper.perplexity=3 rounds=2")
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A repository of its own."""
+    monkeypatch.setattr(manifest, "root", lambda: tmp_path)
+    return tmp_path
+
+
+def open_report(run):
+    """A stage as notebook 08 has it: what it read, where it writes."""
+    read = []
+
+    def take(path):
+        assert path.is_file(), path
+        read.append(path)
+        return path
+
+    return SimpleNamespace(
+        run=run, preset=TINY, read=read, holding=take, output=lambda name: run.paper / name,
+        holdings=lambda: sorted(run.path.rglob(manifest.NAME)), model=lambda n: None,
+    )  # fmt: skip
+
+
+def add_search(run, method="psrlm", n=1, ways=("search",)):
+    """Answers of other decodings to the first problem of each benchmark."""
+    rows = [
+        {"problem_id": f"{name}/0", "benchmark": name, "strict": True, "generated": 50,
+         "judged": 70, "way": way}
+        for way in ways for name in SETS
+    ]  # fmt: skip
+    home = run.eval(method, n)
+    if len(ways) > 1:
+        write_jsonl(home / "ways_answers.jsonl.gz", rows)
+    else:
+        write_jsonl(home / "search_answers.jsonl.gz", [{**r, "way": ways[0]} for r in rows])
+
+
+def add_steps(run, answers):
+    """Notebook 06's rows of every model, and the manifests that say which answers were read."""
+    rows, inputs = [], {}
+    for n in answers:
+        home = run.eval("psrlm", n)
+        place = home.parent.relative_to(run.path).as_posix()
+        texts = [{**row, "text": "Step 1: a b\nStep 2: c"} for row in answers[n]]
+        rows += step_counts.answer_rows(
+            place, texts, lambda steps: [len(step.split()) for step in steps]
+        )
+        made = read_json(home / manifest.NAME)
+        made["outputs"]["answers.jsonl.gz"] = {"hash": f"h{n}", "bytes": 0}
+        inputs[f"run:{place}/eval/answers.jsonl.gz"] = {"hash": f"h{n}"}
+        write_json(home / manifest.NAME, made)
+    write_jsonl(run.steps / step_counts.FILE, rows)
+    base = read_json(run.folder(Key("01_data_prep")) / manifest.NAME)
+    write_json(run.steps / manifest.NAME, {**base, "outputs": {}, "inputs": inputs})
+
+
+def test_a_summary_keeps_what_figures_and_claims_need(root):
+    run, answers = fake_run(root / "runs")
+    add_search(run)
+    add_steps(run, answers)
+    write_csv(run.model("psrlm", 2) / "figures" / "training.csv", [
+        {"step": 1, "loss": 1.0, "rewards/margins": 0.123456, "logps/chosen": -2.0,
+         "logps/rejected": -3.0, "epoch": 0.1}])  # fmt: skip
+    found = results.gather(run, "psrlm", 2)
+    first, second = found["models"][1:3]
+    assert first["decodings"]["search"]["outcomes"] == {"big": "1--", "easy": "1---"}
+    assert first["decodings"]["search"]["tokens"] == {"prefill": 0, "generated": 50, "judged": 70}
+    assert first["steps"] == {"big": "2 2 2", "easy": "2 2 2 2"}
+    assert first["step_tokens"]["big"] == "3 3 3"
+    assert second["training"] == {"step": [1.0], "loss": [1.0], "margin": [0.1235],
+                                  "chosen": [-2.0], "rejected": [-3.0]}  # fmt: skip
+    assert len(first["judge_outcomes"]) == 10 and "decodings" not in second
+
+
+def test_several_ways_in_one_file_and_samples_in_none(root):
+    run, answers = fake_run(root / "runs")
+    add_search(run, ways=("greedy", "majority", "best-of-N"))
+    sampled = [{"problem_id": "easy/0", "benchmark": "easy", "strict": True, "sample": 0}]
+    write_jsonl(run.eval("psrlm", 1) / "sampled_answers.jsonl.gz", sampled)
+    found = run_details.of_model(run, "psrlm", 1, answers[1], lambda path: path)
+    assert set(found["decodings"]) == {"majority", "best-of-N"}
+
+
+def test_steps_of_other_answers_are_not_taken(root):
+    run, answers = fake_run(root / "runs")
+    add_steps(run, answers)
+    made = read_json(run.eval("psrlm", 1) / manifest.NAME)
+    made["outputs"]["answers.jsonl.gz"]["hash"] = "newer"
+    write_json(run.eval("psrlm", 1) / manifest.NAME, made)
+    models = results.gather(run, "psrlm", 2)["models"]
+    assert "steps" not in models[1] and "steps" in models[2]
+
+
+def test_the_laboratorys_rows_are_kept_as_numbers(root):
+    run, _ = fake_run(root / "runs")
+    write_csv(run.round("psrlm", 2) / "judge" / "other.csv", [{"a": 1}])
+    write_csv(run.round("psrlm", 2) / "judge" / "table.csv", [
+        {"strategy": "pairwise", "judge": "itself", "model": "M1", "consistency": 0.5,
+         "agreement": None}])  # fmt: skip
+    (row,) = results.gather(run, "psrlm", 2)["laboratory"]
+    assert row["consistency"] == 0.5 and row["agreement"] is None and row["model"] == "M1"
+
+
+def test_an_api_model_measured_beside_has_a_summary(root):
+    run, _ = fake_run(root / "runs")
+    assert results.gather_reference(run) is None
+    made = read_json(run.eval("psrlm", 1) / manifest.NAME)
+    from test_results import fake_evaluation
+
+    fake_evaluation(run.path / "reference" / "eval", Random(5))
+    made["params"] = {"engine": {"model": "some-model"}}
+    write_json(run.path / "reference" / "eval" / manifest.NAME, made)
+    found = Evidence([results.gather(run, "psrlm", 2), results.gather_reference(run)])
+    assert found.models("reference") == ["some-model"] and found.methods == ["psrlm"]
+    assert found.share(("reference", "some-model", "greedy")).problems == sum(SETS.values())
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_an_unfinished_run_is_gathered_as_far_as_it_got(root, missing):
+    run, _ = fake_run(root / "runs")
+    (run.eval("psrlm", missing) / manifest.NAME).unlink()
+    names = [model["model"] for model in results.gather(run, "psrlm", 2)["models"]]
+    assert names == [f"M{n}" for n in range(3) if n != missing]
+
+
+def test_nothing_is_gathered_from_an_empty_folder(root):
+    assert results.gather(RunDir("tiny", 3, root), "psrlm", 2) is None
+    evidence, memory = paper.collect(open_report(RunDir("tiny", 3, root)))
+    assert evidence.all == [] and memory.known == {}
+
+
+def add_data(run):
+    write_jsonl(run.data / "eft.jsonl", [eft(k) for k in range(9)])
+    write_jsonl(run.data / "ift.jsonl", [ift(k) for k in range(9)])
+    write_jsonl(run.ppd("psrlm", 2) / "ppd.jsonl", [step_pair(k) for k in range(9)])
+
+
+@pytest.fixture
+def tiny_folder(tmp_path_factory):
+    from tiny_model import make_tiny_model
+
+    return make_tiny_model(tmp_path_factory.mktemp("model") / "m")[0]
+
+
+def write_all(stage):
+    evidence, memory = paper.collect(stage)
+    tables = paper.write_tables(stage, evidence)
+    drawn = paper.write_figures(stage, evidence, memory)
+    text = paper.write_prompts(stage)
+    paper.write_page(stage, tables, drawn, evidence)
+    return paper.counts(tables, drawn), text
+
+
+def test_everything_is_written_for_a_finished_run(root, tiny_folder):
+    run, answers = fake_run(root / "runs")
+    for n in (1, 2):
+        add_search(run, n=n)
+    add_steps(run, answers)
+    add_data(run)
+    stage = open_report(run)
+    stage.model = lambda n: tiny_folder
+    counts, text = write_all(stage)
+    assert counts == {"tables": 11, "of_tables": 13, "figures": 7, "of_figures": 8}
+    missing = {
+        one.name for one in paper.more_tables.make_all(paper.collect(stage)[0]) if not one.run
+    }
+    assert missing == {"table6", "controls"}, "no laboratory, and no other method"
+    for name in [f"table{n}" for n in range(1, 10)] + ["claims", "controls", "judge", "budget"]:
+        for kind in ("csv", "md", "tex"):
+            assert (run.paper / "tables" / f"{name}.{kind}").stat().st_size > 100
+    page = (run.paper / "paper.md").read_text()
+    assert "(figures/figure2.png)" in page and "not run: no training curve" in page
+    assert {"Figure 3", "Figure 4", "Figure 5"} == {
+        f"Figure {k}" for k in "345" if f"Figure {k}." in text
+    }
+    assert (run.paper / "figures" / "figure2_separation.csv").is_file()
+    assert run.eval("psrlm", 1) / "answers.jsonl.gz" in stage.read, "what was read is noted"
+    again = open_report(run)
+    _, memory = paper.collect(again)
+    assert memory.known, "the map and the intervals are remembered"
+    again.model = stage.model
+    before = (run.paper / "figures" / "figure2.csv").read_bytes()
+    write_all(again)
+    assert (run.paper / "figures" / "figure2.csv").read_bytes() == before
+
+
+def test_everything_is_written_for_an_empty_run(root):
+    run = RunDir("tiny", 0, root / "runs")
+    counts, text = write_all(open_report(run))
+    assert counts == {"tables": 0, "of_tables": 13, "figures": 0, "of_figures": 8}
+    assert "not run" in text and not list((run.paper / "figures").iterdir())
+    page = (run.paper / "paper.md").read_text()
+    assert page.count("not run") > 50 and "None" not in page and "nan" not in page
+
+
+def test_several_seeds_are_one_evidence(root):
+    for seed in (0, 1):
+        for method in ("psrlm", "random-judge"):
+            fake_run(root / "runs", method, seed)
+    run = SeedsDir("tiny", 0, root / "runs", (0, 1))
+    evidence, _ = paper.collect(open_report(run))
+    assert evidence.methods == ["psrlm", "random-judge"]
+    assert len(evidence.share(("psrlm", "M2", "greedy")).per_seed) == 2
+    assert "seeds 0, 1, run at 01234567" in paper.source_of(evidence)
+
+
+def test_prompts_are_those_of_the_family_with_the_runs_examples():
+    found = prompt_sheets.sheets("compact", ift(0), eft(1))
+    names = [(one.figure[:8], one.family) for one in found]
+    assert names == [("Figure 3", "paper"), ("Figure 4", "compact"), ("Figure 4", "paper"),
+                     ("Figure 5", "compact"), ("Figure 5", "paper")]  # fmt: skip
+    segment = found[0].prompt
+    assert ift(0).question in segment and "Step 1:" not in segment.partition("Provided]")[2]
+    assert "{" not in segment.replace("\\boxed{", "")
+    assert eft(1).step_a in found[3].prompt
+    tex = prompt_sheets.latex(found)
+    assert tex.count(r"\begin{figure}") == 5 == tex.count(r"\end{figure}")
+
+
+def test_the_map_of_one_of_the_runs_is_kept(root):
+    runs = [RunDir("tiny", seed, root / "runs") for seed in (0, 1)]
+    assert results.keep_map(runs) is None
+    for name in results.MAP_FILES:
+        write_csv(runs[1].paper / "figures" / name, [{"side": "prompt"}])
+    kept = results.keep_map(runs)
+    assert kept == root / "data/results/tiny/figure2.csv" and read_csv(kept) == [{"side": "prompt"}]
+
+
+def test_memory_is_beside_the_report_and_not_part_of_it(root):
+    run, _ = fake_run(root / "runs")
+    evidence, memory = paper.collect(open_report(run))
+    evidence.share(("psrlm", "M1", "greedy"))
+    memory.close()
+    assert memory.path == run.path / "memory" / "paper.json"
+    assert isinstance(memory, Memory) and not memory.path.is_relative_to(run.paper)
+    assert Key(SEARCH, "psrlm", 2) in results.run_stages("psrlm", 2)
