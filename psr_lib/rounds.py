@@ -11,6 +11,7 @@ from psr_lib.engines import opening
 from psr_lib.engines.base import Engine
 from psr_lib.journal import Journal, search_into
 from psr_lib.judge import Judge
+from psr_lib.mcts import mcts_stream
 from psr_lib.methods import REFERENCE
 from psr_lib.progress import show, track
 from psr_lib.records import (
@@ -27,6 +28,8 @@ from psr_lib.records import (
 )
 from psr_lib.search import search_stream
 from psr_lib.traces import SearchTrace, TraceFile, search_stats
+
+STREAMS = {"step": search_stream, "mcts": mcts_stream}  # how M[n-1] goes through the steps
 
 
 def open_engine(stage: Any, n: int) -> Engine:
@@ -81,9 +84,10 @@ def _search(
     """Search into a file of the stage, by way of a journal that survives a kill."""
     journal = Journal(stage.scratch(name), stage.made_from)
     family, judge = prompts.load(stage.preset.prompts), make_judge(stage, engine)
+    stream = STREAMS[stage.preset.search.kind]
     with track(len(questions), label) as progress:
         search_into(
-            journal, questions, lambda asked: search_stream(
+            journal, questions, lambda asked: stream(
                 engine, family, engine.tokenizer, asked, stage.preset.search, judge, stage.seed,
                 **how,
             ), progress.update,

@@ -46,7 +46,7 @@ def step_search(
 ) -> list[SearchTrace]:
     """Search every question; one trace each, in order. See `search_stream`."""
     found: dict[int, SearchTrace] = {}
-    run = _Search(engine, family, tokenizer, search, judge, seed, select, max_tokens)
+    run = Search(engine, family, tokenizer, search, judge, seed, select, max_tokens)
     for place, trace in run.spread(enumerate(questions)):
         found[place] = trace
         if progress:
@@ -75,12 +75,14 @@ def search_stream(
     frequent candidate, and at the cap greedy decoding finishes within `max_tokens`.
     Raises PSRError where the engine fails.
     """
-    run = _Search(engine, family, tokenizer, search, judge, seed, select, max_tokens)
+    run = Search(engine, family, tokenizer, search, judge, seed, select, max_tokens)
     return run.spread(asked)
 
 
 @dataclass
-class _Search:
+class Search:
+    """A search over one engine; `search_stream` says what its fields are."""
+
     engine: Engine
     family: Family
     tokenizer: Any
@@ -115,16 +117,21 @@ class _Search:
     def task(self, trace: SearchTrace) -> Task:
         """One question from its first expansion to its end; the result is its trace."""
         while not trace.status:
-            candidates = yield from self.propose(trace)
-            texts = tuple(c.text for c in candidates if c.valid)
-            item = Item(trace.question, tuple(trace.path), texts, len(trace.expansions))
-            (robin,) = yield from self.judge.ranking([item], skip_unanimous=self.select)
+            candidates, robin = yield from self.expand(trace)
             self.advance(trace, candidates, robin)
         trace.pairs = [pair for pair in trace._kept if pair is not None]
         self.judge.forget(trace.question)
         if self.select and trace.status == "cap":
             yield from self.finish(trace)
         return trace
+
+    def expand(self, trace: SearchTrace) -> Task:
+        """Candidates for the trace's next step, and their round robin (Eq. 1-2)."""
+        candidates = yield from self.propose(trace)
+        texts = tuple(c.text for c in candidates if c.valid)
+        item = Item(trace.question, tuple(trace.path), texts, len(trace.expansions))
+        (robin,) = yield from self.judge.ranking([item], skip_unanimous=self.select)
+        return candidates, robin
 
     def propose(self, trace: SearchTrace) -> Task:
         """w candidates for the trace's next step (Eq. 1).
@@ -162,8 +169,10 @@ class _Search:
         depth = len(trace.path) + 1
         return seed_of(self.seed, use, trace.question.id, depth, trace.visits(depth))
 
-    def advance(self, trace: SearchTrace, candidates: list[Candidate], robin: RoundRobin) -> None:
-        """Choose, keep or roll back (Eq. 3-5), and close the trace if it is done."""
+    def record(
+        self, trace: SearchTrace, candidates: list[Candidate], robin: RoundRobin
+    ) -> Expansion:
+        """Add what was found at the trace's path to it, with its cost; nothing is decided."""
         trace.tokens["judged"] += robin.judged
         trace.tokens["prefill"] += robin.prefill
         trace.tokens["prompt"] += robin.prefill
@@ -180,12 +189,24 @@ class _Search:
             robin=robin,
             tie=len(set(wins.values())) < 2,
         )
-        noise = random.Random(self.step_seed(trace, "pick"))
         trace.expansions.append(expansion)
-        if robin.overflow or all(c.finish == "overflow" for c in candidates):
+        return expansion
+
+    @staticmethod
+    def overflowed(expansion: Expansion) -> bool:
+        """Whether the steps so far leave no room to go on."""
+        cut = all(c.finish == "overflow" for c in expansion.candidates)
+        return expansion.robin.overflow or cut
+
+    def advance(self, trace: SearchTrace, candidates: list[Candidate], robin: RoundRobin) -> None:
+        """Choose, keep or roll back (Eq. 3-5), and close the trace if it is done."""
+        noise = random.Random(self.step_seed(trace, "pick"))
+        expansion = self.record(trace, candidates, robin)
+        wins = {i: score for i, score in enumerate(expansion.scores) if score is not None}
+        if self.overflowed(expansion):
             expansion.outcome = trace.status = "overflow"
         elif expansion.tie:
-            self._tied(trace, expansion, valid)
+            self._tied(trace, expansion, list(wins))
         else:
             self._keep(trace, expansion, wins, noise)
         if not trace.status and len(trace.expansions) >= self.search.max_iterations:
@@ -194,7 +215,7 @@ class _Search:
     def _keep(self, trace: SearchTrace, expansion: Expansion, wins: dict, noise) -> None:
         expansion.outcome = "kept"
         expansion.chosen, expansion.rejected = decide(wins, self.search.pick, noise)
-        self._append(trace, expansion, None if self.select else _pair(trace, expansion))
+        self._append(trace, expansion, None if self.select else step_pair(trace, expansion))
 
     def _tied(self, trace: SearchTrace, expansion: Expansion, valid: list[int]) -> None:
         expansion.outcome = "tie"
@@ -235,7 +256,7 @@ def read_candidate(completion: Completion, depth: int) -> Candidate:
     return Candidate(text, valid, final, completion.finish, completion.tokens)
 
 
-def _pair(trace: SearchTrace, expansion: Expansion) -> StepPair | None:
+def step_pair(trace: SearchTrace, expansion: Expansion) -> StepPair | None:
     """The preference pair; None where both texts are the same up to blanks (no gradient)."""
     chosen = expansion.candidates[expansion.chosen]
     rejected = expansion.candidates[expansion.rejected]

@@ -28,8 +28,9 @@ class Expansion:
     """One visit to a node: its candidates, their scores and what was decided.
 
     `scores` is None for an ill-formed candidate; `multiplicity` counts equal texts among the valid
-    ones; `outcome` is `kept`, `tie` (rolled back, resampled, or continued without a pair), or
-    `overflow`; `tie` says whether the best and the worst score were equal.
+    ones; `outcome` is `kept`, `tie` (rolled back, resampled, or continued without a pair), in a
+    tree search `explored` (off the path that was kept), or `overflow`; `tie` says whether the best
+    and the worst score were equal.
     """
 
     depth: int

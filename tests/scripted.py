@@ -45,6 +45,8 @@ def search_settings(**changes) -> SimpleNamespace:
         "pick": "random",
         "scoring": "ordered",
         "live": 99,
+        "kind": "step",
+        "exploration": 1.4,
     }
     return SimpleNamespace(**(values | changes))
 

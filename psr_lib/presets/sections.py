@@ -85,8 +85,10 @@ class Teacher:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """Step search (paper section 3.3, Eq. 1-5)."""
+    """Step search (paper section 3.3, Eq. 1-5), or a tree search as a named comparison."""
 
+    kind: str = one_of("step", "mcts")
+    exploration: float = num(low=0)
     width: int = num(low=2)
     temperature: float = num(low=0)
     top_p: float = num(above=0, high=1)
