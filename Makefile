@@ -2,9 +2,9 @@
 
 PRESET  ?= tiny      ## preset: tiny, smoke, ... (psr_lib/presets)
 METHOD  ?= psrlm     ## method: psrlm, srlm (baseline), or a control: random-judge, random-judge-nll0, gold-judge, ift-more, sft-chosen; or reference (an API model)
-METHODS ?=           ## several methods for reproduce, as "psrlm random-judge"
+METHODS ?=           ## several methods for reproduce, judge and keep, as "psrlm random-judge"
 SEED    ?= 0         ## seed of the run
-SEEDS   ?=           ## several seeds for reproduce, paper and keep, as "0 1 2"
+SEEDS   ?=           ## several seeds for reproduce, judge, paper and keep, as "0 1 2"
 N       ?=           ## round: N=1 makes M1, N=2 makes M2, ...
 SET     ?=           ## overrides of the preset, as "search.width=4 dpo.beta=0.3"
 FORCE   ?=           ## FORCE=1 runs the named stages again
@@ -12,7 +12,7 @@ BENCH   ?=           ## options of bench, as "--only rates --problems 40"
 PYTHON3 ?= python3   ## Python 3.11 or later that makes .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce iteration base evaluate judge data paper keep confirm readme status bench test lab lint format clean
+.PHONY: help setup reproduce iteration base evaluate judge data paper keep confirm readme status bench test lab lint format clean laboratories
 
 # Threads that spin while they wait starve each other as soon as another process runs; those that
 # sleep at once are woken for every operation. A short spin, then sleep, is quick either way.
@@ -25,6 +25,7 @@ CONDA   := $(shell [ -n "$$CONDA_PREFIX" ] && "$$CONDA_PREFIX/bin/python" -I -c 
 	2>/dev/null && echo "$$CONDA_PREFIX/bin/python")
 PYTHON  := $(or $(CONDA),.venv/bin/python)
 RUNS     = $(PYTHON) -m psr_lib.runs
+JUDGES   = $(filter psrlm srlm,$(or $(strip $(METHODS)),$(METHOD)))
 RUN      = --preset "$(strip $(PRESET))" --method "$(strip $(METHOD))" --seed "$(strip $(SEED))" \
 	--set "$(strip $(SET))" $(if $(strip $(FORCE)),--force)
 
@@ -50,7 +51,7 @@ evaluate: setup  ## evaluate M[N], or without N every model that is there
 	@$(RUNS) evaluate $(RUN) --n "$(strip $(N))"
 
 judge: setup  ## judge laboratory of M[N], without N of the last model (notebook 07)
-	@$(RUNS) judge $(RUN) --n "$(strip $(N))"
+	@$(RUNS) judge $(RUN) --n "$(strip $(N))" --methods "$(strip $(METHODS))" --seeds "$(strip $(SEEDS))"
 
 data: setup  ## data of a run only (notebook 01)
 	@$(RUNS) data $(RUN)
@@ -61,7 +62,11 @@ paper: setup  ## every table and figure of the paper from a run, beside its own 
 keep: setup  ## store a finished run's summary in data/results, and log it
 	@$(RUNS) keep $(RUN) --methods "$(strip $(METHODS))" --seeds "$(strip $(SEEDS))"
 
-confirm: reproduce paper keep  ## reproduce on the test sets, keep the summaries, log the result
+# Table 6 sets judging pairs (psrlm) against scoring solutions (srlm); controls have no judge of their own.
+laboratories: reproduce
+	@$(if $(JUDGES),$(RUNS) judge $(RUN) --methods "$(JUDGES)" --seeds "$(strip $(SEEDS))",:)
+
+confirm: reproduce laboratories paper keep  ## reproduce on the test sets, measure the judges, keep all that the README shows
 
 readme: setup  ## write the README's numbers and draw its figures from data/results
 	@$(PYTHON) -m psr_lib.readme

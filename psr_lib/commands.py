@@ -192,13 +192,18 @@ def data(args: argparse.Namespace) -> None:
 
 def reproduce(args: argparse.Namespace) -> None:
     """Run every round with its evaluation for all METHODS and SEEDS, then print the tables."""
-    methods = args.methods.replace(",", " ").split() or [args.method]
-    seeds = args.seeds.replace(",", " ").split() or [args.seed]
-    requests = [Request(args, method, seed) for seed in seeds for method in methods]
+    requests = several(args)
     for request in requests:
         build(request, all_keys(request))
     for request in requests:
         report(request)
+
+
+def several(args: argparse.Namespace) -> list[Request]:
+    """A request for each of METHODS and SEEDS, all methods of a seed before the next seed."""
+    methods = args.methods.replace(",", " ").split() or [args.method]
+    seeds = args.seeds.replace(",", " ").split() or [args.seed]
+    return [Request(args, method, seed) for seed in seeds for method in methods]
 
 
 def all_keys(request: Request) -> list[Key]:
@@ -246,12 +251,12 @@ def report(request: Request) -> None:
 
 def judge(args: argparse.Namespace) -> None:
     """Test M[N] as a judge, and first those before it (notebook 07); without N the last one."""
-    request = Request(args)
-    last = request.preset.rounds
-    n = request.round(args.n, low=0) if args.n else last
-    build(request, [stages.make_key(LAB, request.method, n, last)])
-    place = manifest.shown(request.run.lab(request.method, n))
-    print(f"\n{place}: judge.csv, after a search ways.csv; figures in figures/")
+    for request in several(args):
+        last = request.preset.rounds
+        n = request.round(args.n, low=0) if args.n else last
+        build(request, [stages.make_key(LAB, request.method, n, last)])
+        place = manifest.shown(request.run.lab(request.method, n))
+        print(f"\n{place}: judge.csv, after a search ways.csv; figures in figures/")
 
 
 def paper(args: argparse.Namespace) -> None:

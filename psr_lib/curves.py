@@ -18,6 +18,7 @@ from psr_lib.more_tables import SEARCH
 from psr_lib.paper_tables import OURS, WAYS
 from psr_lib.seeds import Estimate
 from psr_lib.sheets import COLUMN, PAGE, below, look, points, sheet, shifted
+from psr_lib.tables import number
 
 Row = dict[str, Any]
 DIGITS = 6  # after the point in a CSV, which is compared byte for byte
@@ -77,9 +78,9 @@ def methods_rows(evidence: Evidence) -> list[Row]:
 
 
 def _by_last(rows: Sequence[Row]) -> list[Row]:
-    """The row of each method's last model, the highest first."""
-    last = {one["method"]: one for one in rows}
-    return sorted(last.values(), key=lambda one: -one["value"])
+    """The rows of the last model, the highest first; methods that have not come so far are out."""
+    end = max(map(place, rows), default=0)
+    return sorted((one for one in rows if place(one) == end), key=lambda one: -one["value"])
 
 
 def _behind(evidence: Evidence, one: Row, best: Row) -> Row:
@@ -93,7 +94,7 @@ def _behind(evidence: Evidence, one: Row, best: Row) -> Row:
 
 
 def finding(rows: Sequence[Row]) -> str:
-    """Which method's last model is highest, or which are level with it by the paired interval."""
+    """Whose last model is highest, or which are level with it by the paired interval."""
     best, *others = _by_last(rows)
     if not others:
         first = next((one for one in rows if one["model"] == "M1"), rows[0])
@@ -364,7 +365,8 @@ def dpo_figure(rows: Sequence[Row]) -> Figure:
     Each seed is a faint line, their mean a strong one; batches are small, so lines are rough.
     """
     parts = series(rows, "model")
-    ends = ", ".join(f"{_late_margin(part):+.2f} ({name})" for name, part in parts.items())
+    ends = ", ".join(f"{number(_late_margin(part), 2, signed=True)} ({name})"
+                     for name, part in parts.items())  # fmt: skip
     names = ("(a) reward margin, β × log-ratio", "(b) log-probability of a step (nats)")
     title = f"Mean reward margin in the last quarter of the updates: {ends}"
     figure, (left, right) = sheet(title, PAGE, names)

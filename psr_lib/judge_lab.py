@@ -220,8 +220,8 @@ def scoring(
     """The judge under test as a scorer of its own and of labelled solutions; [] if it is none."""
     if not scores(stage):
         return []
-    own = [*own_solutions(stage, engine, sets), *heldout_solutions(stage)]
-    return score_groups(stage, scorer(stage, engine), [*own, *labelled])
+    asked = [*heldout_solutions(stage), *own_solutions(stage, engine, sets), *labelled]
+    return score_groups(stage, scorer(stage, engine), asked)
 
 
 def heldout_solutions(stage: Any) -> list[LabelledSolution]:

@@ -1,8 +1,19 @@
 """Tables that the paper lacks: controls, the judge round by round, the tokens of each method."""
 
 from psr_lib import paper_tables
+from psr_lib.budgets import WITHIN
 from psr_lib.evidence import GREEDY, JUDGE, Evidence, NotRun
-from psr_lib.paper_tables import OURS, ROUNDS, cell, methods, names_of, notes, over_sets, p_cell
+from psr_lib.paper_tables import (
+    BASELINE,
+    OURS,
+    ROUNDS,
+    cell,
+    methods,
+    names_of,
+    notes,
+    over_sets,
+    p_cell,
+)
 from psr_lib.tables import RUN, Cell, Panel, Table, text
 
 SEARCH = "03_search_judge"
@@ -58,14 +69,27 @@ def budget(evidence: Evidence) -> Table:
         cells = [Cell() if one is None else Cell(one / 1e6, digits=2) for one in spent]
         whole = [one for one in spent if one is not None]
         rows.append((text(method), *cells, Cell(sum(whole) / 1e6, digits=2) if whole else Cell()))
-    own = Panel(RUN, ("method", "M2", "M3", "M4", "all"), tuple(rows))
+    own = Panel(RUN, ("method", "M2", "M3", "M4", "all"), (*rows, _against(evidence)))
     more = (
         "generated and judged tokens, in millions; a control that takes psrlm's pairs, or only "
         "their number, counts them",
+        f"a round of {BASELINE} is at an equal budget within {WITHIN:.0%} of {OURS}'s tokens",
     )
     return Table(
         "budget", "Budget. Tokens spent on each round's pairs", (own,), notes(evidence, 0, more)
     )
+
+
+def _against(evidence: Evidence) -> tuple[Cell, ...]:
+    """The baseline's tokens in per cent of psrlm's, by round."""
+    cells, sums = [], [0.0, 0.0]
+    for n in (2, 3, 4):
+        theirs, ours = (spent_tokens(evidence, method, n) for method in (BASELINE, OURS))
+        cells.append(Cell(100 * theirs / ours) if theirs and ours else Cell())
+        if theirs and ours:
+            sums = [sums[0] + theirs, sums[1] + ours]
+    whole = Cell(100 * sums[0] / sums[1]) if sums[1] else Cell()
+    return (text(f"{BASELINE} in % of {OURS}"), *cells, whole)
 
 
 def spent_tokens(evidence: Evidence, method: str, n: int) -> float | None:

@@ -193,7 +193,10 @@ def table3(evidence: Evidence) -> Table:
         ]
         rows.append((text(method), *cells))
     own = Panel(RUN, ("method", "M0", *ROUNDS), tuple(rows))
-    more = ("M0 judges three-shot; an unreadable verdict is wrong",)
+    more = (
+        "M0 judges three-shot; an unreadable verdict is wrong",
+        "srlm from M1 on: pairs of a right and a wrong solution, the right one has to score higher",
+    )
     title = "Table 3. Accuracy as a judge on held-out pairs, in percent"
     return Table("table3", title, (own, paper_panel(3)), notes(evidence, 3, more))
 

@@ -22,6 +22,7 @@ from psr_lib import (
     showcase,
     typed,
 )
+from psr_lib.budgets import budgets
 from psr_lib.evaluation import MEAN
 from psr_lib.evidence import GREEDY, Column, Evidence, NotRun
 from psr_lib.records import PSRError, write_text
@@ -109,6 +110,23 @@ def _points(found: Evidence, before: Column, after: Column) -> list[str]:
     seeds = ", ".join(f"{one:+.1f}" for one in change.per_seed)
     interval = f"{change.low:+.1f} to {change.high:+.1f}"
     return [f"{change.value:+.1f}", interval, f"{p:.3f}" if p >= 0.001 else "< 0.001", seeds]
+
+
+def budget_block() -> str:
+    """What the baseline's searches were given and have spent, by round and seed."""
+    rows = [
+        [str(one["seed"]), row["model"], f"{row['budget']:,}", f"{row['spent']:,}",
+         f"{100 * row['share']:.1f}", f"{row['solutions']:.1f}", "yes" if row["equal"] else "NO"]
+        for one in summaries("srlm") for row in budgets(_own(one))
+    ]  # fmt: skip
+    header = ["seed", "search for", "psrlm's tokens", "srlm's tokens", "%", "solutions a question",
+              "within 5 %"]  # fmt: skip
+    return table(header, rows) if rows else NOT_RUN
+
+
+def _own(one: dict[str, Any]) -> list[dict[str, Any]]:
+    """The stages that are a method's own; the baseline's summary holds psrlm's searches too."""
+    return [made for made in one["stages"] if made["method"] == one["method"]]
 
 
 def search_block() -> str:
@@ -213,7 +231,8 @@ def contradictions_block() -> str:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
-    "cost": cost_block, "accuracy": accuracy_block, "tests": test_block, "judge": judge_block,
+    "budget": budget_block, "cost": cost_block,
+    "accuracy": accuracy_block, "tests": test_block, "judge": judge_block,
     "search": search_block, "claims": claims_block, "intervals": intervals_block,
     "pictures": pictures_block, "status": status_block, "secondary": secondary_block,
     "contradictions": contradictions_block,

@@ -4,7 +4,7 @@ Per problem: outcomes under other ways of decoding, number of steps and their to
 pair: whether the judge was right. Per update: rewards and log-probabilities of DPO.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def of_model(run: RunDir, method: str, n: int, answers: list[Row], take: Take) -
     if (verdicts := home / "verdicts.jsonl.gz").is_file():
         rows = read_jsonl(take(verdicts))
         found["judge_outcomes"] = "".join(str(int(row["correct"])) for row in rows)
-    if decodings := _decodings(home, answers, take):
+    if decodings := _decodings([home, run.lab(method, n)], answers, take):
         found["decodings"] = decodings
     if n > 1 and (history := model / "figures" / "training.csv").is_file():
         found["training"] = _history(take(history))
@@ -42,14 +42,15 @@ def _tokens(answers: list[Row]) -> dict[str, float]:
     return {name: round(sum(row.get(name, 0) for row in answers) / count, 3) for name in SPENT}
 
 
-def _decodings(home: Path, greedy: list[Row], take: Take) -> dict[str, Row]:
+def _decodings(homes: Sequence[Path], greedy: list[Row], take: Take) -> dict[str, Row]:
     """Outcomes of every other way of decoding whose answers are there, by name.
 
+    The evaluation's come first; the judge laboratory has those at the tokens of its search.
     A file is named after its way, or holds several, named in its rows. Several sampled answers to
     a problem are an average, no way of decoding.
     """
     found: dict[str, Row] = {}
-    for path in sorted(home.glob(f"*{ANSWERS}")):
+    for path in (path for home in homes for path in sorted(home.glob(f"*{ANSWERS}"))):
         by_way: dict[str, list[Row]] = {}
         for row in read_jsonl(take(path)):
             by_way.setdefault(row.get("way", path.name.removesuffix(ANSWERS)), []).append(row)
