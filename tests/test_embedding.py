@@ -39,7 +39,8 @@ def test_batches_do_not_change_an_embedding(tiny, monkeypatch):
     assert embedding.embed(found, tiny[0], "cpu") == pytest.approx(whole, abs=1e-4)
 
 
-def test_a_model_that_is_not_there_is_one_line():
+def test_a_model_that_is_not_there_is_one_line(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(PSRError, match=r"paper\.embedding: no/such-model cannot be loaded"):
         embedding.embed(["x"], "no/such-model", "cpu")
 

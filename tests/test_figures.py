@@ -46,29 +46,35 @@ def save_all(folder):
         figures.save_fig(figure, folder, name, rows, "smoke laboratory, seed 0, 05 M1, abc")
 
 
-def test_png_pdf_and_csv_have_the_same_bytes_twice(tmp_path):
-    save_all(tmp_path / "first")
-    save_all(tmp_path / "second")
-    made = sorted(path.name for path in (tmp_path / "first").iterdir())
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Every figure, saved once; how many were left open."""
+    plt.close("all")
+    folder = tmp_path_factory.mktemp("saved")
+    save_all(folder)
+    return folder, plt.get_fignums()
+
+
+def test_png_pdf_and_csv_have_the_same_bytes_twice(saved, tmp_path):
+    save_all(tmp_path)
+    made = sorted(path.name for path in saved[0].iterdir())
     assert made == sorted(f"{n}.{k}" for n in charts() for k in ("csv", "pdf", "png"))
     for name in made:
-        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+        assert (saved[0] / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
-def test_no_time_stamp_and_the_source_in_the_files(tmp_path):
-    save_all(tmp_path)
-    for path in tmp_path.glob("*.p*"):
+def test_no_time_stamp_and_the_source_in_the_files(saved):
+    for path in saved[0].glob("*.p*"):
         data = path.read_bytes()
         assert b"CreationDate" not in data and b"ModDate" not in data and b"tIME" not in data
         assert path.suffix == ".pdf" or b"seed 0, 05 M1, abc" in data
-    assert [row["benchmark"] for row in read_csv(tmp_path / "bars.csv")] == [
+    assert [row["benchmark"] for row in read_csv(saved[0] / "bars.csv")] == [
         row["benchmark"] for row in ROWS
     ]
 
 
-def test_a_saved_figure_is_closed(tmp_path):
-    save_all(tmp_path)
-    assert plt.get_fignums() == []
+def test_a_saved_figure_is_closed(saved):
+    assert saved[1] == []
 
 
 @pytest.mark.parametrize("name", charts())

@@ -34,8 +34,8 @@ def figures_of(found):
     return made
 
 
-@pytest.mark.parametrize("found", [evidence(), evidence(MANY, (0, 1, 2))], ids=["one", "many"])
-def test_every_figure_is_written_with_its_rows_and_source(found, tmp_path):
+def test_every_figure_is_written_with_its_rows_and_source(tmp_path):
+    found = evidence()
     drawn = paper.draw(found, POINTS, APART, tmp_path, paper.source_of(found))
     assert list(drawn) == NAMES and plt.get_fignums() == []
     for name in NAMES:
@@ -45,10 +45,13 @@ def test_every_figure_is_written_with_its_rows_and_source(found, tmp_path):
     assert set(paper.CAPTIONS) == set(NAMES)
 
 
-def test_the_same_evidence_gives_the_same_bytes(tmp_path):
+def test_the_same_evidence_gives_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(curves, "CURVES", {"methods": curves.CURVES["methods"]})
     for folder in ("first", "second"):
         paper.draw(evidence(), POINTS, APART, tmp_path / folder, "source")
-    for path in sorted((tmp_path / "first").iterdir()):
+    made = sorted((tmp_path / "first").iterdir())
+    assert len(made) == 3 * 3
+    for path in made:
         assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
 
 

@@ -1,6 +1,7 @@
 """The README's numbers come from kept results, and one that does not is found."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 from conftest import ROOT, make_notebook
 from test_results import fake_run
 
-from psr_lib import manifest, readme, results, showcase, typed
+from psr_lib import curves, manifest, readme, results, showcase, typed
 from psr_lib.evaluation import read_csv
 from psr_lib.records import PSRError
 
@@ -40,6 +41,26 @@ def keep_some(root):
     results.keep(run, "psrlm", 2)
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A repository with some kept runs, its README filled and its figures drawn, once."""
+    root = tmp_path_factory.mktemp("kept")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest, "root", lambda: root)
+        readme.kept_evidence.cache_clear()
+        (root / "README.md").write_text(PAGE + "after\n")
+        keep_some(root)
+        assert run_main(patch) == 0
+    return root
+
+
+@pytest.fixture
+def full(page, made):
+    """A copy of it."""
+    shutil.copytree(made, page.parent, dirs_exist_ok=True)
+    return page
+
+
 def run_main(monkeypatch, *args):
     monkeypatch.setattr(sys, "argv", ["readme", *args])
     return readme.main()
@@ -60,10 +81,8 @@ def test_blocks_without_results_say_so(page, monkeypatch):
     assert "4,179" in block(text, "contradictions")
 
 
-def test_blocks_hold_the_kept_numbers(page, monkeypatch):
-    keep_some(page.parent)
-    assert run_main(monkeypatch) == 0
-    lines = page.read_text().splitlines()
+def test_blocks_hold_the_kept_numbers(full):
+    lines = full.read_text().splitlines()
     kept = results.load("tiny", 1, "random-judge")
     means = [f"{100 * model['accuracy']['mean']:.1f}" for model in kept["models"]]
     assert f"| random-judge | 1 | {' | '.join(means)} |" in lines
@@ -78,30 +97,26 @@ def test_blocks_hold_the_kept_numbers(page, monkeypatch):
     assert not any("| 100 |" in line for line in lines), "dev runs stay out"
 
 
-def test_status_tells_what_the_kept_runs_hold(page, monkeypatch):
-    keep_some(page.parent)
-    run_main(monkeypatch)
-    status = block(page.read_text(), "status").splitlines()
+def test_status_tells_what_the_kept_runs_hold(full):
+    status = block(full.read_text(), "status").splitlines()
     here = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in status[2:]}
     assert len(here) == 11 and set(here.values()) == {"from the kept runs", "not run"}
     assert here["Table 1"] == here["Table 2"] == here["Table 3"] == "from the kept runs"
     assert here["Table 6"] == here["Table 9"] == here["Figure 2"] == "not run"
 
 
-def test_figures_hold_the_mean_over_seeds_of_the_kept_numbers(page, monkeypatch):
-    keep_some(page.parent)
-    run_main(monkeypatch)
-    made = {path.name for path in (page.parent / "figures").iterdir()}
+def test_figures_hold_the_mean_over_seeds_of_the_kept_numbers(full):
+    made = {path.name for path in (full.parent / "figures").iterdir()}
     names = ("rounds", "methods", "tokens", "judge", "funnel", "figure1")
     assert made == {f"{n}.{kind}" for n in names for kind in ("png", "pdf", "csv")}
-    shown = block(page.read_text(), "pictures")
+    shown = block(full.read_text(), "pictures")
     assert "](figures/judge.png)" in shown and "steps.png" not in shown, "no picture is missing"
     kept = [results.load("tiny", seed, "psrlm")["models"][2]["accuracy"] for seed in (0, 1)]
-    rounds = read_csv(page.parent / "figures/rounds.csv")
+    rounds = read_csv(full.parent / "figures/rounds.csv")
     assert float(rounds[2]["easy"]) == pytest.approx(100 * sum(k["easy"] for k in kept) / 2)
     assert float(rounds[2]["mean"]) == pytest.approx(100 * sum(k["mean"] for k in kept) / 2)
     assert float(rounds[2]["low"]) < float(rounds[2]["mean"]) < float(rounds[2]["high"])
-    methods = read_csv(page.parent / "figures/methods.csv")
+    methods = read_csv(full.parent / "figures/methods.csv")
     assert [row["method"] for row in methods] == ["psrlm"] * 3 + ["random-judge"] * 3
 
 
@@ -110,6 +125,7 @@ def test_a_kept_map_is_drawn(page, monkeypatch):
 
     from psr_lib.evaluation import write_csv
 
+    monkeypatch.setattr(curves, "CURVES", {})
     keep_some(page.parent)
     for name, rows in zip(results.MAP_FILES, (POINTS, APART), strict=True):
         write_csv(results.folder() / "tiny" / name, rows)
@@ -127,23 +143,19 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_a_planted_number_is_found(page, monkeypatch, capsys, name):
-    keep_some(page.parent)
-    run_main(monkeypatch)
+def test_a_planted_number_is_found(full, monkeypatch, capsys, name):
     assert run_main(monkeypatch, "--check") == 0
-    right, (old, new) = page.read_text(), PLANTED[name]
+    right, (old, new) = full.read_text(), PLANTED[name]
     assert old in right
-    page.write_text(right.replace(old, new, 1))
+    full.write_text(right.replace(old, new, 1))
     assert run_main(monkeypatch, "--check") == 1
     words = "'53.9' is typed in" if name == "prose" else "make readme"
     assert words in capsys.readouterr().out
-    assert page.read_text() != right, "--check writes nothing"
+    assert full.read_text() != right, "--check writes nothing"
 
 
-def test_a_number_planted_in_a_figures_csv_is_found(page, monkeypatch, capsys):
-    keep_some(page.parent)
-    run_main(monkeypatch)
-    path = page.parent / "figures/funnel.csv"
+def test_a_number_planted_in_a_figures_csv_is_found(full, monkeypatch, capsys):
+    path = full.parent / "figures/funnel.csv"
     path.write_text(path.read_text().replace("40", "41"))
     assert run_main(monkeypatch, "--check") == 1
     assert "figures/funnel.csv is stale" in capsys.readouterr().out
