@@ -62,8 +62,8 @@ paper: setup  ## every table and figure of the paper from a run, beside its own 
 keep: setup  ## store a finished run's summary in data/results, and log it
 	@$(RUNS) keep $(RUN) --methods "$(strip $(METHODS))" --seeds "$(strip $(SEEDS))"
 
-# Table 6 sets judging pairs (psrlm) against scoring solutions (srlm); controls have no judge of their own.
-laboratories: reproduce
+# Table 6 sets judging pairs (psrlm) against scoring solutions (srlm); controls learned no other judging.
+laboratories: reproduce  ## judge laboratories of those of METHODS that learned to judge, before confirm
 	@$(if $(JUDGES),$(RUNS) judge $(RUN) --methods "$(JUDGES)" --seeds "$(strip $(SEEDS))",:)
 
 confirm: reproduce laboratories paper keep  ## reproduce on the test sets, measure the judges, keep all that the README shows

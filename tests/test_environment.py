@@ -190,6 +190,15 @@ def test_help_is_the_default_goal_and_lists_every_target_and_variable():
     assert set(wanted.split()) <= set(targets)
 
 
+def test_confirm_measures_the_judges_that_were_trained_to_judge():
+    all_methods = "METHODS=psrlm srlm random-judge ift-more"
+    asked = make("-n", "confirm", f"CONDA={sys.executable}", "SEEDS=0 1", all_methods).stdout
+    order = re.findall(r"psr_lib\.runs (\w+) ", asked)
+    assert order == ["reproduce", "judge", "paper", "keep"]
+    assert re.search(r'runs judge .*--methods "psrlm srlm" --seeds "0 1"', asked)
+    assert " judge " not in make("-n", "confirm", "METHOD=ift-more").stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

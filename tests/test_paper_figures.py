@@ -92,6 +92,9 @@ def test_the_title_claims_no_more_than_the_paired_interval():
     assert title(psrlm=60, far=45) == "M2 is highest with psrlm"
     assert title(far=45, near=59, psrlm=60) == "M2: psrlm and near cannot be told apart"
     assert title(psrlm=60, apart=45) == "M2: psrlm and apart cannot be told apart"  # not paired
+    unfinished = kept("behind", 0, 90)
+    rows = curves.methods_rows(Evidence([kept("psrlm", 0, 40, 60), unfinished]))
+    assert curves.finding(rows) == "psrlm: 40.0 % at M1, 60.0 % at M2"
     assert title(psrlm=60) == "psrlm: 40.0 % at M1, 60.0 % at M2"
 
 

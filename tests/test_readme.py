@@ -97,6 +97,18 @@ def test_blocks_hold_the_kept_numbers(full):
     assert not any("| 100 |" in line for line in lines), "dev runs stay out"
 
 
+def test_the_baselines_budget_is_told_by_round_and_seed(page, monkeypatch):
+    counts = {"budget": 2000, "spent": 2150, "budget_used": 1.075, "solutions_each": 4.04}
+    stages = [
+        {"stage": "03_search_judge", "method": "psrlm", "iteration": 2, "counts": {}},
+        {"stage": "03_search_judge", "method": "srlm", "iteration": 2, "counts": counts},
+    ]
+    kept = [{"seed": 3, "method": "srlm", "split": "test", "stages": stages}]
+    monkeypatch.setattr(readme, "summaries", lambda method: kept if method == "srlm" else [])
+    (row,) = readme.budget_block().splitlines()[2:]
+    assert row == "| 3 | M2 | 2,000 | 2,150 | 107.5 | 4.0 | NO |"
+
+
 def test_status_tells_what_the_kept_runs_hold(full):
     status = block(full.read_text(), "status").splitlines()
     here = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in status[2:]}

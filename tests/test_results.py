@@ -96,6 +96,23 @@ def test_a_borrowing_control_counts_psrlms_search(root):
     assert ("04", "psrlm") not in made
 
 
+def test_what_the_laboratory_bought_with_the_searches_tokens_is_kept(root):
+    run, answers = fake_run(root / "runs")
+    rows = [{"way": way, "benchmark": "big", "problem_id": "big/1", "strict": way == "majority"}
+            for way in ("greedy", "search", "majority")]  # fmt: skip
+    write_jsonl(run.lab("psrlm", 1) / "ways_answers.jsonl.gz", rows)
+    write_jsonl(run.eval("psrlm", 1) / "search_answers.jsonl.gz",
+                [{**row, "benchmark": "easy", "strict": True} for row in answers[1]])  # fmt: skip
+    table = [{"strategy": "pairwise", "judge": "itself", "model": "M1", "consistency": 0.8}]
+    write_csv(run.lab("psrlm", 1) / "judge.csv", table)
+    found = results.summarise(run, "psrlm", 2)
+    model = found["models"][1]
+    assert set(model["decodings"]) == {"search", "majority"}, "greedy stands beside them"
+    assert model["decodings"]["majority"]["outcomes"] == {"big": "-1-", "easy": "----"}
+    assert "1" in model["decodings"]["search"]["outcomes"]["easy"], "the evaluation's own search"
+    assert found["laboratory"] == [table[0]]
+
+
 def test_an_unfinished_run_names_its_first_missing_stage(root):
     run, _ = fake_run(root / "runs")
     (run.model("psrlm", 2) / manifest.NAME).unlink()

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from conftest import OPEN, PARAMETERS, ROOT, make_notebook
 
-from psr_lib import manifest, notebook_runner, progress, prompts, stages
+from psr_lib import commands, manifest, notebook_runner, progress, prompts, stages
 from psr_lib.presets import load
 from psr_lib.records import PSRError
 from psr_lib.run_dirs import Key, RunDir
@@ -179,6 +179,17 @@ def test_the_baselines_stages_leave_psrlms_alone(repo):
     repo.write("runs/smoke/seed0/psrlm/M2/ppd/ppd.jsonl", "other pairs\n")
     changed = repo.states("--method", "srlm")["03_search_judge srlm M2"]
     assert changed == "stale    run:psrlm/M2/ppd/ppd.jsonl changed"
+
+
+def test_methods_and_seeds_are_gone_through_seed_by_seed():
+    words = ["reproduce", "--preset", "smoke", "--seeds", "0 1"]
+    words += ["--methods", "psrlm srlm random-judge gold-judge ift-more"]
+    read = commands.make_parser().parse_args
+    found = [(request.run.seed, request.method) for request in commands.several(read(words))]
+    methods = ("psrlm", "srlm", "random-judge", "gold-judge", "ift-more")
+    assert found == [(seed, method) for seed in (0, 1) for method in methods]
+    one = commands.several(read(["judge", "--method", "srlm"]))
+    assert [(r.run.seed, r.method) for r in one] == [(0, "srlm")]
 
 
 # --- the strict front

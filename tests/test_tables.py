@@ -155,6 +155,17 @@ def test_notes_name_seeds_intervals_and_the_papers_contradictions():
     assert not any("contradicts itself" in note for note in found["table3"].notes)
 
 
+def test_the_baselines_budget_is_a_share_of_psrlms():
+    ours, theirs = summary(), summary("srlm")
+    for made_ in theirs["stages"]:
+        made_["tokens"] = {"generated": 1_500_000, "judged": 1_470_000}
+    table = made(Evidence([ours, theirs]))["budget"]
+    row = line(table, "srlm in % of psrlm")
+    assert [row[name].shown for name in ("M2", "M3", "M4", "all")] == ["99.0"] * 4
+    missing = line(made(Evidence([ours]))["budget"], "srlm in % of psrlm")
+    assert missing["M2"].shown == missing["all"].shown == "not run"
+
+
 def test_budgets_are_those_of_the_searches():
     row = line(made(evidence())["budget"], "psrlm")
     assert [row[name].shown for name in ("M2", "M3", "M4", "all")] == ["3.00"] * 3 + ["9.00"]
