@@ -19,6 +19,7 @@ from trl import DPOConfig, DPOTrainer
 from psr_lib.models import load_tokenizer
 from psr_lib.prompts import Family
 from psr_lib.records import StepPair
+from psr_lib.side_by_side import lanes
 from psr_lib.token_rows import StepRow, columns, step_rows
 from psr_lib.training import (
     MICRO_TOKENS,
@@ -123,7 +124,9 @@ def make_trainer(
     The reference runs once over all rows before training and is then let go.
     """
     pair_tokens = 2 * max(row.length for row in rows)  # both siblings share a forward pass
-    plan = plan_batch(settings.batch, world_size(), pair_tokens, MICRO_TOKENS[model.device.type])
+    side = lanes(model, world_size())
+    budget = MICRO_TOKENS[model.device.type]
+    plan = plan_batch(settings.batch, world_size(), pair_tokens, budget, side)
     updates, report = updates_of(len(rows), settings, max_steps), Report(on_progress)
     shared = arguments(settings, plan, work=work, seed=seed, updates=updates, model=model)
     trainer = StepDPOTrainer(
@@ -137,6 +140,7 @@ def make_trainer(
     )
     trainer.ref_model = None
     trainer.sampler = BatchesByLength([row.length for row in rows], settings.batch, seed)
+    trainer.lanes = side if plan.accumulation > 1 else 1
     return trainer, plan, report
 
 

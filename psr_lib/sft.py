@@ -13,6 +13,7 @@ from trl import SFTConfig, SFTTrainer
 from psr_lib.models import check_tokenizer, load_tokenizer
 from psr_lib.prompts import Family
 from psr_lib.records import IFTExample, JudgeExample, ScoreExample, StepPair
+from psr_lib.side_by_side import lanes
 from psr_lib.token_rows import SFTRow, columns, sft_rows, step_rows
 from psr_lib.training import (
     MICRO_TOKENS,
@@ -116,7 +117,9 @@ def make_trainer(
 ) -> tuple[ResponseTrainer, BatchPlan, Report]:
     """A trainer ready to run, how it cuts its batches, and where its log rows will be."""
     longest = max(row.length for row in rows)
-    plan = plan_batch(settings.batch, world_size(), longest, MICRO_TOKENS[model.device.type])
+    side = lanes(model, world_size())
+    budget = MICRO_TOKENS[model.device.type]
+    plan = plan_batch(settings.batch, world_size(), longest, budget, side)
     updates, report = updates_of(len(rows), settings, max_steps), Report(on_progress)
     shared = arguments(settings, plan, work=work, seed=seed, updates=updates, model=model)
     trainer = ResponseTrainer(
@@ -128,4 +131,5 @@ def make_trainer(
         peft_config=lora(settings),
     )
     trainer.sampler = BatchesByLength([row.length for row in rows], settings.batch, seed)
+    trainer.lanes = side if plan.accumulation > 1 else 1
     return trainer, plan, report

@@ -20,6 +20,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from psr_lib.models import device_of, load_model, quiet, save_adapter, save_model
 from psr_lib.records import PSRError, seed_of
+from psr_lib.side_by_side import SideBySide
 
 Progress = Callable[[int, int, dict[str, float]], None]  # updates done, updates in all, last log
 MICRO_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 32768}  # padded tokens of one forward pass
@@ -52,17 +53,18 @@ class BatchPlan:
     devices: int
 
 
-def plan_batch(batch: int, devices: int, row_tokens: int, budget: int) -> BatchPlan:
+def plan_batch(batch: int, devices: int, row_tokens: int, budget: int, lanes: int = 1) -> BatchPlan:
     """The largest micro-batch that divides the batch and whose padded tokens fit the budget.
 
-    Raises PSRError where the batch does not divide over the devices.
+    Where several are worked on at once there are two for each of the lanes, if the batch is large
+    enough: a lane that has had short rows takes the next ones. Raises PSRError where the batch does
+    not divide over the devices.
     """
     if batch < 1 or batch % devices:
         raise PSRError(f"batch {batch} does not divide over {devices} devices; take a multiple")
     share = batch // devices
-    fits = [
-        m for m in range(1, share + 1) if share % m == 0 and (m == 1 or m * row_tokens <= budget)
-    ]
+    most = min(budget // row_tokens, share if lanes < 2 else share // (2 * lanes))
+    fits = [m for m in range(1, share + 1) if share % m == 0 and m <= max(1, most)]
     return BatchPlan(batch, max(fits), share // max(fits), devices)
 
 
@@ -86,7 +88,7 @@ class BatchesByLength(Sampler[int]):
             yield from sorted(order[start : start + self.batch], key=lambda i: -self.lengths[i])
 
 
-class LocalTrainer:
+class LocalTrainer(SideBySide):
     """Mixed into TRL's trainers: our order of rows, and no message to anybody else's server."""
 
     sampler: BatchesByLength
