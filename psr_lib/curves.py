@@ -17,7 +17,7 @@ from psr_lib.evidence import GREEDY, JUDGE, STEPS, TOKENS, Evidence, NotRun
 from psr_lib.more_tables import SEARCH
 from psr_lib.paper_tables import OURS, WAYS
 from psr_lib.seeds import Estimate
-from psr_lib.sheets import COLUMN, PAGE, below, look, points, sheet, shifted
+from psr_lib.sheets import COLUMN, PAGE, below, look, points, sheet, shifted, under
 from psr_lib.tables import number
 
 Row = dict[str, Any]
@@ -165,14 +165,14 @@ def tokens_figure(rows: Sequence[Row]) -> Figure:
     answers = [one for one in rows if one["panel"] == "answers" and one["tokens"]]
     title = _tokens_title(answers)
     names = ("(a) pairs: tokens generated and judged so far", "(b) answers: tokens of one problem")
-    figure, (left, right) = sheet(title, PAGE, names)
+    figure, (left, right) = sheet(title, (PAGE[0], PAGE[1] + 0.4), names)
     for k, (name, own) in enumerate(
         series([r for r in rows if r["panel"] == "rounds"], "series").items()
     ):
         points(left, own, [one["tokens"] for one in own], name, *look(name, k))
     left.xaxis.set_major_formatter(EngFormatter(sep=" "))
     left.set(xlabel="tokens", ylabel="mean greedy accuracy (%)")
-    left.legend(loc="best")
+    under(left, 3)
     for k, (name, own) in enumerate(series(answers, "series").items()):
         color, mark = look(name, k + 1)
         points(
@@ -183,7 +183,7 @@ def tokens_figure(rows: Sequence[Row]) -> Figure:
                            textcoords="offset points", fontsize=6.5, color=color)  # fmt: skip
     if answers:
         right.set_xscale("log")
-        right.legend(loc="best")
+        under(right, 4)
     else:
         right.text(0.5, 0.5, "not run", ha="center", transform=right.transAxes, color="#777777")
     right.set(xlabel="tokens (log scale)", ylabel="mean accuracy (%)")
@@ -239,10 +239,10 @@ def judge_figure(rows: Sequence[Row]) -> Figure:
         ends = f"{siblings[0]['value']:.0f} % to {siblings[-1]['value']:.0f} %"
         title += f", judging of own siblings goes from {ends}"
     names = ("(a) held-out pairs, 95 % intervals", "(b) own siblings, range over seeds")
-    figure, (left, right) = sheet(title, PAGE, names)
+    figure, (left, right) = sheet(title, (PAGE[0], PAGE[1] + 0.2), names)
     points(left, held, [place(one) for one in held], OURS, *look(OURS))
     left.axhline(50, color="#777777", lw=0.8, ls="--")
-    left.annotate("chance", (0.98, 50), (0, 3), xycoords=("axes fraction", "data"),
+    left.annotate("chance", (0.93, 50), (0, 3), xycoords=("axes fraction", "data"),
                   textcoords="offset points", ha="right", fontsize=7, color="#777777")  # fmt: skip
     left.set(ylabel="accuracy (%)", ylim=(0, 100))
     left.set_xticks(*_ticks(held))
@@ -251,7 +251,7 @@ def judge_figure(rows: Sequence[Row]) -> Figure:
         points(right, part, places, name, *look(name, k))
     if own:
         right.set_xticks(*_ticks([one for part in own.values() for one in part]))
-        right.legend(loc="lower left", ncols=2)
+        under(right, 2)
     right.set(ylabel="share (%)", ylim=(0, 100))
     return figure
 

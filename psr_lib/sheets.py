@@ -82,6 +82,12 @@ def below(figure: Figure, axes: Axes, columns: int, **kwargs: Any) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, **style)
 
 
+def under(axes: Axes, columns: int) -> None:
+    """The legend of one of several axes under it, so that it covers no point."""
+    style = {"handlelength": 1.6, "columnspacing": 1.0}
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=columns, **style)
+
+
 def shifted(place: int, count: int, width: float = 0.07) -> float:
     """How far one of several series is moved, so that intervals stand side by side."""
     return width * (place - (count - 1) / 2)
