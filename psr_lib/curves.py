@@ -186,6 +186,7 @@ def tokens_figure(rows: Sequence[Row]) -> Figure:
         under(right, 4)
     else:
         right.text(0.5, 0.5, "not run", ha="center", transform=right.transAxes, color="#777777")
+        right.set(xticks=[], yticks=[])
     right.set(xlabel="tokens (log scale)", ylabel="mean accuracy (%)")
     return figure
 
