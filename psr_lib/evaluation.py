@@ -190,7 +190,8 @@ def accuracy_table(run: Any, method: str = "psrlm", name: str = "accuracy") -> T
     """
     folder = Path(getattr(run, "path", run))
     rounds = sorted(folder.glob(f"{method}/M*"), key=lambda p: (len(p.name), p.name))
-    first = {"M1": run.round(method, 1)} if hasattr(run, "round") else {}
+    trained = hasattr(run, "round") and method != REFERENCE
+    first = {"M1": run.round(method, 1)} if trained else {}
     rows = Table()
     homes = {"M0": folder / "base", **first, **{p.name: p for p in rounds}}
     for model, home in [*homes.items(), (REFERENCE, folder / REFERENCE)]:

@@ -25,6 +25,7 @@ LABORATORIES: dict[str, tuple[tuple[str, str | None], ...]] = {
     "pairwise": ((REFERENCE, None), ("psrlm", "M1")),
     "scoring": ((REFERENCE, None), ("srlm", "M1")),
 }
+TABLE6 = ("consistency", "agreement")
 Column = tuple[str, str, str]  # method, model, what: GREEDY, JUDGE, STEPS, TOKENS or a decoding
 Summary = dict[str, Any]
 
@@ -157,18 +158,31 @@ class Evidence:
 
         The judge is the API model where one was tested, else M1 of the method that learned it.
         """
-        found = []
-        for method, model in LABORATORIES[strategy]:
-            for one in self.by_method.get(method, {}).values():
-                rows = (row for row in one.get("laboratory", ()) if _is_of(row, strategy, model))
-                found += [row for row in rows if row.get(measure) is not None][:1]
-            if found:
-                break
+        found = self._laboratory_rows(strategy, measure)
         if not found:
             raise NotRun(f"the judge laboratory's {measure} of {strategy} judging")
         names = (measure, f"{measure}_low", f"{measure}_high")
         return seeds.mean_share([tuple(row[n] for n in names) for row in found],
                                 sum(row["n"] for row in found))  # fmt: skip
+
+    def _laboratory_rows(self, strategy: str, measure: str) -> list[dict[str, Any]]:
+        """A row a seed: of the first items that have all measures of Table 6, else this one."""
+        for method, model in LABORATORIES[strategy]:
+            found = []
+            for one in self.by_method.get(method, {}).values():
+                rows = [row for row in one.get("laboratory", ()) if _is_of(row, strategy, model)]
+                rows = [row for row in rows if row.get(measure) is not None]
+                whole = [row for row in rows if all(row.get(n) is not None for n in TABLE6)]
+                found += (whole or rows)[:1]
+            if found:
+                return found
+        return []
+
+    def laboratory_items(self, strategy: str) -> str:
+        """What was judged there, and who says what is right; '' where nothing was."""
+        rows = [row for measure in TABLE6 for row in self._laboratory_rows(strategy, measure)]
+        kinds = (f"{row['items']} (right by {row['labels']})" for row in rows)
+        return ", ".join(dict.fromkeys(kinds))
 
     def laboratory_difference(self, measure: str) -> Estimate:
         """Pairwise less scoring, in points; their items differ, so nothing is paired."""

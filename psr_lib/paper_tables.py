@@ -9,6 +9,7 @@ from psr_lib.evidence import (
     JUDGE,
     REFERENCE,
     STEPS,
+    TABLE6,
     TOKENS,
     Evidence,
     NotRun,
@@ -265,7 +266,7 @@ def table5(evidence: Evidence) -> Table:
 
 def table6(evidence: Evidence) -> Table:
     """Consistency and agreement of pairwise step judging and of solution scoring."""
-    names = ("consistency", "agreement")
+    names = TABLE6
     rows = [
         (text(kind), *(cell(lambda k=kind, n=n: evidence.laboratory(k, n), 2) for n in names))
         for kind in ("pairwise", "scoring")
@@ -276,6 +277,8 @@ def table6(evidence: Evidence) -> Table:
     title = "Table 6. Judging steps in pairs against scoring whole solutions, shares"
     more = ("the judge is the API model where one was tested, else M1 of psrlm (pairs) and of srlm "
             "(scores)",)  # fmt: skip
+    items = {kind: evidence.laboratory_items(kind) for kind in ("pairwise", "scoring")}
+    more += tuple(f"{kind}: {found}" for kind, found in items.items() if found)
     return Table("table6", title, (own, paper_panel(6)), notes(evidence, 6, more))
 
 

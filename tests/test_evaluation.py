@@ -78,6 +78,9 @@ def test_table_of_a_run(tmp_path):
     assert (table[0]["easy"], table[0]["mean"]) == (75.0, 62.5)
     write_csv(tmp_path / "reference" / "eval" / "accuracy.csv", rows)
     assert [row["model"] for row in accuracy_table(tmp_path)][2:] == ["M2", "reference"]
+    api = RunDir("tiny", 0, tmp_path)
+    write_csv(api.path / "reference" / "eval" / "accuracy.csv", rows)
+    assert [row["model"] for row in accuracy_table(api, "reference")] == ["reference"]
     lines = str(table).splitlines()
     assert lines[0].split()[:4] == ["model", "easy", "big", "mean"] and "62.5" in lines[1]
     (tmp_path / "base/eval/accuracy.csv").write_text("benchmark,accuracy\neasy,x\n")

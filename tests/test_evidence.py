@@ -126,6 +126,22 @@ def test_the_laboratorys_shares_are_those_of_the_models_under_test():
         found.laboratory("pairwise", "agreement")
 
 
+def test_both_measures_of_table_6_are_of_the_same_items():
+    agreed = {"agreement": 0.6, "agreement_low": 0.5, "agreement_high": 0.7}
+    known = {"items": "held-out solutions", "labels": "teacher"}
+    rows = [lab_row("scoring", 0.9) | {"items": "own solutions", "labels": "gold answer"},
+            lab_row("scoring", 0.3) | agreed | known]  # fmt: skip
+    found = Evidence([summary("srlm") | {"laboratory": rows}])
+    assert found.laboratory("scoring", "consistency").value == 0.3
+    assert found.laboratory("scoring", "agreement").value == 0.6
+    assert found.laboratory_items("scoring") == "held-out solutions (right by teacher)"
+    assert found.laboratory_items("pairwise") == ""
+    alone = Evidence([summary("srlm") | {"laboratory": rows[:1]}])
+    assert alone.laboratory("scoring", "consistency").value == 0.9, "better than nothing"
+    with pytest.raises(NotRun):
+        alone.laboratory("scoring", "agreement")
+
+
 def test_methods_stand_in_the_papers_order_and_models_by_number():
     found = evidence(("ift-more", "srlm", "psrlm"))
     assert found.methods == ["psrlm", "srlm", "ift-more"]

@@ -131,12 +131,22 @@ def test_table_6_is_the_laboratorys():
             for end, d in (("low", -0.1), ("high", 0.1))
         }
         made_["laboratory"] = [
-            {"model": "M1", "judge": "itself", "strategy": kind, "n": 10, **shares, **ends}
+            {
+                "model": "M1",
+                "judge": "itself",
+                "strategy": kind,
+                "n": 10,
+                "items": f"{kind} items",
+                "labels": "oracle",
+                **shares,
+                **ends,
+            }
         ]
     table = made(Evidence([one, other]))["table6"]
     assert line(table, "pairwise")["consistency"].shown == "0.90"
     assert line(table, "pairwise − scoring")["agreement"].shown == "+0.50"
     assert line(table, "GPT-4o", "scoring", source="the paper")["agreement"].shown == "0.32"
+    assert "scoring: scoring items (right by oracle)" in table.notes
 
 
 def test_number_times_length_is_the_total():
