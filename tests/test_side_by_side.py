@@ -1,12 +1,18 @@
 """Micro-batches worked on at once change the time that training takes, and nothing else."""
 
+# ruff: noqa: F811  (`folder` is a fixture of test_training)
+
+import os
+import signal
 import threading
 
 import pytest
 import torch
 from test_training import folder, same, train, weights  # noqa: F401 (folder is a fixture)
 
-from psr_lib import dpo, sft, side_by_side
+from psr_lib import dpo, sft, side_by_side, training
+from psr_lib.engines import forks
+from psr_lib.records import PSRError
 from psr_lib.training import plan_batch
 
 
@@ -17,7 +23,7 @@ def two_lanes(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["sft", "dpo", "chosen"])
-def test_training_is_the_same(kind, folder, tmp_path, monkeypatch):  # noqa: F811
+def test_training_is_the_same(kind, folder, tmp_path, monkeypatch):
     changes = {"batch": 4, "epochs": 2, "lr": 1e-3}
     alone = train(kind, folder, tmp_path / "alone", **changes)
     for trainer in (sft, dpo):
@@ -37,8 +43,9 @@ def test_training_is_the_same(kind, folder, tmp_path, monkeypatch):  # noqa: F81
     assert beside[0]["history"] == [{**row} for row in beside[1]["history"]]
 
 
-def test_micro_batches_meet_in_time(folder, tmp_path, two_lanes, monkeypatch):  # noqa: F811
-    """Two are under way together: each waits for the other half-way."""
+def test_micro_batches_meet_in_time(folder, tmp_path, two_lanes, monkeypatch):
+    """Two are under way together: each waits for the other before it goes on."""
+    monkeypatch.setattr(forks, "POSSIBLE", False)
     meeting, met = threading.Barrier(2, timeout=60), []
     step = sft.SFTTrainer.training_step
 
@@ -51,7 +58,7 @@ def test_micro_batches_meet_in_time(folder, tmp_path, two_lanes, monkeypatch):  
     assert sorted(met) == [0, 0, 1, 1]
 
 
-def test_a_failure_is_raised_and_leaves_no_thread(folder, tmp_path, two_lanes, monkeypatch):  # noqa: F811
+def test_a_failure_is_raised_and_leaves_no_thread(folder, tmp_path, two_lanes, monkeypatch):
     threads, names = torch.get_num_threads(), {t.name for t in threading.enumerate()}
 
     def fail(self, *args, **kwargs):
@@ -62,6 +69,67 @@ def test_a_failure_is_raised_and_leaves_no_thread(folder, tmp_path, two_lanes, m
         train("sft", folder, tmp_path, batch=4, max_steps=1)
     assert torch.get_num_threads() == threads
     assert {t.name for t in threading.enumerate()} <= names
+
+
+@pytest.fixture
+def crews(monkeypatch):
+    made, crew = [], side_by_side.crew
+    monkeypatch.setattr(side_by_side, "crew", lambda *a: made.append(crew(*a)) or made[-1])
+    return made
+
+
+forked = pytest.mark.skipif(
+    not forks.POSSIBLE or torch.cuda.is_available(), reason="forks cannot compute gradients here"
+)
+
+
+@forked
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_processes_and_threads_train_alike_to_the_bit(
+    kind,
+    folder,
+    tmp_path,
+    two_lanes,
+    crews,
+    monkeypatch,
+):
+    changes = {"batch": 4, "epochs": 2, "lr": 1e-3}
+    processes = train(kind, folder, tmp_path / "processes", **changes)
+    monkeypatch.setattr(forks, "POSSIBLE", False)
+    threads = train(kind, folder, tmp_path / "threads", **changes)
+    assert [type(c).__name__ for c in crews] == ["Processes", "Threads"]
+    assert not crews[0].workers.children
+    assert same(weights(processes["model"]), weights(threads["model"]))
+    assert processes["history"] == threads["history"] and processes["tokens"] == threads["tokens"]
+
+
+@forked
+def test_a_dead_process_is_one_clear_error(folder, tmp_path, two_lanes, crews, monkeypatch):
+    updates = []
+
+    def kill(self, *args, **_):
+        updates.append(args)
+        os.kill(crews[-1].workers.children[1].pid, signal.SIGKILL)
+
+    monkeypatch.setattr(training.Report, "on_step_end", kill)
+    with pytest.raises(PSRError, match="one of its processes died"):
+        train("sft", folder, tmp_path, batch=4, epochs=2)
+    assert len(updates) == 1 and not crews[0].workers.children
+
+
+def test_without_gradients_in_forks_there_are_threads(
+    folder,
+    tmp_path,
+    two_lanes,
+    crews,
+    monkeypatch,
+):
+    def refuse(*_):
+        raise RuntimeError("Unable to handle autograd's threading with forks")
+
+    monkeypatch.setattr(side_by_side, "Processes", refuse)
+    train("sft", folder, tmp_path, batch=4, max_steps=1)
+    assert [type(c).__name__ for c in crews] == ["Threads"]
 
 
 def test_lanes_are_for_small_models_on_a_cpu(monkeypatch):
