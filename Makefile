@@ -78,7 +78,7 @@ bench: setup  ## measure search and judging: make bench BENCH="--only rates,call
 	@$(PYTHON) -m psr_lib.bench $(BENCH)
 
 test: setup  ## run the tests
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 lab: setup  ## open JupyterLab on the notebooks
 	@$(PYTHON) -m jupyter lab notebooks

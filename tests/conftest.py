@@ -201,3 +201,8 @@ def repo(finished: tuple[Repo, str], tmp_path: Path) -> Repo:
     """A copy of the toy repository in which round 2 was made."""
     shutil.copytree(finished[0].root, tmp_path / "repo")
     return Repo(tmp_path / "repo")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest file first: where several processes share the tests, the others do the rest."""
+    items.sort(key=lambda item: item.path.name != "test_smoke.py")
