@@ -30,11 +30,6 @@ NO_LOSS = -100
 Asked = tuple[str, Sequence[str]]  # a question, and the steps whose last one is to be scored
 
 
-def tagged(tokenizer: Any, family: Family, question: str, steps: Sequence[str], tag: str) -> str:
-    """What the PRM reads: the solver's prompt, then each step with the tag behind it."""
-    return family.render(tokenizer, family.solve(question)) + "".join(s + tag for s in steps)
-
-
 def label_ids(tokenizer: Any) -> dict[str, int]:
     """The token of each label; raises PSRError where one is not a token of its own."""
     ids = {label: text_ids(tokenizer, label) for label in LABELS}
@@ -52,7 +47,7 @@ def prm_row(tokenizer: Any, family: Family, row: StepLabels, tag: str) -> Labell
         raise PSRError(f"prm: row {row.id} has {len(row.steps)} steps, {len(row.labels)} labels")
     wanted = label_ids(tokenizer)
     read = [
-        prompt_ids(tokenizer, tagged(tokenizer, family, row.question, row.steps[:k], tag))
+        prompt_ids(tokenizer, family.check(tokenizer, row.question, row.steps[:k], tag))
         for k in range(1, len(row.steps) + 1)
     ]
     # What is read after the last tag bears no meaning: only its place is needed for the target.
@@ -112,7 +107,7 @@ class PRM:
         """
         if not asked:
             return []
-        texts = [tagged(self.tokenizer, self.family, q, steps, self.tag) for q, steps in asked]
+        texts = [self.family.check(self.tokenizer, q, steps, self.tag) for q, steps in asked]
         with engine_call("scoring steps"):
             logs = self.engine.choose(texts, list(LABELS))
         return [share(*pair) for pair in logs]

@@ -1,8 +1,8 @@
 """Prompt families: `paper` for real models, `compact` for the small laboratory.
 
 A family renders the two prompts of the loop, the solver's and the judge's (paper Figures 4 and 5),
-and reads the judge's verdict. The hash of each template goes into every manifest, because another
-template gives other numbers.
+and what a step PRM reads; and it reads the judge's verdict. The hash of each template goes into
+every manifest, because another template gives other numbers.
 
 >>> load("compact").solve("Tom has 4 pens. How many?", ["Step 1: x."]).assistant
 'Step 1: x.\\n'
@@ -21,7 +21,7 @@ from psr_lib.steps import join_steps
 
 FOLDER = Path(__file__).parent
 VERDICT = re.compile(r"\[\[([AB])\]\]")
-ROLES = ("solve", "judge", "segment", "score")
+ROLES = ("solve", "judge", "segment", "score", "check")
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,17 @@ class Family:
         parts = {"question": question, "prefix": join_steps(prefix)}
         last = fill(self.templates["judge"], **parts, step_a=step_a, step_b=step_b)
         return Prompt("\n\n".join([*worked, last]))
+
+    def check(self, tokenizer: Any, question: str, steps: Sequence[str], tag: str) -> str:
+        """What a step PRM reads: the template's last line once a step, with the tag behind it.
+
+        Where the family has no such template, the solver's prompt and the steps as they stand.
+        """
+        head, _, line = self.templates["check"].rpartition("\n")
+        begin = fill(head, question=question) + "\n"
+        if not line:
+            line, begin = "{step}", self.render(tokenizer, self.solve(question))
+        return begin + "".join(fill(line, step=step) + tag for step in steps)
 
     def render(self, tokenizer: Any, prompt: Prompt) -> str:
         """The text that the model continues; chat families pass through the chat template."""
