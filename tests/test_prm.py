@@ -76,6 +76,35 @@ def test_a_step_without_label_has_no_loss():
     assert sum(label != NO_LOSS for label in two.labels) == 1
 
 
+def test_with_clauses_each_has_the_label_of_the_step_so_far():
+    tokenizer = load_tokenizer(ROOT / "data/tiny/base")
+    question = "Tom has 47 pens. Tom buys 38 pens. How many pens does Tom have?"
+    right = problems.parse(question).solution()[0]
+    wrong = right.replace("8 = 15", "8 = 14").replace("85", "84")
+    for step, signs in ((right, "+++++++"), (wrong, "++-----")):
+        row = StepLabels(id="s", problem_id="p", question=question, steps=[step],
+                         labels=["+" if step == right else "-"],
+                         sound=[step_labels.shared(step, right)])  # fmt: skip
+        made = prm_row(tokenizer, FAMILY, row, TAG)
+        places = [k for k, label in enumerate(made.labels) if label != NO_LOSS]
+        assert "".join(tokenizer.decode([made.labels[k]]) for k in places) == signs
+        # Before each target stands the mark that ends a clause, and before the last one the tag.
+        assert "".join(tokenizer.decode([made.input_ids[k - 1]]) for k in places) == ".:,,.." + TAG
+        without = prm_row(tokenizer, FAMILY, replace(row, sound=[]), TAG)
+        assert without.input_ids == made.input_ids and without.labels[-1] == made.labels[-1]
+
+
+def test_the_oracle_says_how_far_a_step_is_right():
+    rows = step_labels.oracle_labels("prm", 60, 0, set(), {"easy": 1, "mixed": 2}, clauses=True)
+    bare = step_labels.oracle_labels("prm", 60, 0, set(), {"easy": 1, "mixed": 2})
+    assert [replace(row, sound=[]) for row in rows] == bare
+    for row in rows:
+        for k, step in enumerate(row.steps):
+            right = problems.next_step(problems.parse(row.question), row.steps[:k]) or ""
+            assert right.startswith(step[: row.sound[k]])
+            assert not right.startswith(step[: row.sound[k] + 1]) or row.sound[k] == len(step)
+
+
 def test_training_reads_what_scoring_asks():
     """Equal tokens up to each tag, so p(+) is read where the loss was."""
     row = prm_row(SIGNS, FAMILY, labelled(3), TAG)
