@@ -26,6 +26,8 @@ from psr_lib.records import PSRError, Question, read_jsonl, write_json
 
 Part = Callable[[argparse.Namespace], list[dict[str, Any]]]
 
+LIVE = 4  # memory is measured with so many times fewer searches open at once than problems
+
 
 def questions_of(args: argparse.Namespace, count: int) -> list[Question]:
     """The first questions of the run that made the model (or of `--questions`)."""
@@ -152,9 +154,9 @@ def part_equal(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def part_memory(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Peak memory and CPU time over problem counts: a scripted engine, then tiny/hf."""
-    rows = [{"engine": "scripted", **_child(n)} for n in args.memory]
+    rows = _children("scripted", args.memory)
     model = [args.model, *map(str, [args.questions or _run_files(Path(args.model))[0]])]
-    rows += [{"engine": "tiny/hf", **_child(n, *model)} for n in args.memory_hf]
+    rows += _children("tiny/hf", args.memory_hf, *model)
     first: dict[str, dict] = {}
     for row in rows:
         base = first.setdefault(row["engine"], row)
@@ -164,9 +166,14 @@ def part_memory(args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def _child(problems: int, model: str = "", questions: str = "") -> dict[str, Any]:
+def _children(engine: str, counts: list[int], *model: str) -> list[dict[str, Any]]:
+    live = max(1, min(counts, default=0) // LIVE)
+    return [{"engine": engine, "live": live, **_child(n, live, *model)} for n in counts]
+
+
+def _child(problems: int, live: int, model: str = "", questions: str = "") -> dict[str, Any]:
     command = [sys.executable, "-m", "psr_lib.bench_memory", str(problems)]
-    command += ["--model", model, "--questions", questions]
+    command += ["--model", model, "--questions", questions, "--set", f"search.live={live}"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise PSRError(f"bench: {problems} problems: {done.stderr.strip().splitlines()[-1]}")

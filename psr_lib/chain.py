@@ -95,7 +95,7 @@ def labels_of(stage: Any, taken: set[str]) -> Labelled:
     settings, shares = stage.preset.prm, stage.preset.data.eft_shares
     if settings.labels == "oracle":
         sizes = {"prm": settings.solutions, "prm_heldout": settings.heldout}
-        made = (step_labels.oracle_labels(n, size, stage.seed, taken, shares)
+        made = (step_labels.oracle_labels(n, size, stage.seed, taken, shares, settings.clauses)
                 for n, size in sizes.items())  # fmt: skip
         return next(made), next(made)
     rows, counts = read_prm800k(*_prm800k(stage), settings.neutral)

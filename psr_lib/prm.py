@@ -4,11 +4,15 @@ As OpenR does it (arXiv 2410.09671): a tag follows every step, the loss is at th
 
     p(+ | question, steps 1..l) = softmax of the logits of `+` and `-` at the tag of step l.
 
+Where something knows up to which character a step is right (the oracle does), the marks that end
+its clauses are tags too, in training: `+` as long as all of the step so far is right.
+
 The label is what the model says next after a tag, in training as in use, so that any engine can
 score: p(+) comes from `choose` with the two labels as options.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from math import exp, inf
 from pathlib import Path
 from typing import Any
@@ -22,17 +26,14 @@ from psr_lib.prompts import Family
 from psr_lib.records import PSRError, StepLabels
 from psr_lib.sft import make_trainer
 from psr_lib.stats import auc, bootstrap_by_group, calibration_error
+from psr_lib.steps import body
 from psr_lib.token_rows import LabelledRow, fitting
 from psr_lib.training import Progress, TrainSettings, context, keep, policy, run, workspace
 
 GOOD, BAD = LABELS = ("+", "-")
 NO_LOSS = -100
+CLAUSE = re.compile(r"[.,:](?!\d)")  # what ends a clause, and is no part of a number
 Asked = tuple[str, Sequence[str]]  # a question, and the steps whose last one is to be scored
-
-
-def tagged(tokenizer: Any, family: Family, question: str, steps: Sequence[str], tag: str) -> str:
-    """What the PRM reads: the solver's prompt, then each step with the tag behind it."""
-    return family.render(tokenizer, family.solve(question)) + "".join(s + tag for s in steps)
 
 
 def label_ids(tokenizer: Any) -> dict[str, int]:
@@ -41,6 +42,21 @@ def label_ids(tokenizer: Any) -> dict[str, int]:
     if any(len(found) != 1 for found in ids.values()) or ids[GOOD] == ids[BAD]:
         raise PSRError(f"prm: {GOOD} and {BAD} are {ids} here; take a base model with a token each")
     return {label: found[0] for label, found in ids.items()}
+
+
+def clauses(row: StepLabels) -> list[list[tuple[int, str]]]:
+    """Of each step, the ends of its clauses (characters, after its mark) and their labels.
+
+    >>> clauses(StepLabels(id="", problem_id="", question="", steps=["Step 1: 4 + 5: 8, so 8."],
+    ...                    labels=["-"], sound=[14]))
+    [[(14, '+'), (17, '-'), (23, '-')]]
+    """
+    found = []
+    for step, sound in zip(row.steps, row.sound, strict=True):
+        begin = len(step) - len(body(step))
+        ends = [match.end() for match in CLAUSE.finditer(step, begin)]
+        found.append([(end, GOOD if end <= sound else BAD) for end in ends])
+    return found
 
 
 def prm_row(tokenizer: Any, family: Family, row: StepLabels, tag: str) -> LabelledRow:
@@ -52,7 +68,7 @@ def prm_row(tokenizer: Any, family: Family, row: StepLabels, tag: str) -> Labell
         raise PSRError(f"prm: row {row.id} has {len(row.steps)} steps, {len(row.labels)} labels")
     wanted = label_ids(tokenizer)
     read = [
-        prompt_ids(tokenizer, tagged(tokenizer, family, row.question, row.steps[:k], tag))
+        prompt_ids(tokenizer, family.check(tokenizer, row.question, row.steps[:k], tag))
         for k in range(1, len(row.steps) + 1)
     ]
     # What is read after the last tag bears no meaning: only its place is needed for the target.
@@ -63,7 +79,25 @@ def prm_row(tokenizer: Any, family: Family, row: StepLabels, tag: str) -> Labell
             raise PSRError(f"prm.tag {tag!r} joins the tokens around it; take another")
         if label:
             labels[len(before)] = wanted[label]
+    for place, label in _clause_places(tokenizer, family, row, tag):
+        labels[place] = wanted[label]
     return LabelledRow(row.id, ids, labels)
+
+
+def _clause_places(
+    tokenizer: Any, family: Family, row: StepLabels, tag: str
+) -> Iterator[tuple[int, str]]:
+    """The number of tokens up to the end of each clause, and its label."""
+    if not row.sound:
+        return
+    read = [family.check(tokenizer, row.question, row.steps[:k], tag)
+            for k in range(len(row.steps) + 1)]  # fmt: skip
+    spans = tokenizer(read[-1], add_special_tokens=False, return_offsets_mapping=True)
+    shift = len(prompt_ids(tokenizer, read[-1])) - len(spans.input_ids)
+    tokens = {end: k + 1 + shift for k, (_, end) in enumerate(spans.offset_mapping)}
+    for before, step, found in zip(read, row.steps, clauses(row), strict=False):
+        begin = read[-1].index(step, len(before))
+        yield from ((tokens[begin + end], label) for end, label in found if begin + end in tokens)
 
 
 def train_prm(
@@ -112,7 +146,7 @@ class PRM:
         """
         if not asked:
             return []
-        texts = [tagged(self.tokenizer, self.family, q, steps, self.tag) for q, steps in asked]
+        texts = [self.family.check(self.tokenizer, q, steps, self.tag) for q, steps in asked]
         with engine_call("scoring steps"):
             logs = self.engine.choose(texts, list(LABELS))
         return [share(*pair) for pair in logs]

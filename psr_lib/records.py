@@ -83,7 +83,8 @@ class StepLabels:
     """A solution whose steps are labelled `+` or `-`; `` where a step has no label.
 
     What a step PRM is trained on (paper section 3.2; PRM800K, arXiv 2305.20050). A step is labelled
-    as the next one after those before it.
+    as the next one after those before it. Where something knows, `sound` says of each step how many
+    characters it begins with are right.
     """
 
     id: str
@@ -91,6 +92,7 @@ class StepLabels:
     question: str
     steps: list[str]
     labels: list[str]
+    sound: list[int] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
 
 

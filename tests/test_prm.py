@@ -1,6 +1,7 @@
 """Step PRM: loss at the tags only, p(+) from two logits, training that learns, the report."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from tiny_model import make_tiny_model, merging_tokenizer, question, settings, w
 from psr_lib import prm, problems, prompts, step_labels
 from psr_lib.engines.hf import HFEngine
 from psr_lib.models import load_tokenizer
-from psr_lib.prm import NO_LOSS, PRM, prm_row, report, share, tagged, train_prm
+from psr_lib.prm import NO_LOSS, PRM, prm_row, report, share, train_prm
 from psr_lib.records import PSRError, StepLabels
 from psr_lib.stats import calibration_error
 
 FAMILY = prompts.load("compact")
+BARE = replace(FAMILY, templates={**FAMILY.templates, "check": ""})
 TAG = "\n"
 SIGNS = word_tokenizer(["Problem: Tom has 14 pens. How many pens does Tom have?\nSolution:\n",
                         "Step 1: 14 + 25 - 39 = 67890.\n"] * 2)  # fmt: skip
@@ -37,6 +39,18 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def engine(folder):
     return HFEngine.load(folder, device="cpu", workers=1)
+
+
+# --- what it reads ------------------------------------------------------------------------------
+
+
+def test_each_step_stands_in_the_last_line_of_the_familys_template():
+    text = FAMILY.check(SIGNS, "Q?", ["Step 1: x.", "Step 2: {step}."], "#")
+    assert text == "Problem: Q?\nSteps so far:\nReview: Step 1: x.#Review: Step 2: {step}.#"
+
+
+def test_a_family_without_template_reads_the_solvers_prompt_and_bare_steps():
+    assert BARE.check(SIGNS, "Q?", ["Step 1: x."], "\n") == "Problem: Q?\nSolution:\nStep 1: x.\n"
 
 
 # --- rows ---------------------------------------------------------------------------------------
@@ -62,20 +76,49 @@ def test_a_step_without_label_has_no_loss():
     assert sum(label != NO_LOSS for label in two.labels) == 1
 
 
+def test_with_clauses_each_has_the_label_of_the_step_so_far():
+    tokenizer = load_tokenizer(ROOT / "data/tiny/base")
+    question = "Tom has 47 pens. Tom buys 38 pens. How many pens does Tom have?"
+    right = problems.parse(question).solution()[0]
+    wrong = right.replace("8 = 15", "8 = 14").replace("85", "84")
+    for step, signs in ((right, "+++++++"), (wrong, "++-----")):
+        row = StepLabels(id="s", problem_id="p", question=question, steps=[step],
+                         labels=["+" if step == right else "-"],
+                         sound=[step_labels.shared(step, right)])  # fmt: skip
+        made = prm_row(tokenizer, FAMILY, row, TAG)
+        places = [k for k, label in enumerate(made.labels) if label != NO_LOSS]
+        assert "".join(tokenizer.decode([made.labels[k]]) for k in places) == signs
+        # Before each target stands the mark that ends a clause, and before the last one the tag.
+        assert "".join(tokenizer.decode([made.input_ids[k - 1]]) for k in places) == ".:,,.." + TAG
+        without = prm_row(tokenizer, FAMILY, replace(row, sound=[]), TAG)
+        assert without.input_ids == made.input_ids and without.labels[-1] == made.labels[-1]
+
+
+def test_the_oracle_says_how_far_a_step_is_right():
+    rows = step_labels.oracle_labels("prm", 60, 0, set(), {"easy": 1, "mixed": 2}, clauses=True)
+    bare = step_labels.oracle_labels("prm", 60, 0, set(), {"easy": 1, "mixed": 2})
+    assert [replace(row, sound=[]) for row in rows] == bare
+    for row in rows:
+        for k, step in enumerate(row.steps):
+            right = problems.next_step(problems.parse(row.question), row.steps[:k]) or ""
+            assert right.startswith(step[: row.sound[k]])
+            assert not right.startswith(step[: row.sound[k] + 1]) or row.sound[k] == len(step)
+
+
 def test_training_reads_what_scoring_asks():
     """Equal tokens up to each tag, so p(+) is read where the loss was."""
     row = prm_row(SIGNS, FAMILY, labelled(3), TAG)
     targets = [k for k, label in enumerate(row.labels) if label != NO_LOSS]
     for k, steps in zip(targets, (labelled(3).steps[:1], labelled(3).steps), strict=True):
-        text = tagged(SIGNS, FAMILY, labelled(3).question, steps, TAG)
+        text = FAMILY.check(SIGNS, labelled(3).question, steps, TAG)
         assert SIGNS(text, add_special_tokens=False).input_ids == row.input_ids[:k]
 
 
 def test_a_tag_that_joins_the_next_step_is_refused():
     tokenizer = merging_tokenizer()  # newline and `Step` become one token there
     with pytest.raises(PSRError, match=r"prm\.tag '\\n' joins"):
-        prm_row(tokenizer, FAMILY, labelled(1), "\n")
-    row = prm_row(tokenizer, FAMILY, labelled(1), "\n#")
+        prm_row(tokenizer, BARE, labelled(1), "\n")
+    row = prm_row(tokenizer, BARE, labelled(1), "\n#")
     assert sum(label != NO_LOSS for label in row.labels) == 2
 
 
@@ -125,7 +168,7 @@ def test_p_is_the_softmax_of_two_logits(engine):
     plus, minus = (engine.tokenizer.convert_tokens_to_ids(sign) for sign in "+-")
     found = scorer.score(asked)
     for (q, steps), p in zip(asked, found, strict=True):
-        ids = engine.tokenizer(tagged(engine.tokenizer, FAMILY, q, steps, TAG)).input_ids
+        ids = engine.tokenizer(FAMILY.check(engine.tokenizer, q, steps, TAG)).input_ids
         with torch.inference_mode():
             logits = engine.model(torch.tensor([ids])).logits[0, -1].double()
         wanted = torch.softmax(logits[[plus, minus]], -1)[0].item()

@@ -222,6 +222,7 @@ class Prm(Sft):
     solutions: int = num(low=1)
     heldout: int = num(low=1)
     neutral: str = one_of("good", "bad", "skip")
+    clauses: bool
     tag: str
     bins: int = num(low=2)
     model: str

@@ -1,9 +1,9 @@
 """Prompt families: `paper` for real models, `compact` for the small laboratory, `qwen` for a base.
 
 A family renders the two prompts of the loop, the solver's and the judge's (paper Figures 4 and 5),
-and reads the judge's verdict; for the baseline `srlm` also the prompt that scores a whole solution,
-whose points it reads. The hash of each template goes into every manifest, because another template
-gives other numbers.
+what a step PRM reads, and reads the judge's verdict; for the baseline `srlm` also the prompt that
+scores a whole solution, whose points it reads. The hash of each template goes into every manifest,
+because another template gives other numbers.
 
 >>> load("compact").solve("Tom has 4 pens. How many?", ["Step 1: x."]).assistant
 'Step 1: x.\\n'
@@ -23,7 +23,7 @@ from psr_lib.steps import join_steps
 
 FOLDER = Path(__file__).parent
 VERDICT = re.compile(r"\[\[([AB])\]\]")
-ROLES = ("solve", "judge", "segment", "score")
+ROLES = ("solve", "judge", "segment", "score", "check")
 MOST = 5  # points of a whole solution, at most (additive rubric of Yuan et al., arXiv 2401.10020)
 POINTS = r"""
     \b{mark}\b[*_`\s]*(?:\([^()\n]*\)[*_`\s]*)?  # "Score", "**Score**", "Score (out of 5)"
@@ -100,6 +100,17 @@ class Family:
             return None
         points = float(found[-1]["points"])
         return points if 0 <= points <= MOST else None
+
+    def check(self, tokenizer: Any, question: str, steps: Sequence[str], tag: str) -> str:
+        """What a step PRM reads: the template's last line once a step, with the tag behind it.
+
+        Where the family has no such template, the solver's prompt and the steps as they stand.
+        """
+        head, _, line = self.templates["check"].rpartition("\n")
+        begin = fill(head, question=question) + "\n"
+        if not line:
+            line, begin = "{step}", self.render(tokenizer, self.solve(question))
+        return begin + "".join(fill(line, step=step) + tag for step in steps)
 
     def render(self, tokenizer: Any, prompt: Prompt) -> str:
         """The text that the model continues; chat families pass through the chat template."""
