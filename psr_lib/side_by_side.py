@@ -1,7 +1,7 @@
 """Micro-batches of one update worked on side by side, each on one core.
 
-The operations of a small model are too short to be shared by several cores: two micro-batches, each
-on a core of its own, take little more than half of the time. The work is dealt out the same way
+The operations of a small model are too short to be shared by several cores; two micro-batches, each
+on a core of its own, do not wait for each other. The work is dealt out the same way
 each time and the gradients are added in one order, so that a run can be repeated to the bit.
 """
 

@@ -57,7 +57,7 @@ def plan_batch(batch: int, devices: int, row_tokens: int, budget: int, lanes: in
     """The largest micro-batch that divides the batch and whose padded tokens fit the budget.
 
     Where several are worked on at once there are two for each of the lanes, if the batch is large
-    enough: a lane that has had short rows takes the next ones. Raises PSRError where the batch does
+    enough: a lane with the longest rows has the shortest too. Raises PSRError where the batch does
     not divide over the devices.
     """
     if batch < 1 or batch % devices:
