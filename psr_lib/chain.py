@@ -164,17 +164,18 @@ def _scored(stage: Any, folder: Path | str, heldout: Sequence[StepLabels]) -> PR
 
 def policy(stage: Any, ift: Sequence[IFTExample]) -> Path | str:
     """The model that the tree search samples from: M0, or M0 fine-tuned on IFT alone."""
-    base = stage.model(0)
-    if stage.preset.tree.policy == "base":
+    base, preset = stage.model(0), stage.preset
+    if preset.tree.policy == "base":
         return base
+    settings = replace(preset.sft, epochs=preset.tree.policy_epochs)
 
     def build(folder: Path) -> None:
         train_sft(
-            base, load_tokenizer(base), ift, stage.preset.sft, folder, stage.seed, _family(stage),
-            show("policy on IFT"), device=stage.preset.model.device,
+            base, load_tokenizer(base), ift, settings, folder, stage.seed, _family(stage),
+            show("policy on IFT"), device=preset.model.device,
         )  # fmt: skip
 
-    made_from = {"settings": asdict(stage.preset.sft), "ift": _hash(ift)}
+    made_from = {"settings": asdict(settings), "ift": _hash(ift)}
     return cached(stage, stage.run.making / "policy", made_from, build) / "model"
 
 

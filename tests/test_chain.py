@@ -171,6 +171,19 @@ def test_the_policy_may_be_the_base_model_itself(copied, monkeypatch):
     assert chain.policy(stage, []) == ROOT / "data/tiny/base"
 
 
+def test_the_policy_has_epochs_of_its_own(copied, monkeypatch):
+    epochs = []
+
+    def train(base, tokenizer, ift, settings, folder, *rest, **more):
+        epochs.append(settings.epochs)
+        folder.mkdir(parents=True)
+
+    monkeypatch.setattr(chain, "train_sft", train)
+    for changes in ("sft.epochs=3 tree.policy_epochs=2", "sft.epochs=5 tree.policy_epochs=2"):
+        chain.policy(opened(copied, changes), [])
+    assert epochs == [2]  # the second finds what the first has made
+
+
 def test_a_prm_that_is_there_is_taken_as_it_is(copied, monkeypatch):
     monkeypatch.setattr(chain, "train_prm", None)
     stage = opened(copied, f"prm.model={making(copied) / 'prm/model'}")

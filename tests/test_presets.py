@@ -108,8 +108,11 @@ def test_unknown_presets_are_refused_with_the_known_names(name):
             "data.source=gsm8k",
             "teacher.ift=oracle does not go with data.source=gsm8k; set it to ru",
         ),
-        ("data.source=gsm8k teacher.ift=rule", "data.eft_from=direct does not go with data.source"),
-        ("data.source=x teacher.ift=rule data.eft_from=chain", "teacher.judge=oracle does not go"),
+        (
+            "data.source=gsm8k teacher.ift=rule data.eft_from=direct",
+            "data.eft_from=direct does not go with data.source",
+        ),
+        ("data.source=x teacher.ift=rule", "teacher.judge=oracle does not go"),
         (
             "data.source=x teacher.ift=api data.eft_from=chain teacher.judge=api",
             "prm.labels=oracle",

@@ -233,6 +233,7 @@ class Tree:
     """Monte-Carlo tree search over steps (paper sections 3.2 and 4)."""
 
     policy: str = one_of("ift", "base")
+    policy_epochs: int = num(low=1)
     questions: int = num(low=2)
     iterations: int = num(low=1)
     simulation_depth: int = num(low=0)
