@@ -1,6 +1,7 @@
 """From sibling pairs to EFT: initial filter, teacher, and the filters after it (paper section 3.2).
 
-A pair (best and worst sibling by the PRM) is first filtered by form, duplicates and gap of p(+).
+A pair (best and worst sibling by the PRM) is first filtered by form, duplicates and by how far the
+solutions that they end are apart in value: after a step that the PRM takes for wrong, not far.
 The teacher then explains and judges it twice, each step once in slot A. It is kept only if both
 verdicts name the same step, and that step is the PRM's. The paper names the filters and gives no
 rate; every one is counted here.
@@ -111,7 +112,7 @@ def initial_filter(pairs: Sequence[StepPair], min_gap: float, funnel: Funnel) ->
     single = [pair for pair in formed if first[_content(pair)] is pair]
     funnel.add("no duplicate", single)
     apart = [pair for pair in single if gap(pair) >= min_gap]
-    funnel.add(f"gap of p(+) at least {min_gap:g}", apart)
+    funnel.add(f"gap of value at least {min_gap:g}", apart)
     return apart
 
 
@@ -129,8 +130,8 @@ def well_formed(pair: StepPair) -> bool:
 
 
 def gap(pair: StepPair) -> float:
-    """p(+) of the better step minus that of the worse one."""
-    return pair.meta["p_chosen"] - pair.meta["p_rejected"]
+    """Value of the solution that the better step ends minus that of the other, in p(+)."""
+    return pair.meta["v_chosen"] - pair.meta["v_rejected"]
 
 
 def _content(pair: StepPair) -> tuple[Any, ...]:

@@ -74,7 +74,8 @@ def make_eft(
         return shipped.take(stage, folder)
     prm, weights = trained_prm(stage, labelled)
     trees = search_trees(stage, ift, questions, prm, weights)
-    pairs = [pair for tree in trees for pair in sibling_pairs(tree)]
+    value = stage.preset.tree.value
+    pairs = [pair for tree in trees for pair in sibling_pairs(tree, value)]
     funnel = Funnel(confirm)
     apart = annotate.initial_filter(pairs, stage.preset.annotate.min_gap, funnel)
     write_jsonl(stage.output("pairs.jsonl"), apart)

@@ -130,23 +130,30 @@ def uct(node: Node, above: int, exploration: float) -> float:
     return node.total / node.visits + exploration * sqrt(log(above) / node.visits)
 
 
-def sibling_pairs(tree: Tree) -> list[StepPair]:
-    """Best and worst sibling by p(+) of every node whose children differ in it (paper 3.2)."""
+def sibling_pairs(tree: Tree, value: str = "min") -> list[StepPair]:
+    """Best and worst sibling by p(+) of every node whose children differ in it (paper 3.2).
+
+    `v_chosen` and `v_rejected` are the values of the solutions that they end, prefix included.
+    """
     pairs = []
     for place, node in enumerate(tree.nodes):
         ranked = sorted(node.children, key=lambda k: -tree.nodes[k].p)  # stable: first of equals
         if len(ranked) > 1 and tree.nodes[ranked[0]].p > tree.nodes[ranked[-1]].p:
-            pairs.append(_pair(tree, place, tree.nodes[ranked[0]], tree.nodes[ranked[-1]]))
+            pairs.append(_pair(tree, place, ranked[0], ranked[-1], VALUES[value]))
     return pairs
 
 
-def _pair(tree: Tree, place: int, best: Node, worst: Node) -> StepPair:
+def _pair(
+    tree: Tree, place: int, first: int, last: int, value: Callable[[Sequence[float]], float]
+) -> StepPair:
     question, node = tree.question, tree.nodes[place]
+    best, worst = tree.nodes[first], tree.nodes[last]
     return StepPair(
         id=f"{question.id}@{place}", problem_id=question.id, question=question.text,
         prefix=tree.steps(place), chosen=best.text, rejected=worst.text,
         chosen_final=best.final, rejected_final=worst.final,
-        meta={"p_chosen": best.p, "p_rejected": worst.p, "siblings": len(node.children),
+        meta={"p_chosen": best.p, "p_rejected": worst.p, "v_chosen": value(tree.scores(first)),
+              "v_rejected": value(tree.scores(last)), "siblings": len(node.children),
               "visits": node.visits},
     )  # fmt: skip
 

@@ -29,7 +29,7 @@ def pair(k=0, chosen="good", rejected="bad", prefix=(), p=(0.9, 0.1), **changes)
     values = {"id": f"p{k}", "problem_id": f"q{k}", "question": f"Question {k}?",
               "prefix": list(prefix), "chosen": steps[0], "rejected": steps[1],
               "chosen_final": False, "rejected_final": False,
-              "meta": {"p_chosen": p[0], "p_rejected": p[1]}}  # fmt: skip
+              "meta": {"v_chosen": p[0], "v_rejected": p[1]}}  # fmt: skip
     return StepPair(**(values | changes))
 
 

@@ -20,7 +20,7 @@ from psr_lib.records import (
     write_jsonl,
 )
 
-FILTERS = ["sibling pairs", "well formed", "no duplicate", "gap of p(+) at least 0.0001",
+FILTERS = ["sibling pairs", "well formed", "no duplicate", "gap of value at least 0.0001",
            "both verdicts readable", "both orders agree", "agrees with the PRM"]  # fmt: skip
 
 
@@ -115,9 +115,9 @@ def test_another_filter_asks_no_model_again(made, copied, monkeypatch):
     monkeypatch.setattr(chain, "train_prm", None)
     monkeypatch.setattr(chain, "train_sft", None)
     monkeypatch.setattr(chain, "tree_stream", nothing_left)
-    stage = opened(copied, "annotate.min_gap=0.002 annotate.orders=one data.eft=30")
+    stage = opened(copied, "annotate.min_gap=0.0 annotate.orders=one data.eft=30")
     rows = data_prep.make_pools(stage)
-    assert 0 < rows["eft"] <= made.rows["eft"] and stage.counts["trees"] == 14
+    assert 0 < rows["eft"] <= 30 and stage.counts["trees"] == 14
     after = states(making(copied))
     after.pop(making(copied) / "trees.jsonl")
     assert (after, (making(copied) / "trees.jsonl").read_bytes()) == before

@@ -12,7 +12,7 @@ MODELS = [{"model": f"M{n}", "easy": 90.0, "big": 10.0 * n, "mean": 45 + 5.0 * n
            "low": 40.0, "high": 70.0} for n in range(5)]  # fmt: skip
 STEPS = [{"step": n, "rewards/chosen": 0.1 * n, "rewards/rejected": -0.2 * n} for n in range(1, 4)]
 LEFT = [{"filter": "sibling pairs", "pairs": 2345, "confirmed": 1200},
-        {"filter": "gap of p(+) at least 0.3", "pairs": 1100, "confirmed": 900},
+        {"filter": "gap of value at least 0.3", "pairs": 1100, "confirmed": 900},
         {"filter": "agrees with the PRM", "pairs": 0, "confirmed": 0}]  # fmt: skip
 CURVE = [
     {"p": k / 10 + 0.05, "right": k / 9, "low": max(0, k / 9 - 0.2), "high": min(1, k / 9 + 0.2)}

@@ -308,6 +308,17 @@ def test_best_and_worst_siblings_become_a_pair():
     assert final.chosen_final and not final.rejected_final
 
 
+def test_a_pair_is_worth_what_its_solutions_are():
+    """After a step of 0.3 the value of neither sibling is above 0.3 under `min`."""
+    tree = by_hand(0.2, 0.3)
+    pairs = {value: sibling_pairs(tree, value) for value in ("min", "last", "product")}
+    values = {value: [(p.meta["v_chosen"], p.meta["v_rejected"]) for p in found]
+              for value, found in pairs.items()}  # fmt: skip
+    assert values["min"] == [(0.3, 0.2), (0.3, 0.2)]
+    assert values["last"] == [(0.3, 0.2), (0.7, 0.2)]
+    assert values["product"][1] == pytest.approx((0.21, 0.06))
+
+
 def test_siblings_that_the_prm_cannot_tell_apart_are_no_pair():
     assert [p.prefix for p in sibling_pairs(by_hand(0.5, 0.5, 0.5))] == [["Step 1: 1."]]
     lonely = Tree(questions(1)[0])
