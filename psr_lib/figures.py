@@ -112,9 +112,8 @@ def funnel(rows: Sequence[dict], label: str, value: str, title: str, xlabel: str
     names, values = [str(r[label]) for r in rows], [float(r[value]) for r in rows]
     drawn = axes.barh(names, values, color=SKY, height=0.7)
     if rows and "confirmed" in rows[0]:
-        axes.barh(names, [float(r["confirmed"]) for r in rows], color=BLUE, height=0.7,
-                  label="confirmed by the oracle")  # fmt: skip
-        axes.legend(loc="lower right")
+        axes.barh(names, [float(r["confirmed"]) for r in rows], color=BLUE, height=0.7)
+        xlabel += " (darker: confirmed by the oracle)"  # a legend would hide a number
     before = [values[0], *values[:-1]] if values else []
     shares = [v / b if b else 0.0 for v, b in zip(values, before, strict=True)]
     texts = [f"{v:,.0f}" + (f" ({s:.0%})" if k else "")

@@ -103,5 +103,6 @@ def test_a_funnel_says_how_many_and_which_share_is_kept():
     assert texts == ["2,345", "1,100 (47%)", "0 (0%)"]
     widths = [bar.get_width() for container in axes.containers for bar in container]
     assert widths == [2345, 1100, 0, 1200, 900, 0]
+    assert axes.get_legend() is None and "confirmed by the oracle" in axes.get_xlabel()
     bare = figures.funnel([{"f": "a", "n": 3}], "f", "n", "t", "x").axes[0]
-    assert bare.get_legend() is None and len(bare.containers) == 1
+    assert bare.get_xlabel() == "x" and len(bare.containers) == 1
