@@ -1,7 +1,8 @@
 """From sibling pairs to EFT: initial filter, teacher, and the filters after it (paper section 3.2).
 
-A pair (best and worst sibling by the PRM) is first filtered by form, duplicates and by how far the
-solutions that they end are apart in value: after a step that the PRM takes for wrong, not far.
+A pair (best and worst sibling by the PRM) is first filtered by form and duplicates, and by the
+values of the solutions that they end: the better one must be thought right, prefix included, and
+the other be worth less.
 The teacher then explains and judges it twice, each step once in slot A. It is kept only if both
 verdicts name the same step, and that step is the PRM's. The paper names the filters and gives no
 rate; every one is counted here.
@@ -103,15 +104,23 @@ class Funnel:
         self.rows.append(row)
 
 
-def initial_filter(pairs: Sequence[StepPair], min_gap: float, funnel: Funnel) -> list[StepPair]:
-    """The paper's "initial data filtering", which it does not describe: form, duplicates, gap."""
+def initial_filter(
+    pairs: Sequence[StepPair], min_value: float, min_gap: float, funnel: Funnel
+) -> list[StepPair]:
+    """The paper's "initial data filtering", which it does not describe.
+
+    By form, by duplicates, by the value of the solution that the better step ends and by how much
+    the other is worth less, both in p(+).
+    """
     funnel.add("sibling pairs", pairs)
     formed = [pair for pair in pairs if well_formed(pair)]
     funnel.add("well formed", formed)
     first = {_content(pair): pair for pair in reversed(formed)}
     single = [pair for pair in formed if first[_content(pair)] is pair]
     funnel.add("no duplicate", single)
-    apart = [pair for pair in single if gap(pair) >= min_gap]
+    likely = [pair for pair in single if pair.meta["v_chosen"] >= min_value]
+    funnel.add(f"value of the better at least {min_value:g}", likely)
+    apart = [pair for pair in likely if gap(pair) >= min_gap]
     funnel.add(f"gap of value at least {min_gap:g}", apart)
     return apart
 

@@ -76,8 +76,8 @@ def make_eft(
     trees = search_trees(stage, ift, questions, prm, weights)
     value = stage.preset.tree.value
     pairs = [pair for tree in trees for pair in sibling_pairs(tree, value)]
-    funnel = Funnel(confirm)
-    apart = annotate.initial_filter(pairs, stage.preset.annotate.min_gap, funnel)
+    funnel, least = Funnel(confirm), stage.preset.annotate
+    apart = annotate.initial_filter(pairs, least.min_value, least.min_gap, funnel)
     write_jsonl(stage.output("pairs.jsonl"), apart)
     kept = annotate.final_filters(judge_pairs(stage, apart), funnel)
     write_csv(stage.output("funnel.csv"), funnel.rows)
