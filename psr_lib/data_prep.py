@@ -97,8 +97,8 @@ def save_figures(stage: Any, table: Sequence[dict[str, Any]]) -> list[Path]:
     title = f"The filters keep {last:,} of {first:,} sibling pairs"
     chart = figures.funnel(table, "filter", "pairs", title, "pairs of sibling steps")
     curve = read_csv(stage.folder / "prm_calibration.csv")
-    error = stage.counts["prm_calibration_error"]
-    named = f"The PRM's calibration error is {error:.3f} on held-out problems"
+    auc, error = stage.counts["prm_auc"], stage.counts["prm_calibration_error"]
+    named = f"The PRM has AUC {auc:.2f} on held-out problems, calibration error {error:.3f}"
     beside = figures.calibration_curve(curve, named)
     return [figures.save_fig(chart, folder, "eft_funnel", table, source),
             figures.save_fig(beside, folder, "prm_calibration", curve, source)]  # fmt: skip
