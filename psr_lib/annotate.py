@@ -1,8 +1,8 @@
 """From sibling pairs to EFT: initial filter, teacher, and the filters after it (paper section 3.2).
 
 A pair (best and worst sibling by the PRM) is first filtered by form and duplicates, and by the
-values of the solutions that they end: the better one must be thought right, prefix included, and
-the other be worth less.
+values of the solutions that they end, prefix included: the other must be worth less, and the better
+one be among those that the PRM trusts most. By rank, as p(+) has another scale in every PRM.
 The teacher then explains and judges it twice, each step once in slot A. It is kept only if both
 verdicts name the same step, and that step is the PRM's. The paper names the filters and gives no
 rate; every one is counted here.
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import ceil
 from typing import Any, Protocol
 
 from psr_lib.engines.threads import each
@@ -105,12 +106,12 @@ class Funnel:
 
 
 def initial_filter(
-    pairs: Sequence[StepPair], min_value: float, min_gap: float, funnel: Funnel
+    pairs: Sequence[StepPair], min_gap: float, best_share: float, funnel: Funnel
 ) -> list[StepPair]:
     """The paper's "initial data filtering", which it does not describe.
 
-    By form, by duplicates, by the value of the solution that the better step ends and by how much
-    the other is worth less, both in p(+).
+    By form, by duplicates, by the gap in value (in p(+)) of the solutions that the two steps end,
+    and by the value of the better one: the highest `best_share` of what is left, and equals.
     """
     funnel.add("sibling pairs", pairs)
     formed = [pair for pair in pairs if well_formed(pair)]
@@ -118,11 +119,18 @@ def initial_filter(
     first = {_content(pair): pair for pair in reversed(formed)}
     single = [pair for pair in formed if first[_content(pair)] is pair]
     funnel.add("no duplicate", single)
-    likely = [pair for pair in single if pair.meta["v_chosen"] >= min_value]
-    funnel.add(f"value of the better at least {min_value:g}", likely)
-    apart = [pair for pair in likely if gap(pair) >= min_gap]
+    apart = [pair for pair in single if gap(pair) >= min_gap]
     funnel.add(f"gap of value at least {min_gap:g}", apart)
-    return apart
+    best = most_valuable(apart, best_share)
+    funnel.add(f"best {best_share:.0%} by value", best)
+    return best
+
+
+def most_valuable(pairs: Sequence[StepPair], share: float) -> list[StepPair]:
+    """This share of the pairs, rounded up: those whose better solution has the highest value."""
+    values = sorted((pair.meta["v_chosen"] for pair in pairs), reverse=True)
+    wanted = ceil(share * len(values))
+    return [pair for pair in pairs if pair.meta["v_chosen"] >= values[wanted - 1]]
 
 
 def well_formed(pair: StepPair) -> bool:

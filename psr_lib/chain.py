@@ -77,7 +77,7 @@ def make_eft(
     value = stage.preset.tree.value
     pairs = [pair for tree in trees for pair in sibling_pairs(tree, value)]
     funnel, least = Funnel(confirm), stage.preset.annotate
-    apart = annotate.initial_filter(pairs, least.min_value, least.min_gap, funnel)
+    apart = annotate.initial_filter(pairs, least.min_gap, least.best_share, funnel)
     write_jsonl(stage.output("pairs.jsonl"), apart)
     kept = annotate.final_filters(judge_pairs(stage, apart), funnel)
     write_csv(stage.output("funnel.csv"), funnel.rows)

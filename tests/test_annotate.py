@@ -75,25 +75,28 @@ def teacher_of(server, path, **changes):
 )
 def test_ill_formed_pairs_are_dropped(bad):
     funnel, fine = Funnel(), pair(1)
-    assert annotate.initial_filter([fine, pair(2, **bad)], 0.0, 0.0, funnel) == [fine]
+    assert annotate.initial_filter([fine, pair(2, **bad)], 0.0, 1.0, funnel) == [fine]
     assert [row["pairs"] for row in funnel.rows] == [2, 1, 1, 1, 1]
 
 
 def test_duplicates_are_dropped_whatever_their_order_and_blanks():
     one, same = pair(1), pair(1, chosen="bad", rejected="good  ", id="again")
     other = pair(1, prefix=["Step 1: x"])
-    assert annotate.initial_filter([one, same, other], 0.0, 0.0, Funnel()) == [one, other]
+    assert annotate.initial_filter([one, same, other], 0.0, 1.0, Funnel()) == [one, other]
 
 
 def test_the_gap_is_that_of_value():
     near, far = pair(1, p=(0.6, 0.31)), pair(2, p=(0.6, 0.3))
-    assert annotate.initial_filter([near, far], 0.0, 0.3, Funnel()) == [far]
+    assert annotate.initial_filter([near, far], 0.3, 1.0, Funnel()) == [far]
 
 
-def test_the_better_solution_must_be_thought_right():
-    funnel, doubtful, likely = Funnel(), pair(1, p=(0.84, 0.0)), pair(2, p=(0.85, 0.8))
-    assert annotate.initial_filter([doubtful, likely], 0.85, 0.0, funnel) == [likely]
-    assert funnel.rows[-2]["filter"] == "value of the better at least 0.85"
+def test_the_better_solution_is_among_the_best_by_value():
+    found = [pair(k, p=(p, 0.1)) for k, p in enumerate((0.5, 0.9, 0.7, 0.7, 0.3))]
+    funnel = Funnel()
+    assert annotate.initial_filter(found, 0.0, 0.4, funnel) == found[1:4]  # an equal stays too
+    assert funnel.rows[-1]["filter"] == "best 40% by value"
+    assert annotate.most_valuable(found, 0.01) == [found[1]]
+    assert annotate.most_valuable(found, 1.0) == found and annotate.most_valuable([], 0.5) == []
 
 
 def test_the_funnel_counts_what_is_left_and_what_the_oracle_confirms():

@@ -20,8 +20,8 @@ from psr_lib.records import (
     write_jsonl,
 )
 
-FILTERS = ["sibling pairs", "well formed", "no duplicate", "value of the better at least 0",
-           "gap of value at least 0.0001", "both verdicts readable", "both orders agree",
+FILTERS = ["sibling pairs", "well formed", "no duplicate", "gap of value at least 0.0001",
+           "best 100% by value", "both verdicts readable", "both orders agree",
            "agrees with the PRM"]  # fmt: skip
 
 

@@ -251,8 +251,8 @@ class Tree:
 class Annotate:
     """What becomes of sibling pairs before and after the teacher judges them."""
 
-    min_value: float = num(low=0, high=1)
     min_gap: float = num(low=0, high=1)
+    best_share: float = num(above=0, high=1)
     orders: str = one_of("one", "both")
 
 
