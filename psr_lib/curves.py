@@ -1,65 +1,20 @@
-"""Figures beyond the paper's two: accuracy over rounds and tokens, judge, steps, funnel, DPO.
+"""Figures beyond the paper's two: accuracy over rounds and tokens, judge, steps, and the rounds'.
 
-Each has a function that takes its rows from the evidence, and one that draws them: the CSV beside
-a figure is all that it shows.
+Each has a function that takes its rows from the evidence, and one that draws them.
 """
 
 from collections.abc import Callable, Sequence
-from math import floor, log10
-from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter
 
 from psr_lib import more_tables, paper_tables, seeds
+from psr_lib.curve_rows import Row, ends, place, rows_of, series
 from psr_lib.evidence import GREEDY, JUDGE, STEPS, TOKENS, Evidence, NotRun
 from psr_lib.more_tables import SEARCH
 from psr_lib.paper_tables import OURS, WAYS
-from psr_lib.seeds import Estimate
+from psr_lib.round_curves import dpo_figure, dpo_rows, funnel_figure, funnel_rows
 from psr_lib.sheets import COLUMN, PAGE, below, look, points, sheet, shifted, under
-from psr_lib.tables import number
-
-Row = dict[str, Any]
-DIGITS = 6  # after the point in a CSV, which is compared byte for byte
-ROUND_LOOKS = {"M2": ("#56B4E9", "-"), "M3": ("#0072B2", "--"), "M4": ("#000000", ":")}
-
-
-def row(found: Estimate, **labels: Any) -> Row:
-    """An estimate as a row of a figure's CSV."""
-    return labels | ends(found)
-
-
-def ends(found: Estimate, *names: str) -> Row:
-    """Value, low and high under these names, with as many digits as every processor agrees on."""
-    values = (round(one, DIGITS) for one in (found.value, found.low, found.high))
-    return dict(zip(names or ("value", "low", "high"), values, strict=True))
-
-
-def rows_of(cells: Sequence[tuple[dict[str, Any], Callable[[], Estimate]]]) -> list[Row]:
-    """Rows of what was measured; raises NotRun where nothing was."""
-    found, missing = [], None
-    for labels, make in cells:
-        try:
-            found.append(row(make(), **labels))
-        except NotRun as error:
-            missing = missing or error
-    if not found:
-        raise missing or NotRun("no model was evaluated")
-    return found
-
-
-def series(rows: Sequence[Row], key: str) -> dict[str, list[Row]]:
-    """Rows by the value of a column, in order of appearance."""
-    found: dict[str, list[Row]] = {}
-    for one in rows:
-        found.setdefault(one[key], []).append(one)
-    return found
-
-
-def place(one: Row) -> int:
-    """The n of a row's model M[n]."""
-    return int(one["model"][1:])
 
 
 def methods_rows(evidence: Evidence) -> list[Row]:
@@ -300,105 +255,6 @@ def steps_figure(rows: Sequence[Row]) -> Figure:
         one.set_ylim(bottom=0)
     below(figure, axes[0], 7)
     return figure
-
-
-FUNNEL = {"problems": "questions", "expansions": "expansions", "candidates": "candidates",
-          "judge_made": "verdicts asked for", "pairs": "preference pairs"}  # fmt: skip
-
-
-def funnel_rows(evidence: Evidence) -> list[Row]:
-    """From questions to pairs in every round, mean over seeds."""
-    found = []
-    for model in paper_tables.ROUNDS[1:]:
-        try:
-            counts = evidence.counts(OURS, SEARCH, int(model[1:]), *FUNNEL)
-        except NotRun:
-            continue
-        means = {key: sum(one[key] for one in counts) / len(counts) for key in FUNNEL}
-        found += [{"model": model, "what": FUNNEL[key], "value": means[key]} for key in FUNNEL]
-    if not found:
-        raise NotRun("no search")
-    return found
-
-
-def funnel_figure(rows: Sequence[Row]) -> Figure:
-    """Counts on a log scale, a bar a round."""
-    parts = series(rows, "model")
-    names = list(series(rows, "what"))
-    kept = [part[-1]["value"] / part[0]["value"] for part in parts.values()]
-    texts = " and ".join(f"{value:.1f}" for value in (min(kept), max(kept)))
-    figure, (axes,) = sheet(f"A question gives between {texts} pairs", (COLUMN[0], 3.0))
-    for k, (name, part) in enumerate(parts.items()):
-        places = [i + shifted(k, len(parts), 0.27) for i in range(len(part))]
-        color, _ = ROUND_LOOKS.get(name, look(name, k))
-        values = [one["value"] for one in part]
-        bars = axes.barh(places, values, height=0.25, color=color, label=name)
-        axes.bar_label(bars, [f"{one['value']:,.0f}" for one in part], padding=2, fontsize=6.5)
-    axes.set_yticks(range(len(names)), names)
-    axes.set(xscale="log", xlabel="count (log scale)")
-    shown = [one["value"] for one in rows if one["value"]]
-    axes.set_xlim(10 ** floor(log10(min(shown))), 6 * max(shown))
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    below(figure, axes, 3)
-    return figure
-
-
-def dpo_rows(evidence: Evidence) -> list[Row]:
-    """Rewards' margin and log-probabilities over the updates of every round, a row a seed."""
-    found = []
-    for seed, one in evidence.by_method.get(OURS, {}).items():
-        for model in (m for m in one["models"] if "margin" in m.get("training", {})):
-            history = model["training"]
-            found += [
-                {"model": model["model"], "seed": seed, "update": step,
-                 **{name: history[name][k] for name in ("margin", "chosen", "rejected")}}
-                for k, step in enumerate(history["step"])
-            ]  # fmt: skip
-    if not found:
-        raise NotRun("no training curve of step-wise DPO")
-    return found
-
-
-def dpo_figure(rows: Sequence[Row]) -> Figure:
-    """Left: reward margin. Right: log-probabilities of chosen and rejected steps.
-
-    Each seed is a faint line, their mean a strong one; batches are small, so lines are rough.
-    """
-    parts = series(rows, "model")
-    ends = ", ".join(f"{number(_late_margin(part), 2, signed=True)} ({name})"
-                     for name, part in parts.items())  # fmt: skip
-    names = ("(a) reward margin, β × log-ratio", "(b) log-probability of a step (nats)")
-    title = f"Mean reward margin in the last quarter of the updates: {ends}"
-    figure, (left, right) = sheet(title, PAGE, names)
-    for name, part in parts.items():
-        color, line = ROUND_LOOKS.get(name, look(name))
-        _history(left, part, "margin", name, color=color, ls=line, lw=1.3)
-        for kind, width in (("chosen", 1.7), ("rejected", 0.9)):
-            _history(right, part, kind, f"{name} {kind}", color=color, ls=line, lw=width)
-    for axes in (left, right):
-        axes.set(xlabel="update")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    left.legend(loc="best")
-    right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return figure
-
-
-def _late_margin(part: Sequence[Row]) -> float:
-    """The mean margin over the last quarter of every seed's updates."""
-    late = [own[3 * len(own) // 4 :] for own in series(part, "seed").values()]
-    return sum(sum(one["margin"] for one in own) / len(own) for own in late) / len(late)
-
-
-def _history(axes: Axes, part: Sequence[Row], key: str, label: str, **style: Any) -> None:
-    """A quantity over the updates: each seed, and their mean where all have the update."""
-    seeds_ = list(series(part, "seed").values())
-    for own in seeds_ if len(seeds_) > 1 else ():
-        axes.plot([one["update"] for one in own], [one[key] for one in own],
-                  color=style["color"], lw=0.5, alpha=0.35)  # fmt: skip
-    together = list(zip(*seeds_, strict=False))
-    means = [sum(one[key] for one in group) / len(group) for group in together]
-    axes.plot([group[0]["update"] for group in together], means, label=label, **style)
 
 
 CURVES: dict[str, tuple[Callable[[Evidence], list[Row]], Callable[[Sequence[Row]], Figure]]] = {

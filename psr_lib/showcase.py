@@ -5,7 +5,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from psr_lib import curves, figures, manifest, paper, results
+from psr_lib import curve_rows, curves, figures, manifest, paper, results
 from psr_lib.evaluation import read_csv, write_csv
 from psr_lib.evidence import GREEDY, Evidence, NotRun
 from psr_lib.paper_tables import OURS
@@ -19,8 +19,8 @@ def level_rows(found: Evidence) -> list[dict[str, Any]]:
     for name in found.models(OURS):
         column = (OURS, name, GREEDY)
         levels = {one: found.share(column, (one,)).value for one in found.sets}
-        sets = {one: round(value, curves.DIGITS) for one, value in levels.items()}
-        means = curves.ends(found.share(column), "mean", "low", "high")
+        sets = {one: round(value, curve_rows.DIGITS) for one, value in levels.items()}
+        means = curve_rows.ends(found.share(column), "mean", "low", "high")
         rows.append({"model": name, **sets, **means})
     if not rows:
         raise NotRun("no model was evaluated")

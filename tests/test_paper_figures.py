@@ -5,7 +5,7 @@ import pytest
 from matplotlib.container import ErrorbarContainer
 from paper_run import SETS, evidence, summary
 
-from psr_lib import curves, maps, paper
+from psr_lib import curves, maps, paper, round_curves
 from psr_lib.evaluation import read_csv
 from psr_lib.evidence import Evidence, NotRun
 
@@ -139,7 +139,7 @@ def test_the_dpo_figure_means_over_seeds_and_late_updates():
          "chosen": -1.0, "rejected": -2.0}
         for seed in (0, 1) for k in range(8 - seed)
     ]  # fmt: skip
-    figure = curves.dpo_figure(rows)
+    figure = round_curves.dpo_figure(rows)
     late = (6.5 + (10 + 12) / 2) / 2  # of 0..7 and of 0, 2, .., 12
     assert figure.get_suptitle().replace("\n", " ").endswith(f"{late:+.2f} (M2)")
     (mean,) = (line for line in figure.axes[0].lines if line.get_label() == "M2")
