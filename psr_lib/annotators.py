@@ -35,11 +35,14 @@ class OracleJudge:
     concurrency = 1
 
     def answer(self, call: Call) -> Answer:
-        """The explanation; no answer where not just one of the two steps is right."""
+        """The explanation; no answer where not just one step is right, or it would not show.
+
+        Two steps with one result differ in a word of which the comparison says nothing.
+        """
         verdict = problems.oracle_verdict(call.question, call.prefix, call.a, call.b)
-        if verdict is None:
-            return Answer("", "undecided")
         right = problems.next_step(problems.parse(call.question), call.prefix)
+        if verdict is None or not reviews.decides(right, call.a, call.b):
+            return Answer("", "undecided")
         return Answer(reviews.explain(right, call.a, call.b, verdict))
 
 

@@ -33,6 +33,15 @@ def explain(right: str, step_a: str, step_b: str, better: str) -> str:
     return f"{right} {lines} so {better}. [[{better}]]"
 
 
+def decides(right: str, step_a: str, step_b: str) -> bool:
+    """Whether an explanation's comparison tells the steps apart: just one has the right result.
+
+    >>> decides("... gets 5. ..., so 85.", "... gets 5. ..., so 85.", "... buys 5. ..., so 85.")
+    False
+    """
+    return (key(step_a) == key(right)) != (key(step_b) == key(right))
+
+
 def compare(name: str, step: str, right: str) -> str:
     """One line that sets a candidate's result beside the right one."""
     same = "yes" if key(step) == key(right) else "no"

@@ -192,6 +192,17 @@ def test_the_oracle_explains_and_judges_in_both_orders():
         )
 
 
+def test_the_oracle_is_silent_where_its_explanation_would_not_show_the_difference():
+    puzzle = make_puzzle(LEVELS["easy"], random.Random(1))
+    right = problems.next_step(puzzle, [])
+    verb = right.split()[3]
+    other = right.replace(verb, "gets" if verb != "gets" else "buys", 1)
+    assert problems.oracle_verdict(puzzle.text(), [], right, other) == "A"
+    judged = annotate.annotate([pair(1, chosen=right, rejected=other, question=puzzle.text())],
+                               OracleJudge())  # fmt: skip
+    assert annotate.faults(judged) == {"undecided": 2}
+
+
 def test_the_oracle_sends_an_order_against_it_away():
     wrong_way = [pair(k, chosen=p.rejected, rejected=p.chosen, prefix=p.prefix, question=p.question)
                  for k, p in enumerate(laboratory_pairs(4))]  # fmt: skip
