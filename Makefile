@@ -44,7 +44,7 @@ reproduce: setup  ## the whole path M0 to M4 with evaluation, then the accuracy 
 iteration: setup  ## one round (N=2), and before it whatever is missing
 	@$(RUNS) iteration $(RUN) --n "$(strip $(N))"
 
-base: setup  ## train the tiny base model again (notebook 00; an hour and a half)
+base: setup  ## train the tiny base model again (notebook 00; longer than a whole run)
 	@$(RUNS) base $(RUN)
 
 evaluate: setup  ## evaluate M[N], or without N every model that is there

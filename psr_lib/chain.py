@@ -76,8 +76,8 @@ def make_eft(
     trees = search_trees(stage, ift, questions, prm, weights)
     value = stage.preset.tree.value
     pairs = [pair for tree in trees for pair in sibling_pairs(tree, value)]
-    funnel, least = Funnel(confirm), stage.preset.annotate
-    apart = annotate.initial_filter(pairs, least.min_gap, least.best_share, funnel)
+    funnel, first = Funnel(confirm), stage.preset.annotate
+    apart = annotate.initial_filter(pairs, first.min_gap, first.best_share, funnel)
     write_jsonl(stage.output("pairs.jsonl"), apart)
     kept = annotate.final_filters(judge_pairs(stage, apart), funnel)
     write_csv(stage.output("funnel.csv"), funnel.rows)
