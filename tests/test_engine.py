@@ -268,6 +268,17 @@ def test_choose_equals_brute_force(tokenizer):
     assert own[1][1] == pytest.approx(engine.choose(prompts[1:2], ["3"])[0][0], abs=1e-5)
 
 
+def test_options_that_part_at_their_last_token_cost_one_row(tokenizer):
+    prompts = [f"Step {k}: Ana has {k} apples." for k in range(1, 7)]
+    engine = engine_of(tokenizer, workers=1)
+    one = [engine.choose([prompt], [option])[0][0] for prompt in prompts for option in "39"]
+    whole = sum(len(tokenizer(prompt).input_ids) for prompt in prompts)
+    assert engine.usage.prefill == 2 * whole
+    both = engine.choose([*prompts, prompts[0]], ["3", "9"])
+    assert [x for row in both[:6] for x in row] == pytest.approx(one, abs=1e-5)
+    assert both[6] == both[0] and engine.usage.prefill <= 3 * whole
+
+
 def test_sampling_follows_the_softmax():
     torch.manual_seed(0)
     rows, logits = 40_000, torch.randn(12) * 1.5

@@ -39,6 +39,10 @@ class Batch:
         """Logits of every row's next token [rows, vocabulary]."""
         return self.logits if self.lane is None else self.logits[self.lane]
 
+    def row_lanes(self) -> list[int]:
+        """The lane of every row."""
+        return list(range(self.lanes)) if self.lane is None else self.lane.tolist()
+
     def idle(self, alive: list[int]) -> float:
         """Share of the lanes on which none of these rows stands."""
         used = len(alive) if self.lane is None else len(self.lane[alive].unique())
@@ -74,20 +78,20 @@ class SharedBatch(Batch):
         ids, start = _left_pad(prefixes, pad_id, self.device)
         start = start + torch.tensor([not g.prefix for g in groups], device=self.device).long()
         layers = [TailLayer(*kv) for kv in self._prefill(ids, start)]
-        owner, tails = self._enter(groups, apart=keep > 1)
+        owner, tails = self._enter(groups)
         self.cache = SharedPrefixCache(layers, start, torch.tensor(owner, device=self.device))
         lengths = [len(groups[g].prefix) for g in owner]
         ids, self.start = _left_pad(tails, pad_id, self.device)
         self.prefilled = sum(len(g.prefix) for g in groups) + sum(map(len, tails))
         self._tails(ids, torch.tensor(lengths, device=self.device), keep)
 
-    def _enter(self, groups: list[Group], apart: bool) -> tuple[list[int], list[list[int]]]:
-        """Put rows with equal tails on one lane, unless `apart`; each lane's group and tail."""
+    def _enter(self, groups: list[Group]) -> tuple[list[int], list[list[int]]]:
+        """Put rows with equal tails on one lane; each lane's group and tail."""
         known: dict[tuple, int] = {}
         owner, tails, places = [], [], []
         for g, group in enumerate(groups):
             for row in group.rows:
-                key = (g, *row.tail, *(row.place if apart else ()))
+                key = (g, *row.tail)
                 if key not in known:
                     known[key] = len(known)
                     owner.append(g)

@@ -12,7 +12,10 @@ LEAST_SHARED = 8  # tokens; shorter common beginnings are not worth a group
 
 @dataclass
 class Row:
-    """One completion on its way: the prompt after its group's prefix, and what came of it."""
+    """One completion on its way: the prompt after its group's prefix, and what came of it.
+
+    `ends` holds (option, last token) of the options that are `ids` and one token more.
+    """
 
     place: tuple[int, int]
     tail: list[int]
@@ -20,6 +23,7 @@ class Row:
     room: int
     ids: list[int] = field(default_factory=list)
     finish: str = ""
+    ends: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass
@@ -78,7 +82,7 @@ def _group(members: list[tuple[list[int], Row]], shared: int) -> Group:
 
 
 def with_options(groups: list[Group]) -> list[Group]:
-    """The groups with each row's option (in `row.ids`) after the rest of its prompt in `tail`."""
+    """The groups with what begins each row's options (`row.ids`) after its prompt, in `tail`."""
     for group in groups:
         for row in group.rows:
             row.tail = row.tail + row.ids

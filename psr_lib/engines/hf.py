@@ -120,16 +120,22 @@ class HFEngine:
         an option gets -inf there, and is counted as overflow.
         """
         lists = option_lists(prompts, options)
-        ids, items, overflow = encode(self.tokenizer, prompts), [], 0
+        ids, items, scores, overflow = encode(self.tokenizer, prompts), [], {}, 0
         for i, prompt in enumerate(ids):
+            rows: dict[tuple, Row] = {}  # options that part at their last token are one row
             for k, option in enumerate(lists[i]):
                 extra = self.tokenizer.encode(option, add_special_tokens=False)
-                if len(prompt) + len(extra) <= self.context:
-                    items.append((prompt, Row((i, k), [], 0, 0, ids=extra)))
-                else:
+                if len(prompt) + len(extra) > self.context:
                     overflow += 1
-        groups = with_options(grouped(items))
-        scores = {place: x for found in self._work(groups, _score) for place, x in found.items()}
+                elif not extra:
+                    scores[i, k] = 0.0
+                else:
+                    *begin, last = extra
+                    row = rows.setdefault(tuple(begin), Row((i, k), [], 0, 0, ids=begin))
+                    row.ends.append((k, last))
+            items += [(prompt, row) for row in rows.values()]
+        for found in self._work(with_options(grouped(items)), _score):
+            scores.update(found)
         self._count(ids, max(map(len, lists), default=0), overflow=overflow)
         return [
             [scores.get((i, k), float("-inf")) for k in range(len(lists[i]))]
@@ -238,17 +244,19 @@ class HFEngine:
 
 
 def _score(engine: HFEngine, groups: list[Group], tick: Tick) -> dict[tuple[int, int], float]:
-    """The score of every option of these groups, by its place."""
+    """The score of every option of these groups, by the places of its prompt and of itself."""
     scores = {}
     for chunk in chunked(groups, engine.prefill_tokens):
-        longest = max(1, *(len(row.ids) for group in chunk for row in group.rows))
+        longest = max(len(row.ids) for group in chunk for row in group.rows)
         batch = engine.batch_class(chunk, engine.model, engine.pad_id, keep=longest + 1)
         logs = torch.log_softmax(batch.tail_logits.float(), -1)
-        for row, log in zip(batch.rows, logs, strict=True):
-            extra = torch.tensor(row.ids, device=log.device)
-            # The last `len(extra) + 1` columns hold the prompt's last token and the option.
-            last = log[log.shape[0] - len(row.ids) - 1 : -1]
-            scores[row.place] = float(last.gather(-1, extra[:, None]).sum()) if row.ids else 0.0
+        for lane, row in zip(batch.row_lanes(), batch.rows, strict=True):
+            # The last columns hold the prompt's last token and the option but for its end.
+            log, begin = logs[lane, -len(row.ids) - 1 :], torch.tensor(row.ids, dtype=torch.long)
+            shared = float(log[:-1].gather(-1, begin[:, None].to(log.device)).sum())
+            last = log[-1, [token for _, token in row.ends]].tolist()
+            for (k, _), end in zip(row.ends, last, strict=True):
+                scores[row.place[0], k] = shared + end
         engine.prefilled(batch.prefilled)
         tick(len(batch.rows))
     return scores
