@@ -37,8 +37,10 @@ def key_of(params: dict[str, Any], base: str) -> str:
 
     The code is left out, as in every file that ships.
     """
-    whole = ("seed", "prompts", "model", "sft", "prm", "annotate", "templates")
+    whole = ("seed", "prompts", "model", "prm", "annotate", "templates")
     left = {name: params[name] for name in whole}
+    # The tree's policy has epochs of its own.
+    left["sft"] = {name: value for name, value in params["sft"].items() if name != "epochs"}
     left["data"] = {name: params["data"][name] for name in POOLS}
     left["tree"] = {name: value for name, value in params["tree"].items() if name != "live"}
     left["teacher"] = {name: params["teacher"][name] for name in ("judge", "model")}
