@@ -18,7 +18,8 @@ import torch
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, TrainerCallback
 
-from psr_lib.models import device_of, load_model, quiet, save_adapter, save_model
+from psr_lib.engines.calls import one_line
+from psr_lib.models import device_of, load_model, out_of_memory, quiet, save_adapter, save_model
 from psr_lib.records import PSRError, seed_of
 from psr_lib.side_by_side import SideBySide
 
@@ -202,11 +203,17 @@ def workspace(out_dir: Path | str) -> Iterator[Path]:
 def run(trainer: Any, report: Report, plan: BatchPlan, counts: dict[str, int]) -> dict[str, Any]:
     """Train, and say what was done; `tokens` counts what went through the model, no padding.
 
-    Raises PSRError where the loss stops being a finite number.
+    Raises PSRError where the loss stops being a finite number, or memory runs out.
     """
     trainer.remove_callback(PrinterCallback)
     start = time.perf_counter()
-    trainer.train()
+    try:
+        trainer.train()
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise PSRError(f"training: memory ran out ({one_line(error, 120)}); lower max_length, set "
+                       "lora_r, or take a larger machine") from error  # fmt: skip
     seconds = time.perf_counter() - start
     history = report.history
     bad = next((r["step"] for r in history if not torch.isfinite(torch.tensor(r["loss"]))), None)
