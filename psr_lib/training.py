@@ -20,7 +20,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from psr_lib.engines.calls import one_line
 from psr_lib.models import device_of, load_model, out_of_memory, quiet, save_adapter, save_model
-from psr_lib.records import PSRError, seed_of
+from psr_lib.records import PSRError, seed_of, writing
 from psr_lib.side_by_side import SideBySide
 
 Progress = Callable[[int, int, dict[str, float]], None]  # updates done, updates in all, last log
@@ -189,12 +189,15 @@ def world_size() -> int:
 
 @contextmanager
 def workspace(out_dir: Path | str) -> Iterator[Path]:
-    """`out_dir/tmp`, empty, for what training keeps meanwhile; progress bars are off inside."""
+    """`out_dir/tmp`, empty, for what training keeps meanwhile; progress bars are off inside.
+
+    Raises PSRError where the disk is full or may not be written to.
+    """
     work = Path(out_dir) / "tmp"
     shutil.rmtree(work, ignore_errors=True)  # a killed run may have left its own
-    work.mkdir(parents=True)
     try:
-        with quiet():
+        with writing(work), quiet():
+            work.mkdir(parents=True)
             yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -301,14 +301,20 @@ def test_every_special_token_of_a_tokenizer_is_broken_and_only_those():
             assert not set(text_ids(tokenizer, broken)) & set(tokenizer.added_tokens_decoder)
             assert broken.replace(" ", "") == f"a{token}{token}b"
     assert slots.plain(TOKENIZERS["<s>"], "<|im_end|> < s>") == "<|im_end|> < s>"
-    spaced = SimpleNamespace(  # a name that begins with a blank, one letter, none at all
-        added_tokens_decoder={0: SimpleNamespace(content=" <x>", special=True),
-                              1: SimpleNamespace(content="\n", special=True)},
-        all_special_tokens=[""],
-    )  # fmt: skip
-    slots.special_tokens.cache_clear()
-    hashable = type("T", (), vars(spaced))()
-    assert slots.plain(hashable, "a <x>\nb") == "a < x>\nb"
+
+
+class Odd:
+    """A tokenizer with odd special tokens: a blank before, one letter, none, the loop's own."""
+
+    def __init__(self):
+        names = (" <x>", "\n", "[[A]]", "\\boxed{")
+        tokens = [SimpleNamespace(content=name, special=True) for name in names]
+        self.added_tokens_decoder, self.all_special_tokens = dict(enumerate(tokens)), [""]
+
+
+def test_odd_special_tokens_and_those_of_the_loop_itself_break_nothing():
+    text = "a <x>\nso \\boxed{7} [[A]]"
+    assert slots.plain(Odd(), text) == text.replace("<x>", "< x>")
 
 
 # --- what is left: a model that lets itself be talked round (notebook 07)

@@ -101,6 +101,11 @@ def disk(request, tmp_path):
 NO_ROOM = r"cannot be written \((No space left on device|File too large)\); free some space and run"
 
 
+def read_text(path):
+    """The text of a file."""
+    return path.read_text(encoding="utf-8")
+
+
 def parts(folder):
     """What half-written files leave behind."""
     return [path for path in folder.rglob("*") if ".part" in path.name or ".old" in path.name]
@@ -189,7 +194,19 @@ def test_a_model_that_does_not_fit_leaves_the_old_one(disk):
     assert torch.equal(found.lm_head.weight, new.lm_head.weight)
 
 
-def test_the_runner_ends_in_one_line_and_goes_on_when_there_is_room(empty_repo, tmp_path):
+def test_training_on_a_full_disk_keeps_the_model_before(disk, tmp_path):
+    folder, _ = make_tiny_model(tmp_path / "model")
+    write_text(disk.folder / "out/model/config.json", "the model before")
+    how = ([step_pair(k) for k in range(4)], settings(), disk.folder / "out", 0, FAMILY)
+    disk.fill()
+    with pytest.raises(PSRError, match=NO_ROOM):
+        dpo.train_dpo(folder, folder, *how, device="cpu")
+    disk.free()
+    assert read_text(disk.folder / "out/model/config.json") == "the model before"
+    assert not (disk.folder / "out/tmp").exists() and parts(disk.folder) == []
+
+
+def test_the_runner_ends_in_one_line_and_calls_nothing_done(empty_repo, tmp_path):
     made = SmallDisk(tmp_path / "disk")
     try:
         made.fill()
@@ -197,9 +214,8 @@ def test_the_runner_ends_in_one_line_and_goes_on_when_there_is_room(empty_repo, 
         assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
         assert "No space left on device); free some space" in done.stderr.splitlines()[-1]
         made.free()
-        done = empty_repo.call("base", "--runs-dir", str(made.folder))
-        assert done.returncode == 0, done.stderr
-        assert "00_base_model: done" in done.stdout
+        states = empty_repo.states("--runs-dir", str(made.folder))
+        assert states["00_base_model"].startswith("missing")
     finally:
         made.end()
 
@@ -231,7 +247,7 @@ def test_memory_that_runs_out_is_one_line_and_keeps_the_model_before(fails, tmp_
         sft.train_sft(folder, tokenizer, rows, settings(), tmp_path / "out", 0, FAMILY,
                       device="cpu")  # fmt: skip
     assert "\n" not in str(caught.value)
-    assert (tmp_path / "out/model/config.json").read_text(encoding="utf-8") == "the model before"
+    assert read_text(tmp_path / "out/model/config.json") == "the model before"
     assert not (tmp_path / "out/tmp").exists() and parts(tmp_path) == []
     with pytest.raises(PSRError, match=r"stopped in the middle of a call .*engine\.batch_tokens"):
         engine.sample(["Tom has"], max_tokens=3)
@@ -351,7 +367,7 @@ def test_a_model_comes_back_where_the_last_move_is_refused(tmp_path, monkeypatch
         models.whole_folder(tmp_path / "model") as part,
     ):
         write_text(part / "config.json", "new")
-    assert (tmp_path / "model/config.json").read_text(encoding="utf-8") == "old"
+    assert read_text(tmp_path / "model/config.json") == "old"
     assert parts(tmp_path) == []
 
 
@@ -455,7 +471,7 @@ def test_a_stage_runs_in_an_ascii_locale_and_writes_what_it_always_writes(empty_
     done = empty_repo.call("base", **C_LOCALE)
     assert done.returncode == 0, done.stderr
     assert "\\xfcber 2/2" in done.stdout
-    text = (empty_repo.run / "base/rows.jsonl").read_text(encoding="utf-8")
+    text = read_text(empty_repo.run / "base/rows.jsonl")
     assert text == '{"text": "M0 → M1, 空"}\n'
     executed = empty_repo.run / "base/notebooks/00_base_model.ipynb"
     assert "M0 → M1, 空" in executed.read_text(encoding="utf-8")

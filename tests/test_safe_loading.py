@@ -17,11 +17,11 @@ from teacher_server import TeacherServer
 from test_teacher_api import cut_lines
 from tiny_model import make_tiny_model
 
-from psr_lib import data_prep, embedding, notebook_runner, presets, rounds
+from psr_lib import benchmarks, data_prep, embedding, notebook_runner, presets, rounds, runs
 from psr_lib.engines import vllm as vllm_engine
 from psr_lib.models import load_model, load_tokenizer
 from psr_lib.notebook_runner import NotebookFailed
-from psr_lib.records import PSRError, read_json, write_json
+from psr_lib.records import PSRError, read_json, write_json, write_jsonl
 
 SECRET = "sk-planted-9f8e7d6c5b4a3210"
 SOURCES = sorted((ROOT / "psr_lib").rglob("*.py"))
@@ -266,30 +266,38 @@ def test_a_teachers_key_is_in_nothing_that_a_stage_writes_or_says(key, tmp_path,
     assert (tmp_path / "runs/paid").is_dir() and holding(tmp_path / "runs") == []
 
 
-def evaluate_api(root, url):
-    """Notebook 05 on an API model, by the real runner."""
-    changes = (f"data.eft_from=direct data.ift=16 data.eft=40 data.eft_heldout=4 "
-               f"data.benchmark_size=1 reference.url={url} reference.model=teacher "
-               "reference.prompts=compact engine.retries=1")  # fmt: skip
-    values = {"preset": "smoke", "method": "reference", "iteration": 0, "runs_dir": str(root),
-              "overrides": changes}  # fmt: skip
-    if not (root / "smoke/seed0/data/manifest.json").exists():
-        stage = opened(root, changes)
-        data_prep.make_pools(stage)
-        stage.finish()
-    out = root / "smoke/seed0/reference/notebooks/05_evaluate.ipynb"
-    notebook_runner.execute(ROOT / "notebooks/05_evaluate.ipynb", out, values)
-    return root / "smoke/seed0/reference/eval"
+ASKED = (
+    "data.eft_from=direct data.ift=16 data.eft=40 data.eft_heldout=4 data.benchmark_size=1 "
+    "reference.model=teacher reference.prompts=compact engine.retries=1 reference.url="
+)
+
+
+def evaluated(root, changes):
+    """The main cells of notebook 05 on an API model."""
+    data = opened(root, changes)
+    data_prep.make_pools(data)
+    data.finish()
+    stage = runs.open_stage("05_evaluate", preset="smoke", method="reference", seed=0,
+                            runs_dir=str(root), overrides=changes)  # fmt: skip
+    engine = rounds.open_engine(stage, 0)
+    answers = rounds.solve(stage, engine, benchmarks.open_sets(stage))
+    write_jsonl(stage.output("answers.jsonl.gz"), answers)
+    write_jsonl(stage.output("verdicts.jsonl"), rounds.evaluate_judge(stage, engine)[0])
+    return stage.finish()
 
 
 def test_an_api_models_key_is_in_no_result_and_in_no_notebook(key, tmp_path, capfd):
+    root, notebook = tmp_path / "runs", "05_evaluate.ipynb"
     with ApiServer(lambda messages: "Step 1: so \\boxed{7}. [[A]]").running() as server:
-        made = evaluate_api(tmp_path / "runs", server.url)
+        changes = ASKED + server.url
+        assert evaluated(root, changes)["tokens"]["judged"]
         assert {head["Authorization"] for head in server.headers} == {f"Bearer {SECRET}"}
-        assert {"answers.jsonl.gz", "manifest.json"} <= {path.name for path in made.iterdir()}
         server.tells, server.faults = f"odd key {SECRET}", [402] * 99
+        values = {"preset": "smoke", "method": "reference", "iteration": 0, "overrides": changes}
         with pytest.raises(NotebookFailed, match=r"odd key \*\*\*") as caught:
-            evaluate_api(tmp_path / "runs", server.url)
+            notebook_runner.execute(ROOT / "notebooks" / notebook, root / notebook,
+                                    values | {"runs_dir": str(root)})  # fmt: skip
     said = capfd.readouterr()
     assert SECRET not in str(caught.value) + said.out + said.err
-    assert holding(tmp_path / "runs") == []
+    assert "***" in (root / notebook).read_text(encoding="utf-8"), "a traceback was kept"
+    assert holding(root) == []
