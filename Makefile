@@ -9,10 +9,11 @@ N       ?=           ## round: N=1 makes M1, N=2 makes M2, ...
 SET     ?=           ## overrides of the preset, as "search.width=4 dpo.beta=0.3"
 FORCE   ?=           ## FORCE=1 runs the named stages again
 BENCH   ?=           ## options of bench, as "--only rates --problems 40"
+COUNT   ?= 1000000   ## outputs that fuzz generates
 PYTHON3 ?= python3   ## Python 3.11 or later that makes .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce iteration base evaluate judge data paper keep confirm readme status bench test lab lint format clean laboratories
+.PHONY: help setup reproduce iteration base evaluate judge data paper keep confirm readme status bench fuzz test lab lint format clean laboratories
 
 # Threads that spin while they wait starve each other as soon as another process runs; those that
 # sleep at once are woken for every operation. A short spin, then sleep, is quick either way.
@@ -23,7 +24,7 @@ export GOMP_SPINCOUNT ?= 30000
 HAS_PSR := import importlib.metadata as m; m.version("psr-lib")
 CONDA   := $(shell [ -n "$$CONDA_PREFIX" ] && "$$CONDA_PREFIX/bin/python" -I -c '$(HAS_PSR)' \
 	2>/dev/null && echo "$$CONDA_PREFIX/bin/python")
-PYTHON  := $(or $(CONDA),.venv/bin/python)
+PYTHON  := "$(or $(CONDA),.venv/bin/python)"
 RUNS     = $(PYTHON) -m psr_lib.runs
 JUDGES   = $(filter psrlm srlm,$(or $(strip $(METHODS)),$(METHOD)))
 RUN      = --preset "$(strip $(PRESET))" --method "$(strip $(METHOD))" --seed "$(strip $(SEED))" \
@@ -76,6 +77,9 @@ status: setup  ## what is up to date, missing, stale or damaged, and why
 
 bench: setup  ## measure search and judging: make bench BENCH="--only rates,calls" (hours in full)
 	@$(PYTHON) -m psr_lib.bench $(BENCH)
+
+fuzz: setup  ## generated model outputs through every parser, one in a hundred graded (see COUNT)
+	@$(PYTHON) -m psr_lib.fuzz --count "$(strip $(COUNT))" --seed "$(strip $(SEED))"
 
 test: setup  ## run the tests
 	@$(PYTHON) -m pytest -n auto --maxprocesses 8 --dist loadfile

@@ -16,8 +16,8 @@ from math import ceil
 from typing import Any, Protocol
 
 from psr_lib.engines.threads import each
-from psr_lib.judge import defuse
-from psr_lib.prompts import VERDICT, Family
+from psr_lib.prompts import Family
+from psr_lib.prompts.slots import VERDICT, plain
 from psr_lib.records import JudgeExample, StepPair
 from psr_lib.steps import body, number, split_steps
 
@@ -225,9 +225,8 @@ def _example(row: Judged, better: str, name: str) -> JudgeExample:
 
 
 def judge_prompt(family: Family, call: Call) -> str:
-    """The judge's prompt of a call (paper Fig. 5), verdict marks inside it defused."""
-    prefix = [defuse(step) for step in call.prefix]
-    return family.judge(defuse(call.question), prefix, defuse(call.a), defuse(call.b)).user
+    """The judge's prompt of a call (paper Fig. 5), for a server whose tokenizer is not known."""
+    return plain(None, family.judge(call.question, call.prefix, call.a, call.b).user)
 
 
 def _share(part: int, whole: int) -> float:

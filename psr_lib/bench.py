@@ -174,7 +174,7 @@ def _children(engine: str, counts: list[int], *model: str) -> list[dict[str, Any
 def _child(problems: int, live: int, model: str = "", questions: str = "") -> dict[str, Any]:
     command = [sys.executable, "-m", "psr_lib.bench_memory", str(problems)]
     command += ["--model", model, "--questions", questions, "--set", f"search.live={live}"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         raise PSRError(f"bench: {problems} problems: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout)

@@ -136,8 +136,9 @@ def trained_prm(stage: Any, labelled: Labelled) -> tuple[PRM, str]:
 
     def build(folder: Path) -> None:
         train_prm(
-            base, load_tokenizer(base), labelled[0], settings, folder, stage.seed, _family(stage),
-            settings.tag, show("step PRM"), device=stage.preset.model.device,
+            base, _tokenizer(stage, base), labelled[0], settings, folder, stage.seed,
+            _family(stage), settings.tag, show("step PRM"), device=stage.preset.model.device,
+            trust_remote_code=stage.preset.model.trust_remote_code,
         )  # fmt: skip
 
     made_from = {"settings": asdict(replace(settings, heldout=1, bins=2)),
@@ -172,8 +173,9 @@ def policy(stage: Any, ift: Sequence[IFTExample]) -> Path | str:
 
     def build(folder: Path) -> None:
         train_sft(
-            base, load_tokenizer(base), ift, settings, folder, stage.seed, _family(stage),
+            base, _tokenizer(stage, base), ift, settings, folder, stage.seed, _family(stage),
             show("policy on IFT"), device=preset.model.device,
+            trust_remote_code=preset.model.trust_remote_code,
         )  # fmt: skip
 
     made_from = {"settings": asdict(settings), "ift": _hash(ift)}
@@ -280,6 +282,10 @@ def _hash(rows: Sequence[Any]) -> str:
 
 def _family(stage: Any) -> prompts.Family:
     return prompts.load(stage.preset.prompts)
+
+
+def _tokenizer(stage: Any, folder: Path | str) -> Any:
+    return load_tokenizer(folder, stage.preset.model.trust_remote_code)
 
 
 def _engine(stage: Any, folder: Path | str) -> Engine:

@@ -37,8 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command; errors are one line on stderr."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
+    for stream in (sys.stdout, sys.stderr):  # a locale without our letters shows their numbers
+        stream.reconfigure(errors="backslashreplace")
     try:
         args = make_parser().parse_args(argv)
+        _check_names(f"{manifest.root()} {vars(args)}")
         COMMANDS[args.command](args)
         sys.stdout.flush()
     except PSRError as error:
@@ -49,7 +52,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("interrupted: complete stages are kept; the same command goes on there", 130)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # of the disk or the system, outside of any stage
+        return _fail(f"error: {error}", 2)
     return 0
+
+
+def _check_names(names: str) -> None:
+    """Raise PSRError where the locale cannot read the names of folders."""
+    if any("\ud800" <= letter <= "\udfff" for letter in names):
+        raise PSRError("a folder's name holds letters that this locale cannot read; set "
+                       "PYTHONUTF8=1 (or LC_ALL=C.UTF-8) and run again")  # fmt: skip
 
 
 def _fail(message: str, code: int) -> int:

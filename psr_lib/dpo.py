@@ -98,12 +98,18 @@ def train_dpo(
 
 
 def planned_updates(
-    model_dir: Path | str, pairs: Sequence[StepPair], settings: DPOSettings, family: Family
+    model_dir: Path | str,
+    pairs: Sequence[StepPair],
+    settings: DPOSettings,
+    family: Family,
+    trust_remote_code: bool = False,
 ) -> int:
     """Updates that `train_dpo` will make on these pairs; for controls at equal updates."""
-    config = AutoConfig.from_pretrained(model_dir, local_files_only=True)
+    config = AutoConfig.from_pretrained(
+        model_dir, local_files_only=True, trust_remote_code=trust_remote_code
+    )
     limit = context(config, settings)
-    rows, _ = step_rows(load_tokenizer(model_dir), family, pairs, limit)
+    rows, _ = step_rows(load_tokenizer(model_dir, trust_remote_code), family, pairs, limit)
     return updates_of(len(rows), settings, None)
 
 

@@ -160,8 +160,9 @@ def _load(model: Path | str) -> tuple[Any, Any]:
     local = Path(model).is_dir()
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=local)
-            network = AutoModel.from_pretrained(model, local_files_only=local, use_safetensors=True)
+            how = {"local_files_only": local, "trust_remote_code": False}
+            tokenizer = AutoTokenizer.from_pretrained(model, **how)
+            network = AutoModel.from_pretrained(model, use_safetensors=True, **how)
     except Exception as error:  # no network, no such model, damaged files: one line either way
         reason = str(error).strip().split("\n")[0][:120]
         raise PSRError(

@@ -186,7 +186,6 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
             encoding="utf-8",
             env={**os.environ, "PYTHONPATH": path},
         )

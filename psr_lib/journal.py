@@ -7,10 +7,11 @@ first line names what the searches were made from: a file of other parameters is
 import json
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from psr_lib.records import PSRError, Question, hash_json, json_line
+from psr_lib.records import PSRError, Question, hash_json, json_line, writing
 
 
 class Trace(Protocol):
@@ -66,11 +67,17 @@ class Journal:
                 yield place, question
 
     def add(self, place: int, trace: Trace) -> None:
-        """Write a finished search down."""
-        self._file.seek(0, 2)
-        self._note(place, self._file.tell())
-        self._file.write(json_line({"place": place, "trace": trace.to_row()}))
-        self._file.flush()
+        """Write a finished search down; raises PSRError where the disk takes it no more."""
+        end = self._file.seek(0, 2)
+        try:
+            with writing(self.path):
+                self._file.write(json_line({"place": place, "trace": trace.to_row()}))
+                self._file.flush()
+        except PSRError:
+            with suppress(OSError):  # what could not be written must not be written later
+                self.close()
+            raise
+        self._note(place, end)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The traces' rows in the order of the questions."""

@@ -10,7 +10,6 @@ Cheaper ways that change the procedure (`judge.verdict`, `judge.votes`, `judge.e
 """
 
 import random
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,8 @@ from typing import Any
 
 from psr_lib.engines.base import Engine
 from psr_lib.engines.tasks import Choose, Sample, Task, alone
-from psr_lib.prompts import VERDICT, Family
+from psr_lib.prompts import Family
+from psr_lib.prompts.slots import VERDICT, plain
 from psr_lib.records import JudgeExample, PSRError, Question, seed_of
 from psr_lib.robins import RoundRobin, Verdict, ordered_pairs, settled, tally
 
@@ -213,7 +213,7 @@ class Judge:
         written = yield from self._write(prompts, [self._seed(call) for call in calls])
         if self.settings.verdict == "written":
             return written
-        heads = [VERDICT.split(v.explanation)[0].rstrip() for v in written]
+        heads = [plain(self.tokenizer, VERDICT.split(v.explanation)[0].rstrip()) for v in written]
         texts = [f"{p} {head}" if head else p for p, head in zip(prompts, heads, strict=True)]
         return (yield from self._likelier(texts, written))
 
@@ -240,11 +240,10 @@ class Judge:
         return len(self.tokenizer(text).input_ids) if self.tokenizer else 0
 
     def prompt(self, call: Call) -> str:
-        """The model's input for a call. Verdict marks inside steps are defused: an explanation may
-        quote a step, and a quoted `[[A]]` must not become the verdict."""
-        prefix = [defuse(step) for step in call.prefix]
-        a, b = defuse(call.a), defuse(call.b)
-        prompt = self.family.judge(defuse(call.question.text), prefix, a, b, shots=self.shots)
+        """The model's input for a call; what its steps hold is data there (`prompts.slots`)."""
+        prompt = self.family.judge(
+            call.question.text, call.prefix, call.a, call.b, shots=self.shots
+        )
         return self.family.render(self.tokenizer, prompt)
 
     def _verdict(self, c: Any) -> Verdict:
@@ -296,8 +295,3 @@ def judge_pairs(
     """Round robins of many candidate sets at once, by a judge that is made for this call only."""
     judge = Judge(engine, family, tokenizer, settings, seed=seed, scoring=scoring, oracle=oracle)
     return judge.rank(items)
-
-
-def defuse(text: str) -> str:
-    """The text with `[[A]]` written as `(A)`."""
-    return re.sub(VERDICT, r"(\1)", text)

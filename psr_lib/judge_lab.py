@@ -13,6 +13,7 @@ from typing import Any
 
 from psr_lib import (
     evaluation,
+    lab_attacks,
     lab_pairs,
     lab_scores,
     lab_table,
@@ -67,15 +68,20 @@ def heldout(stage: Any, engine: Engine) -> list[Group]:
     """
     if not judges_steps(stage):
         return []
-    examples = read_jsonl(stage.input("data/eft_heldout.jsonl"), JudgeExample)
-    shots = rounds.fixed_shots(stage) if stage.iteration == 0 else []
-    path = stage.run.eval(stage.method, stage.iteration) / "verdicts.jsonl.gz"
-    forward = [row["verdict"] for row in read_jsonl(_input(stage, path))]
+    examples, forward, shots = _judged(stage)
     found = [_heldout(stage, examples, forward, _turned(stage, engine, examples, shots), shots)]
     if shots:
         bare = ask(stage, engine, examples), _turned(stage, engine, examples)
         found.append(_heldout(stage, examples, *bare))
     return found
+
+
+def _judged(stage: Any) -> tuple[list[JudgeExample], list[str | None], list[JudgeExample]]:
+    """The held-out pairs, the verdicts that the evaluation got, and the worked examples before."""
+    examples = read_jsonl(stage.input("data/eft_heldout.jsonl"), JudgeExample)
+    shots = rounds.fixed_shots(stage) if stage.iteration == 0 else []
+    path = stage.run.eval(stage.method, stage.iteration) / "verdicts.jsonl.gz"
+    return examples, [row["verdict"] for row in read_jsonl(_input(stage, path))], shots
 
 
 def _heldout(
@@ -184,6 +190,19 @@ def ask(
     )  # fmt: skip
     stage.tokens(judged=sum(row["tokens"] for row in rows))
     return [row["verdict"] for row in rows]
+
+
+def attacked(stage: Any, engine: Engine) -> list[lab_attacks.AttackRow]:
+    """Verdicts on held-out pairs that it judged rightly, their wrong step now with an attack.
+
+    On `lab.attacked` pairs, in the order in which they were judged; [] for a scorer of solutions.
+    """
+    if not judges_steps(stage) or not stage.preset.lab.attacked:
+        return []
+    examples, forward, shots = _judged(stage)
+    chosen = lab_attacks.targets(examples, forward, stage.preset.lab.attacked)
+    made = [attack for pair in chosen for attack in lab_attacks.attacked(pair, stage.seed)]
+    return lab_attacks.attack_rows(made, ask(stage, engine, [pair for _, _, pair in made], shots))
 
 
 def own_solutions(

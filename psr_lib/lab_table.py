@@ -107,12 +107,12 @@ def shown(rows: Iterable[Row], names: Sequence[str] = MEASURES) -> list[Row]:
     """Rows for the eye: percent with the interval in brackets, `-` where there is nothing."""
     first = ("model", "judge", "strategy", "items", "pairs", "shots", "n")
     return [
-        {key: row[key] for key in first} | {name: _cell(row, name) for name in names}
-        for row in rows
+        {key: row[key] for key in first} | {name: cell(row, name) for name in names} for row in rows
     ]
 
 
-def _cell(row: Row, name: str) -> str:
+def cell(row: Row, name: str) -> str:
+    """A measure in percent with its interval in brackets."""
     value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
     if value is None:
         return "-"

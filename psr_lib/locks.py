@@ -3,11 +3,11 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from psr_lib import manifest
-from psr_lib.records import PSRError
+from psr_lib.records import PSRError, writing
 from psr_lib.run_dirs import RunDir
 
 _held: dict[Path, int] = {}  # locks of this process, so that a notebook can open its stage again
@@ -28,8 +28,9 @@ def lock(run: RunDir, doing: str) -> None:
     path = run.path / ".lock"
     if path in _held:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -37,9 +38,10 @@ def lock(run: RunDir, doing: str) -> None:
         os.close(handle)
         place = manifest.shown(run.path)
         raise PSRError(f"{place} is in use by {owner}; wait until it ends, or stop it") from None
-    os.ftruncate(handle, 0)
-    os.write(handle, f"process {os.getpid()} ({doing})".encode())
     _held[path] = handle
+    with suppress(OSError):  # a full disk: the lock holds, and nobody can read whose it is
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} ({doing})".encode())
 
 
 def unlock(run: RunDir) -> None:

@@ -281,7 +281,7 @@ def git_state() -> dict[str, Any]:
 
 def _git(*args: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", root(), *args], capture_output=True, text=True)
+        done = subprocess.run(["git", "-C", root(), *args], capture_output=True, encoding="utf-8")
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from psr_lib.records import PSRError, read_json, write_json
+from psr_lib.records import PSRError, read_json, write_json, writing
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 ADAPTER = "adapter_config.json"
@@ -99,7 +99,7 @@ def load_model(
     folder = _existing(folder)
     if (folder / ADAPTER).is_file():
         return _load_adapter(folder, dtype, device, trust_remote_code)
-    _check_weights(folder)
+    check_weights(folder)
     from transformers import AutoModelForCausalLM
 
     try:
@@ -110,15 +110,25 @@ def load_model(
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
-            )
+            ).to(device)
     except Exception as error:  # as above: config or weights, one line either way
+        if out_of_memory(error):
+            raise PSRError(f"{folder}: no memory left for this model ({_line(error)}); free some, "
+                           "or take a smaller dtype or a larger machine") from None  # fmt: skip
         raise PSRError(
             f"{folder}: unreadable model ({_line(error)}); make or copy it again"
         ) from None
-    return model.to(device).eval()
+    return model.eval()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, the processor's or a device's."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or (isinstance(error, RuntimeError) and "tried to allocate" in str(error))
 
 
 def _load_adapter(folder: Path, dtype: str, device: Any, trust_remote_code: bool) -> Any:
+    check_weights(folder, ADAPTER)
     base = load_model(adapter_base(folder), dtype, device, trust_remote_code)
     from peft import PeftModel
 
@@ -165,17 +175,22 @@ def save_adapter(model: Any, base: Path | str, folder: Path | str) -> Path:
 
 @contextmanager
 def whole_folder(folder: Path | str) -> Iterator[Path]:
-    """A folder to fill; it replaces `folder` by renaming if the block ends without an error."""
+    """A folder to fill; it replaces `folder` by renaming if the block ends without an error.
+
+    Raises PSRError where the disk is full or may not be written to; `folder` is then as it was.
+    """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     part, old = (folder.with_name(f"{folder.name}.{kind}{os.getpid()}") for kind in ("part", "old"))
     try:
-        part.mkdir()
-        yield part
-        if folder.exists():
-            folder.rename(old)
-        part.rename(folder)
+        with writing(folder):
+            part.mkdir(parents=True)
+            yield part
+            if folder.exists():
+                folder.rename(old)
+            part.rename(folder)
     finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
@@ -216,9 +231,11 @@ def _existing(folder: Path | str) -> Path:
     return Path(folder)
 
 
-def _check_weights(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise PSRError(f"{folder}: no config.json; this is not a model folder, name another")
+def check_weights(folder: Path, config: str = "config.json") -> None:
+    """Refuse a folder without its config or without safetensors: a library that finds none may
+    fall back on weight files that run code when they are opened."""
+    if not (folder / config).is_file():
+        raise PSRError(f"{folder}: no {config}; this is not a model folder, name another")
     if not any(folder.glob("*.safetensors")):
         raise PSRError(f"{folder}: no .safetensors weights; save the model again as safetensors")
 

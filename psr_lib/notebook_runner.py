@@ -18,7 +18,7 @@ from typing import Any
 
 from psr_lib import manifest, progress
 from psr_lib.presets import suggest
-from psr_lib.records import PSRError, fits, write_text
+from psr_lib.records import PSRError, fits, write_text, writing
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
 RUNNING = "PSR_RUNNER"  # tells a notebook's kernel that the runner has prepared its run
@@ -97,9 +97,9 @@ def execute(notebook: Path, output: Path, values: Mapping[str, Any]) -> None:
 
     check(notebook, values)
     logging.getLogger("papermill").setLevel(logging.ERROR)  # the check above is the stricter one
-    output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with kernel_environment(notebook):
+        with writing(output), kernel_environment(notebook):
+            output.parent.mkdir(parents=True, exist_ok=True)
             papermill.execute_notebook(
                 str(notebook),
                 str(output),
@@ -183,7 +183,10 @@ def tidy(output: Path) -> None:
 
     if not output.is_file():
         return
-    notebook = nbformat.read(output, as_version=4)
+    try:
+        notebook = nbformat.read(output, as_version=4)
+    except ValueError:  # cut off by a full disk
+        return
     recorded = notebook.metadata.get("papermill", {})
     for name in ("input_path", "output_path"):
         if recorded.get(name):

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import IO, Any
 
-from psr_lib.records import json_line
+from psr_lib.records import json_line, writing
 
 
 class Paid:
@@ -46,8 +46,8 @@ class Paid:
         return list(self._known.values())
 
     def add(self, key: str, value: Any) -> None:
-        """Write an answer down."""
-        with self._lock:
+        """Write an answer down; raises PSRError where the disk takes it no more."""
+        with self._lock, writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "a+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed

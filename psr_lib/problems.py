@@ -189,6 +189,7 @@ def digit(number: int, column: int) -> int:
 
 # ---------------------------------------------------------------------------- reading text back
 
+LONGEST = 1000  # characters of a step that is read; numbers of thousands of digits are none
 _OPEN = re.compile(r"(\w+) has (\d+|some) (\w+)\.")
 _EVENT = re.compile(
     r"(?:Then (?P<hero>\w+) has (?P<times>\d+) times as many (?P<thing>\w+)\."
@@ -237,7 +238,7 @@ class Stated:
 
 def read_step(step: str) -> Stated | None:
     """The parts of a step, or None where it is not written in the laboratory's form."""
-    match = _STEP.match(step)
+    match = _STEP.match(step) if len(step) < LONGEST else None
     if not match:
         return None
     verb = "times" if match["times"] else match["verb"]

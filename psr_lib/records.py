@@ -9,10 +9,12 @@ that names the file, the line and the field.
 True
 """
 
+import errno
 import gzip
 import hashlib
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -22,6 +24,10 @@ from types import UnionType
 from typing import IO, Any, TypeVar, get_args, get_origin
 
 T = TypeVar("T")
+FULL, CLOSED = "free some space", "allow this user to write there"
+WAYS = {errno.ENOSPC: FULL, errno.EDQUOT: FULL, errno.EFBIG: FULL,
+        errno.EACCES: CLOSED, errno.EPERM: CLOSED, errno.EROFS: CLOSED}  # fmt: skip
+OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors and tokenizers tell the code
 
 
 class PSRError(ValueError):
@@ -180,18 +186,44 @@ def fits(value: Any, kind: Any) -> bool:
 
 
 @contextmanager
-def atomic(path: Path | str) -> Iterator[Path]:
-    """A path to write to; it replaces `path` in one move if the block ends without an error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part{os.getpid()}")
+def writing(path: Path | str) -> Iterator[None]:
+    """In the block, a disk that is full or may not be written to is a PSRError of one line."""
     try:
-        yield part
-        with open(part, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        yield
+    except Exception as error:
+        code = _os_code(error)
+        if code not in WAYS:
+            raise
+        raise PSRError(
+            f"{path}: cannot be written ({os.strerror(code)}); {WAYS[code]} and run the same "
+            "command again: what was complete is kept"
+        ) from error
+
+
+def _os_code(error: Exception) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    found = OS_ERROR.search(str(error))
+    return int(found[1]) if found and "\n" not in str(error) else None
+
+
+@contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """A path to write to; it replaces `path` in one move if the block ends without an error.
+
+    Raises PSRError where the disk is full or may not be written to; `path` is then as it was.
+    """
+    path = Path(path)
+    part = path.with_name(f"{path.name}.part{os.getpid()}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            with open(part, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, text: str) -> None:

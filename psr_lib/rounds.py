@@ -189,10 +189,10 @@ def train_m1(stage: Any) -> dict[str, Any]:
 
     ift, eft = sft_examples(stage)
     source = stage.model(0)
-    family, tokenizer = prompts.load(stage.preset.prompts), _tokenizer(source)
+    family, tokenizer = prompts.load(stage.preset.prompts), _tokenizer(stage, source)
     return train_sft(
         source, tokenizer, [*ift, *eft], stage.preset.sft, stage.folder.parent, stage.seed,
-        family, show("SFT"), device=stage.preset.model.device,
+        family, show("SFT"), **_loading(stage),
     )  # fmt: skip
 
 
@@ -211,21 +211,21 @@ def train_round(stage: Any) -> dict[str, Any]:
         )
     start = stage.model(1 if settings.start_from == "sft" else n - 1)
     common = (stage.folder.parent, stage.seed, prompts.load(stage.preset.prompts))
-    device = {"device": stage.preset.model.device}
+    how = _loading(stage)
     if stage.method == "sft-chosen":
         from psr_lib.sft import train_sft_on_chosen
 
-        return train_sft_on_chosen(start, pairs, settings, *common, show("SFT on chosen"), **device)
+        return train_sft_on_chosen(start, pairs, settings, *common, show("SFT on chosen"), **how)
     if stage.method == "ift-more":
-        return _train_more(stage, start, pairs, common, device)
+        return _train_more(stage, start, pairs, common, how)
     from psr_lib.dpo import train_dpo
 
     reference = stage.model(1 if settings.reference == "sft" else n - 1)
-    return train_dpo(start, reference, pairs, settings, *common, show("step-wise DPO"), **device)
+    return train_dpo(start, reference, pairs, settings, *common, show("step-wise DPO"), **how)
 
 
 def _train_more(
-    stage: Any, start: Any, pairs: Sequence[StepPair], common: tuple, device: dict
+    stage: Any, start: Any, pairs: Sequence[StepPair], common: tuple, how: dict
 ) -> dict[str, Any]:
     """Control `ift-more`: as many updates as DPO would make, on IFT that M1 has not seen."""
     from psr_lib.dpo import planned_updates
@@ -234,17 +234,23 @@ def _train_more(
     settings = stage.preset.dpo
     ift = read_jsonl(stage.input(f"data/ift_more_{stage.iteration}.jsonl"), IFTExample)
     out, seed, family = common
-    steps = planned_updates(start, pairs, settings, family)
+    steps = planned_updates(start, pairs, settings, family, how["trust_remote_code"])
     return train_sft(
-        start, _tokenizer(start), ift, settings, out, seed, family, show("more IFT"),
-        max_steps=steps, **device,
+        start, _tokenizer(stage, start), ift, settings, out, seed, family, show("more IFT"),
+        max_steps=steps, **how,
     )  # fmt: skip
 
 
-def _tokenizer(folder: Any) -> Any:
+def _loading(stage: Any) -> dict[str, Any]:
+    """How training loads a model: where, and whether the preset lets it bring code of its own."""
+    model = stage.preset.model
+    return {"device": model.device, "trust_remote_code": model.trust_remote_code}
+
+
+def _tokenizer(stage: Any, folder: Any) -> Any:
     from psr_lib.models import load_tokenizer
 
-    return load_tokenizer(folder)
+    return load_tokenizer(folder, stage.preset.model.trust_remote_code)
 
 
 def oracle_report(traces: Iterable[SearchTrace]) -> dict[str, float | int]:

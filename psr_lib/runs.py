@@ -69,7 +69,7 @@ class Stage:
         self._scratch: list[Path] = []
         self.counts: dict[str, Any] = {}
         self._tokens = {"generated": 0, "judged": 0}
-        self._started = time.time()
+        self._started, self._began = time.time(), time.monotonic()  # clocks may be set back
         self._before = _file_states(self.folder)
 
     def input(self, name: str) -> Path:
@@ -202,7 +202,7 @@ class Stage:
             "versions": manifest.versions(),
             "device": manifest.device(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
-            "wall_seconds": round(time.time() - self._started, 2),
+            "wall_seconds": round(time.monotonic() - self._began, 2),
             "tokens": self._tokens,
             "counts": self.counts,
             "status": "complete",
@@ -262,8 +262,9 @@ def _build(run: RunDir, key: Key, method: str, overrides: str) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     line = ""
     with subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
+        command, env=environment, encoding="utf-8", errors="replace", stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
         for line in process.stdout or ():
             print(line, end="", flush=True)
     if process.returncode:
@@ -296,7 +297,7 @@ def _check_model(path: Path) -> None:
             f"{place}: no such model folder; set model.base, or make base for the tiny one"
         )
     files = {file.name for file in path.iterdir()}
-    if not any(name.endswith((".safetensors", ".bin", ".gguf")) for name in files):
+    if not any(name.endswith((".safetensors", ".gguf")) for name in files):
         raise PSRError(f"{place}: no weights (*.safetensors) in it; make the model again")
     if "config.json" not in files and "adapter_config.json" not in files:
         raise PSRError(f"{place}: no config.json in it; make the model again")

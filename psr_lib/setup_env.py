@@ -42,7 +42,7 @@ def main() -> int:
 def set_up() -> None:
     """Create or update .venv unless its stamp is current."""
     stamp = pins_hash()
-    if STAMP.is_file() and STAMP.read_text() == stamp and PYTHON.exists():
+    if STAMP.is_file() and STAMP.read_text(encoding="utf-8") == stamp and PYTHON.exists():
         return
     print("setup: making .venv (some minutes, about 2 GB)", flush=True)
     if not PYTHON.exists():
@@ -51,7 +51,7 @@ def set_up() -> None:
     install_torch()
     pip("install", "--editable", f"{ROOT}[dev]")
     refuse_cuda(installed())
-    STAMP.write_text(stamp)
+    STAMP.write_text(stamp, encoding="utf-8")
     print("setup: .venv is ready", flush=True)
 
 
@@ -103,7 +103,7 @@ def torch_pin() -> str:
     """torch's requirement as pyproject.toml states it."""
     import tomllib  # new in Python 3.11, which is checked first
 
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return next(line for line in project["dependencies"] if line.startswith("torch=="))
 
 
@@ -135,7 +135,7 @@ def refuse_cuda(names: list[str]) -> None:
 def pip(*arguments: str) -> str:
     """pip's output; raises SetupFailed with its last error line."""
     command = [str(PYTHON), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         reason = errors[-1] if errors else done.stderr.strip().split("\n")[-1]

@@ -20,7 +20,7 @@ from psr_lib.records import ScoreExample
 from psr_lib.reviews import key
 from psr_lib.steps import split_steps
 
-_LINE = re.compile(r"(\w+(?: end)?) = (\w+(?: end)?) (yes|no) (\d)\.")
+_LINE = re.compile(r"\b(\w+(?: end)?) = (\w+(?: end)?) (yes|no) (\d)\.")
 
 
 def review(question: str, steps: Sequence[str]) -> tuple[str, int]:

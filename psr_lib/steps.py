@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 
 MARK = re.compile(r"^[ \t]*Step[ \t]+(\d+)[ \t]*:", re.MULTILINE)
+DIGITS = 9  # of a step's number, at most; Python itself refuses to read thousands of them
 STOP = "\nStep"  # what follows a finished step that does not end the solution
 
 
@@ -19,9 +20,10 @@ def split_steps(text: str) -> list[str]:
 
     A text without any mark is one step; an empty text is none.
     """
+    text = text.strip()  # of odd blanks too, behind which a mark would not begin its line
     starts = [match.start() for match in MARK.finditer(text)]
     if not starts:
-        return [text.strip()] if text.strip() else []
+        return [text] if text else []
     starts[0] = 0
     ends = [*starts[1:], len(text)]
     return [text[start:end].strip() for start, end in zip(starts, ends, strict=True)]
@@ -33,9 +35,9 @@ def join_steps(steps: Iterable[str]) -> str:
 
 
 def number(step: str) -> int | None:
-    """The k of `Step k:`, or None where the step carries no mark."""
+    """The k of `Step k:`, or None where the step carries no mark, or a number that no step has."""
     match = MARK.match(step)
-    return int(match.group(1)) if match else None
+    return int(match.group(1)) if match and len(match.group(1)) <= DIGITS else None
 
 
 def body(step: str) -> str:

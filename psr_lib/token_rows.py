@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from psr_lib.models import prompt_ids, text_ids
 from psr_lib.prompts import Family
+from psr_lib.prompts.slots import plain
 from psr_lib.records import IFTExample, JudgeExample, PSRError, ScoreExample, StepPair
 
 
@@ -66,8 +67,12 @@ Row = TypeVar("Row", SFTRow, StepRow, LabelledRow)
 
 
 def response_ids(tokenizer: Any, text: str, final: bool) -> list[int]:
-    """Ids of a continuation: end-of-text after a final one; otherwise as the text stands."""
-    return text_ids(tokenizer, text) + ([tokenizer.eos_token_id] if final else [])
+    """Ids of a continuation: end-of-text after a final one; otherwise as the text stands.
+
+    The text is data, so a special token that it spells out is read by its letters.
+    """
+    ids = text_ids(tokenizer, plain(tokenizer, text))
+    return ids + ([tokenizer.eos_token_id] if final else [])
 
 
 def step_ids(tokenizer: Any, step: str, final: bool) -> list[int]:

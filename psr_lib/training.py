@@ -18,8 +18,9 @@ import torch
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, TrainerCallback
 
-from psr_lib.models import device_of, load_model, quiet, save_adapter, save_model
-from psr_lib.records import PSRError, seed_of
+from psr_lib.engines.calls import one_line
+from psr_lib.models import device_of, load_model, out_of_memory, quiet, save_adapter, save_model
+from psr_lib.records import PSRError, seed_of, writing
 from psr_lib.side_by_side import SideBySide
 
 Progress = Callable[[int, int, dict[str, float]], None]  # updates done, updates in all, last log
@@ -188,12 +189,15 @@ def world_size() -> int:
 
 @contextmanager
 def workspace(out_dir: Path | str) -> Iterator[Path]:
-    """`out_dir/tmp`, empty, for what training keeps meanwhile; progress bars are off inside."""
+    """`out_dir/tmp`, empty, for what training keeps meanwhile; progress bars are off inside.
+
+    Raises PSRError where the disk is full or may not be written to.
+    """
     work = Path(out_dir) / "tmp"
     shutil.rmtree(work, ignore_errors=True)  # a killed run may have left its own
-    work.mkdir(parents=True)
     try:
-        with quiet():
+        with writing(work), quiet():
+            work.mkdir(parents=True)
             yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -202,11 +206,17 @@ def workspace(out_dir: Path | str) -> Iterator[Path]:
 def run(trainer: Any, report: Report, plan: BatchPlan, counts: dict[str, int]) -> dict[str, Any]:
     """Train, and say what was done; `tokens` counts what went through the model, no padding.
 
-    Raises PSRError where the loss stops being a finite number.
+    Raises PSRError where the loss stops being a finite number, or memory runs out.
     """
     trainer.remove_callback(PrinterCallback)
     start = time.perf_counter()
-    trainer.train()
+    try:
+        trainer.train()
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise PSRError(f"training: memory ran out ({one_line(error, 120)}); lower max_length, set "
+                       "lora_r, or take a larger machine") from error  # fmt: skip
     seconds = time.perf_counter() - start
     history = report.history
     bad = next((r["step"] for r in history if not torch.isfinite(torch.tensor(r["loss"]))), None)

@@ -7,7 +7,8 @@ import pytest
 from scripted import Scripted, judge_settings, questions, random_script
 
 from psr_lib import prompts
-from psr_lib.judge import Call, Item, Judge, defuse, judge_pairs
+from psr_lib.judge import Call, Item, Judge, judge_pairs
+from psr_lib.prompts.slots import defuse
 from psr_lib.records import PSRError, Question
 from psr_lib.robins import tally, verdict_stats
 

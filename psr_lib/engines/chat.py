@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any
 
 from psr_lib.engines.base import EngineError
-from psr_lib.engines.http_json import Http, Refused
+from psr_lib.engines.http_json import Http, Refused, readable
 from psr_lib.paid import Paid
 from psr_lib.records import hash_json
 
@@ -132,9 +132,8 @@ def read_reply(answer: Any) -> Reply:
         usage = answer.get("usage") or {}
         cost = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
         choice = answer["choices"][0]
-        text = choice["message"]["content"] or ""
-        text = text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate is no character
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        text = readable(choice["message"]["content"] or "")
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError):
         return Reply("", "no chat completion")
     if not text.strip():
         return Reply("", CUT if choice.get("finish_reason") == "length" else "empty", *cost)

@@ -12,7 +12,7 @@ from typing import Any
 from psr_lib.engines.base import Completion
 from psr_lib.engines.calls import Request
 from psr_lib.engines.http_json import Refused
-from psr_lib.engines.server import ServerEngine, read_choice, too_long
+from psr_lib.engines.server import ODD, ServerEngine, read_choice, too_long
 from psr_lib.records import PSRError
 
 END = "\x1e"  # parts the conversation from what the model's own turn begins with
@@ -77,5 +77,5 @@ class ChatServerEngine(ServerEngine):
             return Completion("", 0, "overflow", 0), 0
         try:
             return read_choice(answer, answer["choices"][0]["message"]["content"] or "", r)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        except ODD:
             raise self._odd_answer(answer, "chat/completions") from None

@@ -137,6 +137,11 @@ def checked_url(url: str, section: str = "engine") -> str:
     return url.rstrip("/")
 
 
+def readable(text: str) -> str:
+    """The text without halves of surrogate pairs: JSON can spell them, no file can hold them."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _key() -> str:
     key = os.environ.get(KEY, "").strip()
     if not (key.isascii() and key.isprintable()):

@@ -9,11 +9,12 @@ from typing import Any
 
 from psr_lib.engines.base import Completion, EngineError
 from psr_lib.engines.calls import UNKNOWN_CONTEXT, Keep, Place, Request, RequestEngine
-from psr_lib.engines.http_json import Http, Refused
+from psr_lib.engines.http_json import Http, Refused, readable
 from psr_lib.engines.threads import each
 from psr_lib.records import PSRError, read_json
 
 SEEDS = ("sent", "none", "noise")
+ODD = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 TOO_LONG = ("context_length", "context length", "maximum model length", "max_model_len")
 
 
@@ -116,7 +117,7 @@ class ServerEngine(RequestEngine):
             return Completion("", 0, "overflow", len(r.ids)), 0
         try:
             return read_choice(answer, str(answer["choices"][0]["text"]), r)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        except ODD:
             raise self._odd_answer(answer) from None
 
     def _seed(self, r: Request) -> dict[str, Any]:
@@ -138,7 +139,7 @@ class ServerEngine(RequestEngine):
         try:
             found = answer["choices"][0]["logprobs"]["token_logprobs"]
             return sum(map(float, found[len(prompt) :][: len(extra)])), len(prompt)
-        except (KeyError, IndexError, TypeError, ValueError):
+        except ODD:
             raise self._odd_answer(answer) from None
 
     def _odd_answer(self, answer: Any, path: str = "completions") -> EngineError:
@@ -154,7 +155,7 @@ class ServerEngine(RequestEngine):
 
 def read_choice(answer: dict[str, Any], text: str, r: Request) -> tuple[Completion, int]:
     """A server's answer as a completion, and how many tokens of its prompt the model read."""
-    usage = answer["usage"]
+    usage, text = answer["usage"], readable(text)
     tokens, finish = int(usage["completion_tokens"]), _finish(answer["choices"][0], r.stop)
     prompt = len(r.ids) or int(usage["prompt_tokens"])
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0

@@ -58,12 +58,15 @@ class VLLMEngine(RequestEngine):
         further settings go to `vllm.LLM`. Raises PSRError where vLLM is missing or cannot start.
         """
         vllm = import_vllm()
-        from psr_lib.models import adapter_base, load_tokenizer
+        from psr_lib.models import adapter_base, check_weights, load_tokenizer
 
         folder = Path(folder)
         tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
         adapted = (folder / ADAPTER).is_file()
         base = adapter_base(folder) if adapted else folder
+        check_weights(base)
+        if adapted:
+            check_weights(folder, ADAPTER)
         lora = _lora_request(folder) if adapted else None
         settings |= {"enable_lora": True, "max_lora_rank": _rank(folder)} if adapted else {}
         try:
@@ -74,6 +77,7 @@ class VLLMEngine(RequestEngine):
                 gpu_memory_utilization=gpu_memory,
                 max_model_len=context or None,
                 trust_remote_code=trust_remote_code,
+                load_format="safetensors",
                 enable_prefix_caching=True,
                 logits_processors=["psr_lib.engines.vllm_noise:SeededNoise"],
                 **settings,

@@ -248,7 +248,7 @@ def _read(kind: Any, raw: str, override: str) -> Any:
         raw = re.sub(r":(?=\S)", ": ", raw)
     try:
         return yaml.safe_load(raw)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # such as a date that is none
         raise PSRError(f"override {override!r}: {raw!r} is not a value") from None
 
 

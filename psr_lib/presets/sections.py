@@ -204,13 +204,14 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class Lab:
-    """The judge laboratory: what else a search's tokens buy, which solutions, whose labels."""
+    """The judge laboratory: what a search's tokens buy, which solutions, whose labels, attacks."""
 
     compare_size: int = num(low=0)
     problems: int = num(low=0)
     solutions: int = num(low=2)
     audit: tuple[str, ...] = names_or_none()
     audit_size: int = num(low=0)
+    attacked: int = num(low=0)
 
 
 @dataclass(frozen=True, kw_only=True)

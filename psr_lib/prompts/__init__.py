@@ -18,19 +18,19 @@ from typing import Any
 
 import yaml
 
+from psr_lib.prompts.slots import VERDICT, Marks, fit, marks_of, one_line, plain
 from psr_lib.records import JudgeExample, PSRError, hash_text
 from psr_lib.steps import join_steps
 
 FOLDER = Path(__file__).parent
-VERDICT = re.compile(r"\[\[([AB])\]\]")
 ROLES = ("solve", "judge", "segment", "score", "check")
 MOST = 5  # points of a whole solution, at most (additive rubric of Yuan et al., arXiv 2401.10020)
 POINTS = r"""
-    \b{mark}\b[*_`\s]*(?:\([^()\n]*\)[*_`\s]*)?  # "Score", "**Score**", "Score (out of 5)"
-    (?::|=|\bis\b|\bof\b)[*_`\s<\[({{$\\]*(?:boxed\{{)?  # ": ", " is ", ": **", ": \boxed{{"
-    (?:[\d.\s+]+=\s*)?                              # "1 + 1 + 1 = "
+    \b{mark}\b[*_`\s]*+(?:\([^()\n]*+\)[*_`\s]*+)?  # "Score", "**Score**", "Score (out of 5)"
+    (?::|=|\bis\b|\bof\b)[*_`\s<\[({{$\\]*+(?:boxed\{{)?  # ": ", " is ", ": **", ": \boxed{{"
+    (?:[\d.\s+]*+=\s*+)?                             # "1 + 1 + 1 = "
     (?P<points>[-+]?\d+(?:\.\d+)?)(?!\d)
-    (?P<other>[*_`\s}})\]$>]*(?:/|out\ of)\s*(?!5\b)\d)?  # "/ 10" is another scale
+    (?P<other>[*_`\s}})\]$>]*+(?:/|out\ of)\s*(?!5\b)\d)?  # "/ 10" is another scale
 """
 
 
@@ -60,7 +60,7 @@ class Family:
     def solve(self, question: str, prefix: Sequence[str] = ()) -> Prompt:
         """The solver's prompt; the steps so far stand at the beginning of its own turn."""
         user = fill(self.templates["solve"], question=question)
-        return Prompt(user if self.chat else user + "\n", join_steps(prefix))
+        return Prompt(user if self.chat else user + "\n", join_steps(map(self._line, prefix)))
 
     def judge(
         self,
@@ -70,24 +70,41 @@ class Family:
         step_b: str,
         shots: Sequence[JudgeExample] = (),
     ) -> Prompt:
-        """The judge's prompt for the ordered pair (A, B), after `shots` worked examples."""
+        """The judge's prompt for the ordered pair (A, B), after `shots` worked examples.
+
+        Question and steps are data: whatever they hold, they stay in their slots (`slots`).
+        """
         worked = [
             self.judge(s.question, s.prefix, s.step_a, s.step_b).user + f" {s.explanation}"
             for s in shots
         ]
-        parts = {"question": question, "prefix": join_steps(prefix)}
-        last = fill(self.templates["judge"], **parts, step_a=step_a, step_b=step_b)
+        steps = [fit(self._line(step), self.marks) for step in prefix]
+        parts = {"question": question, "step_a": step_a, "step_b": step_b}  # or whole solutions
+        parts = {name: fit(text, self.marks) for name, text in parts.items()}
+        last = fill(self.templates["judge"], **parts, prefix=join_steps(steps))
         return Prompt("\n\n".join([*worked, last]))
+
+    @property
+    def marks(self) -> Marks:
+        """What no data in a prompt of this family may look like."""
+        return marks_of(tuple(self.templates.values()))
+
+    def _line(self, step: str) -> str:
+        """A step so far; where a line break ends a step there is none in it."""
+        return one_line(step) if self.stop == "\n" else step
 
     def score(self, question: str, solution: str) -> Prompt:
         """The prompt that scores a whole solution; points that it states itself are defused."""
-        parts = {"question": question, "solution": solution}
+        parts = {"question": fit(question, self.marks), "solution": fit(solution, self.marks)}
         parts = {name: self._defuse_points(text) for name, text in parts.items()}
         return Prompt(fill(self.templates["score"], **parts))
 
     def _defuse_points(self, text: str) -> str:
-        size = len(self.points_mark)
-        return points_pattern(self.points_mark).sub(lambda m: f"({m[0][:size]}){m[0][size:]}", text)
+        """Again until nothing is left: points may stand inside what comes before other points."""
+        size, pattern = len(self.points_mark), points_pattern(self.points_mark)
+        while pattern.search(text):
+            text = pattern.sub(lambda m: f"({m[0][:size]}){m[0][size:]}", text)
+        return text
 
     def points(self, text: str) -> float | None:
         """Points of a justification: the last that it states; None if unreadable or not 0 to 5.
@@ -107,20 +124,26 @@ class Family:
         Where the family has no such template, the solver's prompt and the steps as they stand.
         """
         head, _, line = self.templates["check"].rpartition("\n")
-        begin = fill(head, question=question) + "\n"
+        begin = fill(head, question=plain(tokenizer, question)) + "\n"
         if not line:
             line, begin = "{step}", self.render(tokenizer, self.solve(question))
-        return begin + "".join(fill(line, step=step) + tag for step in steps)
+        shown = [plain(tokenizer, self._line(step)) for step in steps]
+        return begin + "".join(fill(line, step=step) + tag for step in shown)
 
     def render(self, tokenizer: Any, prompt: Prompt) -> str:
-        """The text that the model continues; chat families pass through the chat template."""
+        """The text that the model continues; chat families pass through the chat template.
+
+        Templates hold no special tokens, so those in a prompt came with its data: they are broken,
+        and only what the chat template adds is read as such.
+        """
+        user, begun = plain(tokenizer, prompt.user), plain(tokenizer, prompt.assistant)
         if not self.chat:
-            return prompt.user + prompt.assistant
-        turns = [{"role": "user", "content": prompt.user}]
+            return user + begun
+        turns = [{"role": "user", "content": user}]
         if system := self.templates.get("system"):
             turns.insert(0, {"role": "system", "content": system})
         text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return text + prompt.assistant
+        return text + begun
 
     @staticmethod
     def verdict(text: str) -> str | None:
