@@ -168,7 +168,9 @@ def whole_folder(folder: Path | str) -> Iterator[Path]:
     """A folder to fill; it replaces `folder` by renaming if the block ends without an error."""
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part, old = (folder.with_name(f"{folder.name}.{kind}{os.getpid()}") for kind in ("part", "old"))
+    part, old = (
+        folder.with_name(f"{folder.name}.{kind}{os.getpid()}") for kind in ("part", "part-old")
+    )
     try:
         part.mkdir()
         yield part
