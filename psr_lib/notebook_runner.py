@@ -120,7 +120,7 @@ def execute(notebook: Path, output: Path, values: Mapping[str, Any]) -> None:
         raise NotebookFailed(f"{notebook.name}: {error.ename}: {last} ({where})") from None
     except BaseException as error:  # Ctrl-C and a signal too
         _mark_cut_short(part_of(output))
-        if not isinstance(error, DeadKernelError):
+        if not isinstance(error, DeadKernelError) and "Kernel died" not in str(error):
             raise
         message = "its kernel died, most often for want of memory; see SET= for smaller batches"
         raise NotebookFailed(f"{notebook.name}: {message}") from None

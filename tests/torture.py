@@ -13,6 +13,7 @@ which has the libraries loaded. Linux only, as it looks into /proc.
 """
 
 import argparse
+import atexit
 import multiprocessing
 import os
 import random
@@ -40,7 +41,7 @@ STOPS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
 KINDS = {"01": "data", "02": "SFT", "03": "search", "04": "DPO", "05": "evaluate", "08": "paper"}
 RUNNING = re.compile(r"^(\d\d_\w+.*): running ", re.MULTILINE)
 DONE = re.compile(r"^(\d\d_\w+.*): done in ", re.MULTILINE)
-PATIENCE = 60.0  # seconds that a process may take to end
+PATIENCE = 180.0  # seconds that a process may take to end
 
 
 class Failed(Exception):
@@ -79,6 +80,7 @@ class Attempt:
         context = multiprocessing.get_context("fork")
         self.process = context.Process(target=_path, args=(list(words), log))
         self.process.start()
+        atexit.register(self.process.kill)  # whoever ends the harness ends the run
 
     @property
     def text(self) -> str:
@@ -241,6 +243,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep runs and logs anyway")
     args = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="torture-"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         torture(args, work)
     except Failed as error:
