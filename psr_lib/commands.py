@@ -231,6 +231,8 @@ def paper(args: argparse.Namespace) -> None:
     build(request, [Key(PAPER)], {"seeds": together})
     place = manifest.shown(request.run.paper)
     print(f"tables and figures: {place}/paper.md, beside it tables/ and figures/")
+    if mixed := sum(map(len, map(integrity.mixed, request.run.parts))):
+        print(f"note: {mixed} stages read other files than are there now; make verify names them")
 
 
 def help_notebook(args: argparse.Namespace) -> None:

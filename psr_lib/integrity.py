@@ -108,6 +108,13 @@ def unknown(folder: Path, found: dict[str, Any]) -> str:
     return f"{key_of(found)} did not make {more[0]}; move it away" if more else ""
 
 
+def mixed(run: RunDir) -> list[Path]:
+    """Folders whose stages read something that was made anew since; reports are no part of it."""
+    found = ((path.parent, manifest.read(path.parent)) for path in run.path.rglob(manifest.NAME))
+    return [folder for folder, made in found
+            if made and made["stage"] not in REPORTS and outdated(run, made)]  # fmt: skip
+
+
 def outdated(run: RunDir, found: dict[str, Any]) -> str:
     """An input that has been made anew, or has gone, since the stage read it."""
     for name, entry in found["inputs"].items():

@@ -62,14 +62,23 @@ def unlock_stage(run: RunDir) -> None:
     _give(run.path / STAGE)
 
 
+def at_work(run: RunDir) -> str:
+    """Which process works on which stage of the run just now, '' if none does."""
+    try:
+        _wait_for_kernel(run.path, 0.0)
+    except PSRError:
+        return (run.path / STAGE).read_text(encoding="utf-8", errors="replace")
+    return ""
+
+
 def _folders(run: RunDir) -> list[Path]:
     return list(dict.fromkeys(part.path for part in (run, *run.parts)))
 
 
-def _wait_for_kernel(place: Path) -> None:
-    """Wait until no kernel of an earlier runner works in the folder; writes nothing."""
+def _wait_for_kernel(place: Path, patience: float = PATIENCE) -> None:
+    """Wait until no kernel works in the folder; writes nothing."""
     if (place / STAGE).is_file():
-        os.close(_opened(place / STAGE, place, PATIENCE))
+        os.close(_opened(place / STAGE, place, patience))
 
 
 def _take(path: Path, place: Path, doing: str, patience: float = 0.0) -> None:

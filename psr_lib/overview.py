@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from psr_lib import leftovers, manifest, stages
+from psr_lib import leftovers, locks, manifest, stages
 from psr_lib.methods import (
     BASE,
     BORROWED_PAIRS,
@@ -59,7 +59,12 @@ def methods_of(run: RunDir, asked: Sequence[str]) -> list[str]:
 
 
 def state_of(run: RunDir, key: Key, preset: Preset) -> State:
-    """A stage's state in the words of `make status`: done, stale, damaged, partial or missing."""
+    """A stage's state in the words of `make status`: done, stale, damaged, partial or missing.
+
+    While it runs: running.
+    """
+    if f"({key})" in (worker := locks.at_work(run)):
+        return State("running", worker)
     found = stages.stage_state(run, key, preset)
     if found.word == "current":
         return State(DONE)

@@ -14,8 +14,9 @@ AGAIN = "04_step_dpo M2 has to run again, after make clean-stage STAGE=04 N=2"
 
 
 @pytest.fixture
-def run(repo):
+def run(repo, monkeypatch):
     """The toy run in which round 2 was made."""
+    monkeypatch.setattr(manifest, "root", lambda: repo.root)
     return RunDir("smoke", 0, repo.root / "runs")
 
 
@@ -102,7 +103,7 @@ def test_large_files_are_sampled_when_read_and_read_whole_by_verify(run, monkeyp
     made = manifest.read(folder)
     made["outputs"]["model.safetensors"] = manifest.describe(weights, whole=True)
     (folder / manifest.NAME).write_text(json.dumps(manifest.sealed(made)))
-    assert "psrlm/M2/model" not in wrong(run)
+    assert set(wrong(run)) == {"psrlm/M2/eval"}, "it read the model as it was before"
     changed = bytearray(1000)
     changed[5] = 1  # between two samples
     weights.write_bytes(changed)
@@ -114,6 +115,13 @@ def wrong(run):
     """What the audit finds, by folder."""
     return {finding.folder.relative_to(run.path).as_posix(): finding.wrong
             for finding in integrity.audit(run) if finding.wrong}  # fmt: skip
+
+
+def test_what_was_made_from_other_files_than_are_there_is_told(run):
+    assert integrity.mixed(run) == []
+    (run.model("psrlm", 1) / "config.json").write_text("made anew")
+    assert {folder.name for folder in integrity.mixed(run)} == {"ppd", "model"}
+    assert {folder.parent.name for folder in integrity.mixed(run)} == {"M2"}
 
 
 # --- make verify

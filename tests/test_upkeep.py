@@ -208,16 +208,17 @@ import os, sys, time
 from psr_lib import locks
 from psr_lib.run_dirs import RunDir
 run = RunDir("smoke", 0, {root!r})
-locks.{function}(run, "a test")
+locks.{function}(run, {doing!r})
 print("held", flush=True)
 time.sleep({seconds})
 os._exit(0)
 """
 
 
-def holder(repo, function, seconds):
+def holder(repo, function, seconds, doing="a test"):
     """A process that holds the run for a while."""
-    code = HOLDER.format(root=str(repo.root / "runs"), function=function, seconds=seconds)
+    root = str(repo.root / "runs")
+    code = HOLDER.format(root=root, function=function, seconds=seconds, doing=doing)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
                                env=repo.environment(PYTHONPATH=str(repo.root)))  # fmt: skip
     assert process.stdout.readline() == "held\n"
@@ -229,6 +230,15 @@ def test_a_make_waits_for_the_kernel_of_one_that_was_killed(repo):
         done = repo.call("iteration", "--n", "2")
         assert kernel.poll() == 0, "it did not wait"
     assert done.returncode == 0 and "nothing to do" in done.stdout
+
+
+def test_status_tells_which_stage_is_at_work(repo):
+    assert repo.states()["04_step_dpo M2"] == "done"
+    with holder(repo, "lock_stage", 30.0, "04_step_dpo M2") as kernel:
+        states = repo.states()
+        kernel.kill()
+    assert states["04_step_dpo M2"] == f"running  process {kernel.pid} (04_step_dpo M2)"
+    assert states["03_search_judge M2"] == "done"
 
 
 def test_other_commands_refuse_a_run_in_use(repo):
