@@ -162,8 +162,9 @@ def warm_up() -> None:
 
 def undisturbed(words: Sequence[str], log: Path) -> dict[str, float]:
     """Run the path once; the seconds that each stage took, by the log."""
-    attempt, seen, started = Attempt(words, log), {}, {}
-    while attempt.process.is_alive():
+    attempt, seen, started, lives = Attempt(words, log), {}, {}, True
+    while lives:
+        lives = attempt.process.is_alive()  # asked first, so that its last words are read
         for name in RUNNING.findall(attempt.text):
             started.setdefault(name, time.monotonic())
         for name in DONE.findall(attempt.text):
