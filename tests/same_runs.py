@@ -10,6 +10,7 @@ All other files have to be there in both, with the same bytes.
 
 import json
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from psr_lib import manifest, progress
@@ -53,9 +54,16 @@ def _manifest(found: dict) -> bytes:
 
 def _notebook(found: dict) -> bytes:
     cells = [{"type": cell["cell_type"], "source": cell["source"],
-              "outputs": [_output(output) for output in cell.get("outputs", ())]}
+              "outputs": list(_outputs(cell.get("outputs", ())))}
              for cell in found["cells"]]  # fmt: skip
     return json.dumps(cells).encode()
+
+
+def _outputs(found: Iterable[dict]) -> Iterator[dict]:
+    """A cell's outputs; one that printed progress and nothing else is none."""
+    for kept in map(_output, found):
+        if kept.get("text") != "":
+            yield kept
 
 
 def _output(output: dict) -> dict:

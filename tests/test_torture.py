@@ -70,6 +70,10 @@ def test_times_ids_progress_and_locks_may_differ(twins):
         change(folder / "psrlm/M2/notebooks/04_step_dpo.ipynb",
                lambda book, lines=lines: book["cells"].append(stream(*lines)))  # fmt: skip
         (folder / ".lock").write_text(seconds)
+    change(
+        other / "base/notebooks/00_base_model.ipynb",
+        lambda book: book["cells"][0]["outputs"].append(stream(progress.MARK)["outputs"][0]),
+    )
     assert same_runs.differences(one, other) == []
 
 

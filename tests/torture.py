@@ -157,7 +157,9 @@ def warm_up() -> None:
     if warm_kernels.possible():
         with notebook_runner.kernel_environment(stages.notebook_of(Key("02_init"))):
             forkserver.set_forkserver_preload(list(warm_kernels.LIBRARIES))
-            forkserver.ensure_running()
+            first = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(0,))
+            first.start()
+            first.join()  # until then the libraries are loaded
 
 
 def undisturbed(words: Sequence[str], log: Path) -> dict[str, float]:
