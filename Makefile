@@ -8,12 +8,15 @@ SEEDS   ?=           ## several seeds for reproduce, judge, paper and keep, as "
 N       ?=           ## round: N=1 makes M1, N=2 makes M2, ...
 SET     ?=           ## overrides of the preset, as "search.width=4 dpo.beta=0.3"
 FORCE   ?=           ## FORCE=1 runs the named stages again
+ITEM    ?=           ## number that why explains, as table1/psrlm/M4/average; without it all are listed
+STAGE   ?=           ## stage that clean-stage removes, as 03
+KILLS   ?= 100       ## kills of torture
 BENCH   ?=           ## options of bench, as "--only rates --problems 40"
 COUNT   ?= 1000000   ## outputs that fuzz generates
 PYTHON3 ?= python3   ## Python 3.11 or later that makes .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce iteration base evaluate judge data paper keep confirm readme status bench fuzz test lab lint format clean laboratories
+.PHONY: help setup reproduce iteration base evaluate judge data paper keep confirm readme status verify why clean-stage bench fuzz test torture lab lint format clean laboratories
 
 # Threads that spin while they wait starve each other as soon as another process runs; those that
 # sleep at once are woken for every operation. A short spin, then sleep, is quick either way.
@@ -32,7 +35,7 @@ RUN      = --preset "$(strip $(PRESET))" --method "$(strip $(METHOD))" --seed "$
 
 help:  ## list targets and variables
 	@echo "Targets:"
-	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  \1\t\2/p' Makefile | expand -t 15
 	@echo "Variables:"
 	@sed -n 's/^\([A-Z0-9]*\) *?= *\([^ #]*\) *## \(.*\)/  \1=\2\t\3/p' Makefile | expand -t 20
 
@@ -72,8 +75,17 @@ confirm: reproduce laboratories paper keep  ## reproduce on the test sets, measu
 readme: setup  ## write the README's numbers and draw its figures from data/results
 	@$(PYTHON) -m psr_lib.readme
 
-status: setup  ## what is up to date, missing, stale or damaged, and why
-	@$(RUNS) status $(RUN)
+status: setup  ## every method and model of a run: done, stale, partial or missing, and what it cost
+	@$(RUNS) status $(RUN) --methods "$(strip $(METHODS))"
+
+verify: setup  ## read every file of a run whole and compare it with what its stage wrote
+	@$(RUNS) verify $(RUN) --seeds "$(strip $(SEEDS))"
+
+why: setup  ## where a number of a table comes from: make why ITEM=table1/psrlm/M4/average
+	@$(RUNS) why $(RUN) --item "$(strip $(ITEM))" --seeds "$(strip $(SEEDS))"
+
+clean-stage: setup  ## remove one stage of a run, and say what is stale without it
+	@$(RUNS) clean-stage $(RUN) --stage "$(strip $(STAGE))" --n "$(strip $(N))"
 
 bench: setup  ## measure search and judging: make bench BENCH="--only rates,calls" (hours in full)
 	@$(PYTHON) -m psr_lib.bench $(BENCH)
@@ -83,6 +95,9 @@ fuzz: setup  ## generated model outputs through every parser, one in a hundred g
 
 test: setup  ## run the tests
 	@$(PYTHON) -m pytest -n auto --maxprocesses 8 --dist loadfile
+
+torture: setup  ## kill a smoke run KILLS times: it must end as one that was never killed
+	@$(PYTHON) tests/torture.py --kills "$(strip $(KILLS))" --seed "$(strip $(SEED))" --set "$(strip $(SET))"
 
 lab: setup  ## open JupyterLab on the notebooks
 	@$(PYTHON) -m jupyter lab notebooks

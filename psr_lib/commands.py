@@ -13,15 +13,25 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
-from psr_lib import manifest, notebook_runner, presets, stages
+from psr_lib import (
+    integrity,
+    leftovers,
+    manifest,
+    notebook_runner,
+    presets,
+    stages,
+    upkeep,
+)
 from psr_lib.budgets import budget_lines
 from psr_lib.locks import locked
 from psr_lib.methods import BASE, DATA, EVALUATE, LAB, MAIN, PAPER, REFERENCE, REPORTS, STEPS
 from psr_lib.notebook_runner import NotebookFailed
 from psr_lib.records import PSRError
-from psr_lib.run_dirs import Key, RunDir, run_of
+from psr_lib.request import Request, all_keys, several, whole
+from psr_lib.run_dirs import Key, run_of
 from psr_lib.stages import stage_state
 
 
@@ -95,44 +105,11 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seeds", default="", help="several, for reproduce")
     command.add_argument("--n", default="", help="round: 1 makes M1, 2 makes M2, ...")
     command.add_argument("--set", default="", dest="overrides", help="search.width=4,...")
-    command.add_argument("--stage", default="", help="for build: the stage to prepare")
+    command.add_argument("--stage", default="", help="for build and clean-stage: which stage")
+    command.add_argument("--item", default="", help="for why: table1/psrlm/M4/average")
+    command.add_argument("--each", action="store_true", help="for status: a line a stage")
     command.add_argument("--runs-dir", default="runs")
     command.add_argument("--force", action="store_true", help="run the named stages again")
-
-
-class Request:
-    """One run with its preset and options, checked before anything is written."""
-
-    def __init__(self, args: argparse.Namespace, method: str = "", seed: str = "") -> None:
-        self.overrides = " ".join(presets.split_overrides(args.overrides))
-        self.preset = presets.load(args.preset, self.overrides)
-        self.method = method or args.method
-        self.run = RunDir(args.preset, whole("SEED", seed or args.seed), args.runs_dir)
-        self.force = args.force
-        stages.make_key(EVALUATE, self.method, 1, self.preset.rounds)
-
-    def round(self, n: str, low: int = 1) -> int:
-        """The round as a number from `low` to the preset's rounds; raises PSRError otherwise."""
-        rounds = self.preset.rounds
-        if not n:
-            raise PSRError("N is missing; write for example: make iteration N=2")
-        number = whole("N", n)
-        if not low <= number <= rounds:
-            raise PSRError(f"N={number}: preset {self.preset.name} has rounds {low} to {rounds}")
-        return number
-
-    def values(self, key: Key) -> dict[str, Any]:
-        """The notebook's parameters for this stage."""
-        values = {"preset": self.preset.name, "method": key.method or MAIN}
-        values |= {"iteration": key.n, "seed": self.run.seed}
-        return {**values, "runs_dir": str(self.run.root), "overrides": self.overrides}
-
-
-def whole(name: str, text: str) -> int:
-    """A whole number of 0 or more from the command line; raises PSRError naming the variable."""
-    if not text.isdecimal():
-        raise PSRError(f"{name}={text}: expected a whole number of 0 or more")
-    return int(text)
 
 
 def build(request: Request, targets: Sequence[Key], extra: dict[str, Any] | None = None) -> int:
@@ -141,6 +118,7 @@ def build(request: Request, targets: Sequence[Key], extra: dict[str, Any] | None
     for key in plan:  # every notebook is checked before the first one runs
         notebook_runner.check(stages.notebook_of(key), {**request.values(key), **(extra or {})})
     with locked(request.run, f"{request.preset.name} {targets[-1]}"):
+        leftovers.sweep(request.run)
         ran = sum(_step(request, key, key in targets, extra or {}) for key in plan)
     if not ran:
         print("nothing to do: everything is up to date")
@@ -151,10 +129,10 @@ def _step(request: Request, key: Key, target: bool, extra: dict[str, Any]) -> bo
     """Bring one stage up to date; whether it had to run."""
     state = stage_state(request.run, key, request.preset)
     if state.word == "damaged" and not request.force:
-        place = manifest.shown(request.run.folder(key))
-        raise PSRError(f"{key}: {state.reason}; delete {place} or add FORCE=1 to make it again")
+        raise PSRError(f"{key}: {state.reason}; {integrity.remedy(key)}, or with FORCE=1")
     forced = request.force and target
     if state.word == "current" and not forced:
+        notebook_runner.settle(request.run.notebook(key))
         print(f"{key}: up to date", flush=True)
         return False
     if forced and key.stage == DATA:
@@ -211,23 +189,6 @@ def reproduce(args: argparse.Namespace) -> None:
         report(request)
 
 
-def several(args: argparse.Namespace) -> list[Request]:
-    """A request for each of METHODS and SEEDS, all methods of a seed before the next seed."""
-    methods = args.methods.replace(",", " ").split() or [args.method]
-    seeds = args.seeds.replace(",", " ").split() or [args.seed]
-    return [Request(args, method, seed) for seed in seeds for method in methods]
-
-
-def all_keys(request: Request) -> list[Key]:
-    """Every stage of a method, M0's evaluation included."""
-    if request.method == REFERENCE:
-        return [Key(EVALUATE, REFERENCE)]
-    keys = [Key(BASE), Key(DATA), Key(EVALUATE)]
-    for n in range(1, request.preset.rounds + 1):
-        keys += stages.round_keys(request.method, n)
-    return list(dict.fromkeys(keys))
-
-
 def evaluate(args: argparse.Namespace) -> None:
     """Evaluate M[N], or without N every model that is there, and print the table."""
     request = Request(args)
@@ -282,21 +243,8 @@ def paper(args: argparse.Namespace) -> None:
     build(request, [Key(PAPER)], {"seeds": together})
     place = manifest.shown(request.run.paper)
     print(f"tables and figures: {place}/paper.md, beside it tables/ and figures/")
-
-
-def status(args: argparse.Namespace) -> None:
-    """Print the state of every stage of a run, and why a stage would run."""
-    request = Request(args)
-    for key in stages.in_order([*all_keys(request), *_laboratories(request)]):
-        state = stage_state(request.run, key, request.preset)
-        print(f"{key!s:<38} {state.word:<8} {state.reason}".rstrip())
-
-
-def _laboratories(request: Request) -> list[Key]:
-    """The judge laboratory of each model that has one; it is no part of the whole path."""
-    last = request.preset.rounds
-    keys = [stages.make_key(LAB, request.method, n, last) for n in range(last + 1)]
-    return [key for key in keys if (request.run.folder(key) / manifest.NAME).is_file()]
+    if mixed := sum(map(len, map(integrity.mixed, request.run.parts))):
+        print(f"note: {mixed} stages read other files than are there now; make verify names them")
 
 
 def help_notebook(args: argparse.Namespace) -> None:
@@ -318,7 +266,8 @@ def keep(args: argparse.Namespace) -> None:
         for seed in seeds:
             request = Request(args, method, seed)
             build(request, [Key(STEPS)])
-            path = results.keep(request.run, method, request.preset.rounds)
+            checked = partial(integrity.check, request.run)
+            path = results.keep(request.run, method, request.preset.rounds, checked)
             print(f"kept {manifest.shown(path)}")
     together = run_of(args.preset, whole("SEED", seeds[0]), args.runs_dir, " ".join(seeds))
     if path := results.keep_map([together, *together.parts]):
@@ -333,8 +282,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "base": base,
     "data": data,
     "paper": paper,
-    "status": status,
     "keep": keep,
     "build": build_before,
     "help-notebook": help_notebook,
+    **upkeep.COMMANDS,
 }

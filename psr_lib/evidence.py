@@ -5,8 +5,9 @@ seed has is `NotRun`, never a blank or a guess. Shares and their changes are in 
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,8 +27,38 @@ LABORATORIES: dict[str, tuple[tuple[str, str | None], ...]] = {
     "scoring": ((REFERENCE, None), ("srlm", "M1")),
 }
 TABLE6 = ("consistency", "agreement")
+LABORATORY = "laboratory"  # as a source: the table of notebook 07
 Column = tuple[str, str, str]  # method, model, what: GREEDY, JUDGE, STEPS, TOKENS or a decoding
 Summary = dict[str, Any]
+
+
+class Source(NamedTuple):
+    """What a number was computed from: outcomes of a model (`what` as in a column), or counts of
+    the stage that `what` names; `sets` where not all benchmarks are in it.
+
+    >>> Source.read("psrlm/M4/greedy/easy+big").sets
+    ('easy', 'big')
+    """
+
+    method: str
+    model: str
+    what: str
+    sets: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "/".join(filter(None, (*self[:3], "+".join(self.sets))))
+
+    @classmethod
+    def read(cls, text: str) -> "Source":
+        """The source that `str` wrote."""
+        method, model, what, *sets = text.split("/")
+        return cls(method, model, what, tuple(sets[0].split("+")) if sets else ())
+
+
+def sources(columns: Iterable[Column], sets: Sequence[str] = ()) -> tuple[Source, ...]:
+    """The sources of a number that was computed from these columns; an API model goes unnamed."""
+    return tuple(Source(method, "API" if method == REFERENCE else model, what, tuple(sets))
+                 for method, model, what in dict.fromkeys(columns))  # fmt: skip
 
 
 class NotRun(Exception):
@@ -113,7 +144,8 @@ class Evidence:
     def share(self, column: Column, sets: Sequence[str] = ()) -> Estimate:
         """A share of right answers (greedy, judge, another decoding) in percent."""
         data = self.data([column], sets)
-        return self._kept("share", data, lambda: seeds.share(data)).times(100)
+        found = self._kept("share", data, lambda: seeds.share(data)).times(100)
+        return replace(found, sources=sources([column], sets))
 
     def estimate(
         self, statistic: seeds.Statistic, columns: Sequence[Column], sets: Sequence[str] = (),
@@ -121,7 +153,8 @@ class Evidence:
     ) -> Estimate:  # fmt: skip
         """A statistic of `seeds` over columns, times 100 unless told otherwise."""
         data, name = self.data(columns, sets), statistic.__name__
-        return self._kept(name, data, lambda: seeds.estimate(data, statistic)).times(factor)
+        found = self._kept(name, data, lambda: seeds.estimate(data, statistic)).times(factor)
+        return replace(found, sources=sources(columns, sets))
 
     def change(self, before: Column, after: Column, sets: Sequence[str] = ()) -> Estimate:
         """The paired change from one column to the other, in points."""
@@ -162,15 +195,17 @@ class Evidence:
         if not found:
             raise NotRun(f"the judge laboratory's {measure} of {strategy} judging")
         names = (measure, f"{measure}_low", f"{measure}_high")
-        return seeds.mean_share([tuple(row[n] for n in names) for row in found],
-                                sum(row["n"] for row in found))  # fmt: skip
+        share = seeds.mean_share([tuple(row[n] for n in names) for row in found],
+                                 sum(row["n"] for row in found))  # fmt: skip
+        return replace(share, sources=sources((r["method"], r["model"], LABORATORY) for r in found))
 
     def _laboratory_rows(self, strategy: str, measure: str) -> list[dict[str, Any]]:
         """A row a seed: of the first items that have all measures of Table 6, else this one."""
         for method, model in LABORATORIES[strategy]:
             found = []
             for one in self.by_method.get(method, {}).values():
-                rows = [row for row in one.get("laboratory", ()) if _is_of(row, strategy, model)]
+                made = one.get("laboratory", ())
+                rows = [{**row, "method": method} for row in made if _is_of(row, strategy, model)]
                 rows = [row for row in rows if row.get(measure) is not None]
                 whole = [row for row in rows if all(row.get(n) is not None for n in TABLE6)]
                 found += (whole or rows)[:1]
@@ -187,7 +222,8 @@ class Evidence:
     def laboratory_difference(self, measure: str) -> Estimate:
         """Pairwise less scoring, in points; their items differ, so nothing is paired."""
         scoring, pairwise = (self.laboratory(name, measure) for name in ("scoring", "pairwise"))
-        return seeds.unpaired(scoring, pairwise).times(100)
+        both = scoring.sources + pairwise.sources
+        return replace(seeds.unpaired(scoring, pairwise).times(100), sources=both)
 
     def stages(self, method: str, stage: str, n: int) -> list[dict[str, Any]]:
         """A stage of M[n] in each seed: the method's own, else the one that it borrows."""

@@ -21,7 +21,8 @@ def table(findings: Sequence[Finding], evidence: Evidence) -> Table:
     header = ("claim", "verdict", "quantity", "region", "estimate", "state")
     says = tuple(f"{one.id}: {one.claim}. {one.paper}" for one in findings)
     title = "Claims. What the paper says, tested as written in data/paper/claims.yaml"
-    panel = Panel(RUN, header, tuple(rows), labels=3)
+    names = tuple((one.id, part.what) for one in findings for part in one.checked or (_NOTHING,))
+    panel = Panel(RUN, header, tuple(rows), labels=3, names=names)
     return Table("claims", title, (panel,), notes(evidence, 0, says))
 
 

@@ -13,11 +13,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from psr_lib.records import PSRError, hash_json, hash_text
+from psr_lib.records import PSRError, hash_file, hash_json, hash_text
 
 NAME = "manifest.json"
 BEFORE = "manifest.before.json"  # the last complete one, while its stage runs again
@@ -29,7 +30,7 @@ STANDARD = ("preset", "method", "iteration", "seed", "runs_dir", "overrides")
 # These carry files and parameters to a stage and watch it; no number of a result comes from them
 # (what presets resolve to is hashed as the stage's parameters).
 CARRIERS = frozenset(
-    {"runs", "commands", "stages", "manifest", "notebook_runner", "progress", "presets"}
+    {"runs", "commands", "stages", "manifest", "notebook_runner", "progress", "presets", "lineage"}
 )
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers")
 PACKAGES += ("numpy", "pandas", "scipy", "vllm")
@@ -92,11 +93,16 @@ def rows_in(path: Path) -> int | None:
         return sum(1 for line in file if line.strip()) - (path.suffix == ".csv")
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """Hash, bytes and rows of a file or folder, as manifests hold them."""
+def describe(path: Path, whole: bool = False) -> dict[str, Any]:
+    """Hash, bytes and rows of a file or folder, as manifests hold them.
+
+    With `whole` the sha256 of a sampled file too, which `make verify` compares.
+    """
     entry: dict[str, Any] = {"hash": fingerprint(path)}
     if path.is_file():
         entry["bytes"] = path.stat().st_size
+        if whole and entry["bytes"] > LARGE:
+            entry["sha256"] = hash_file(path)
     if (rows := rows_in(path)) is not None:
         entry["rows"] = rows
     return entry
@@ -121,9 +127,17 @@ def set_aside(folder: Path) -> None:
         os.replace(folder / NAME, folder / BEFORE)
 
 
+def sealed(found: dict[str, Any]) -> dict[str, Any]:
+    """The manifest with the hash of all that it says, so that an edited one is found."""
+    plain = json.loads(json.dumps(found))  # as it will be read: keys are texts there
+    return {**found, "seal": hash_json(plain)}
+
+
 def _parse(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+        if found.pop("seal", None) not in (None, hash_json(found)):
+            raise ValueError("edited after it was written")
         if found["format"] != FORMAT or found["status"] != "complete":
             raise ValueError(f"format {found['format']}, status {found['status']}")
         found["outputs"].items(), found["inputs"].items(), found["code"].items()
@@ -139,7 +153,9 @@ def damage(folder: Path, found: dict[str, Any]) -> str:
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != entry["bytes"] or fingerprint(path) != entry["hash"]:
+        if (size := path.stat().st_size) != entry["bytes"]:
+            return f"{name} changed after it was written: {size:,} bytes, not {entry['bytes']:,}"
+        if fingerprint(path) != entry["hash"]:
             return f"{name} changed after it was written"
     return ""
 
@@ -205,6 +221,12 @@ def imported_files(source: str, library: Path) -> list[Path]:
     return [found[name] for name in sorted(found)]
 
 
+@lru_cache(maxsize=512)  # of every stage of a run the same files are read
+def _imports(source: str, name: str) -> tuple[ast.Import | ast.ImportFrom, ...]:
+    nodes = ast.walk(_parse_code(source, name))
+    return tuple(node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom))
+
+
 def _parse_code(source: str, name: str) -> ast.Module:
     lines = (line for line in source.split("\n") if not line.lstrip().startswith(("%", "!")))
     try:
@@ -216,10 +238,10 @@ def _parse_code(source: str, name: str) -> ast.Module:
 def imports_of(source: str, library: Path, within: str = "") -> set[str]:
     """Modules of the package (dotted, without its name) that a source imports, lazily or not."""
     package, names = library.name, set()
-    for node in ast.walk(_parse_code(source, f"{package}.{within}" if within else "notebook")):
+    for node in _imports(source, f"{package}.{within}" if within else "notebook"):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = _absolute(node, package, within, library)
             names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
     inside = (name.removeprefix(f"{package}.") for name in names if name.startswith(f"{package}."))

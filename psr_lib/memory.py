@@ -1,5 +1,7 @@
 """Results that take long, kept by what they were made from, so that a second call costs nothing.
 
+The file carries a hash of what it holds: an edited one is forgotten.
+
 >>> memory = Memory()
 >>> memory.get(["t-SNE", 3], lambda: 7), memory.get(["t-SNE", 3], lambda: 8)
 (7, 7)
@@ -34,12 +36,13 @@ class Memory:
     def close(self) -> None:
         """Write what was used, if there is a file."""
         if self.path is not None:
-            write_json(self.path, self.used)
+            write_json(self.path, {"hash": hash_json(self.used), "values": self.used})
 
 
 def _read(path: Path | None) -> dict[str, Any]:
     """What a file remembers; nothing if it is missing or damaged, since all can be made again."""
     try:
-        return read_json(path) if path is not None else {}
-    except PSRError:
+        found = read_json(path) if path is not None else {}
+        return found["values"] if found["hash"] == hash_json(found["values"]) else {}
+    except (PSRError, KeyError, TypeError):
         return {}

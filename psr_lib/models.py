@@ -180,7 +180,9 @@ def whole_folder(folder: Path | str) -> Iterator[Path]:
     Raises PSRError where the disk is full or may not be written to; `folder` is then as it was.
     """
     folder = Path(folder)
-    part, old = (folder.with_name(f"{folder.name}.{kind}{os.getpid()}") for kind in ("part", "old"))
+    part, old = (
+        folder.with_name(f"{folder.name}.{kind}{os.getpid()}") for kind in ("part", "part-old")
+    )
     try:
         with writing(folder):
             part.mkdir(parents=True)

@@ -1,8 +1,10 @@
 """Tables that the paper lacks: controls, the judge round by round, the tokens of each method."""
 
+from collections.abc import Iterable
+
 from psr_lib import paper_tables
 from psr_lib.budgets import WITHIN
-from psr_lib.evidence import GREEDY, JUDGE, Evidence, NotRun
+from psr_lib.evidence import GREEDY, JUDGE, Evidence, NotRun, sources
 from psr_lib.paper_tables import (
     BASELINE,
     OURS,
@@ -17,6 +19,7 @@ from psr_lib.paper_tables import (
 from psr_lib.tables import RUN, Cell, Panel, Table, text
 
 SEARCH = "03_search_judge"
+PAIRED = (2, 3, 4)  # rounds that make pairs
 CONTROLS = ("srlm", "random-judge", "gold-judge", "ift-more", "sft-chosen")
 
 
@@ -57,18 +60,19 @@ def _count_cell(evidence: Evidence, n: int, name: str) -> Cell:
         found = [counts[name] for counts in evidence.counts(OURS, SEARCH, n, name)]
     except NotRun:
         return Cell()
-    mean = sum(found) / len(found)
-    return Cell(mean, digits=0) if name == "pairs" else Cell(100 * mean)
+    mean, made_of = sum(found) / len(found), sources([(OURS, f"M{n}", SEARCH)])
+    if name == "pairs":
+        return Cell(mean, digits=0, sources=made_of)
+    return Cell(100 * mean, sources=made_of)
 
 
 def budget(evidence: Evidence) -> Table:
     """Tokens that each method generated and judged for each round's pairs, mean over seeds."""
     rows = []
     for method in methods(evidence):
-        spent = [spent_tokens(evidence, method, n) for n in (2, 3, 4)]
-        cells = [Cell() if one is None else Cell(one / 1e6, digits=2) for one in spent]
-        whole = [one for one in spent if one is not None]
-        rows.append((text(method), *cells, Cell(sum(whole) / 1e6, digits=2) if whole else Cell()))
+        spent = {n: spent_tokens(evidence, method, n) for n in PAIRED}
+        cells = [_millions({n: one}, method) for n, one in spent.items()]
+        rows.append((text(method), *cells, _millions(spent, method)))
     own = Panel(RUN, ("method", "M2", "M3", "M4", "all"), (*rows, _against(evidence)))
     more = (
         "generated and judged tokens, in millions; a control that takes psrlm's pairs, or only "
@@ -80,16 +84,31 @@ def budget(evidence: Evidence) -> Table:
     )
 
 
+def _millions(spent: dict[int, float | None], method: str) -> Cell:
+    """The tokens of these rounds together, of those that were run."""
+    whole = {n: one for n, one in spent.items() if one is not None}
+    found = _searches(whole, method)
+    return Cell(sum(whole.values()) / 1e6, digits=2, sources=found) if whole else Cell()
+
+
+def _searches(rounds: Iterable[int], *methods_: str) -> tuple:
+    return sources((method, f"M{n}", SEARCH) for n in rounds for method in methods_)
+
+
 def _against(evidence: Evidence) -> tuple[Cell, ...]:
     """The baseline's tokens in per cent of psrlm's, by round."""
-    cells, sums = [], [0.0, 0.0]
-    for n in (2, 3, 4):
-        theirs, ours = (spent_tokens(evidence, method, n) for method in (BASELINE, OURS))
-        cells.append(Cell(100 * theirs / ours) if theirs and ours else Cell())
-        if theirs and ours:
-            sums = [sums[0] + theirs, sums[1] + ours]
-    whole = Cell(100 * sums[0] / sums[1]) if sums[1] else Cell()
-    return (text(f"{BASELINE} in % of {OURS}"), *cells, whole)
+    spent = {n: [spent_tokens(evidence, m, n) for m in (BASELINE, OURS)] for n in PAIRED}
+    both = {n: pair for n, pair in spent.items() if all(pair)}
+    rounds = [[n] if n in both else [] for n in PAIRED]
+    cells = [_share({n: both[n] for n in some}) for some in (*rounds, both)]
+    return (text(f"{BASELINE} in % of {OURS}"), *cells)
+
+
+def _share(both: dict[int, list]) -> Cell:
+    if not both:
+        return Cell()
+    theirs, ours = (sum(column) for column in zip(*both.values(), strict=True))
+    return Cell(100 * theirs / ours, sources=_searches(both, BASELINE, OURS))
 
 
 def spent_tokens(evidence: Evidence, method: str, n: int) -> float | None:

@@ -6,19 +6,20 @@ is the contract, and a failing cell ends in one line that names it.
 
 import ast
 import io
+import json
 import logging
 import os
 import sys
 import tokenize
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from psr_lib import manifest, progress
 from psr_lib.presets import suggest
-from psr_lib.records import PSRError, fits, write_text, writing
+from psr_lib.records import PSRError, fits, write_json, write_text, writing
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
 RUNNING = "PSR_RUNNER"  # tells a notebook's kernel that the runner has prepared its run
@@ -88,8 +89,9 @@ def help_text(notebook: Path) -> str:
 def execute(notebook: Path, output: Path, values: Mapping[str, Any]) -> None:
     """Run a notebook with these parameters on this interpreter's kernel and keep it as `output`.
 
-    Its progress lines go to the terminal. Raises PSRError before the run (parameters), and
-    NotebookFailed with one line after it (a failing cell, a kernel that died).
+    Its progress lines go to the terminal. It is written beside `output` and moved there when the
+    run has ended, so a notebook that stands there is whole, or failed. Raises PSRError before the
+    run (parameters), and NotebookFailed with one line after it (a failing cell, a dead kernel).
     """
     import papermill  # takes a second, and only a run needs it
     from nbclient.exceptions import DeadKernelError
@@ -102,7 +104,7 @@ def execute(notebook: Path, output: Path, values: Mapping[str, Any]) -> None:
             output.parent.mkdir(parents=True, exist_ok=True)
             papermill.execute_notebook(
                 str(notebook),
-                str(output),
+                str(part_of(output)),
                 parameters=dict(values),
                 kernel_name="python3",
                 cwd=str(notebook.parent),
@@ -112,14 +114,17 @@ def execute(notebook: Path, output: Path, values: Mapping[str, Any]) -> None:
                 **_kernels(),
             )
     except PapermillExecutionError as error:
+        keep(output)
         last = str(error.evalue).strip().split("\n")[-1]
         where = f"executed notebook: {manifest.shown(output)}"
         raise NotebookFailed(f"{notebook.name}: {error.ename}: {last} ({where})") from None
-    except DeadKernelError:
+    except BaseException as error:  # Ctrl-C and a signal too
+        _mark_cut_short(part_of(output))
+        if not isinstance(error, DeadKernelError) and "Kernel died" not in str(error):
+            raise
         message = "its kernel died, most often for want of memory; see SET= for smaller batches"
         raise NotebookFailed(f"{notebook.name}: {message}") from None
-    finally:
-        tidy(output)
+    keep(output)
 
 
 def _kernels() -> dict[str, Any]:
@@ -176,26 +181,65 @@ class ProgressLines:
         sys.stdout.flush()
 
 
-def tidy(output: Path) -> None:
-    """Leave only file names where Papermill recorded this machine's paths, and of each cell's
-    progress lines the last one: the rest was for the terminal."""
+def part_of(output: Path) -> Path:
+    """Where a notebook is written while it runs."""
+    return output.with_name(f"{output.stem}.part.ipynb")
+
+
+def cut_short(output: Path) -> bool:
+    """Whether the last run of this notebook ended before its last cell was recorded."""
+    return part_of(output).is_file() and not _whole(part_of(output))
+
+
+def settle(output: Path) -> None:
+    """Keep the notebook of a runner that was killed after its last cell."""
+    if not cut_short(output):
+        keep(output)
+
+
+def keep(output: Path) -> None:
+    """Move the notebook that has run to its place, if it is not there already.
+
+    Where Papermill recorded this machine's paths only file names stay, and of each cell's progress
+    lines the last one: the rest was for the terminal.
+    """
     import nbformat
 
-    if not output.is_file():
+    part = part_of(output)
+    if not part.is_file():
         return
     try:
-        notebook = nbformat.read(output, as_version=4)
+        notebook = nbformat.read(part, as_version=4)
     except ValueError:  # cut off by a full disk
         return
     recorded = notebook.metadata.get("papermill", {})
-    for name in ("input_path", "output_path"):
-        if recorded.get(name):
-            recorded[name] = Path(recorded[name]).name
+    recorded["input_path"] = Path(recorded.get("input_path") or "").name
+    recorded["output_path"] = output.name
     recorded.pop("environment_variables", None)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = _without_progress(cell.outputs)
     write_text(output, nbformat.writes(notebook) + "\n")
+    part.unlink()
+
+
+def _whole(part: Path) -> bool:
+    """Whether every cell was run and recorded, as Papermill and `_mark_cut_short` note it."""
+    try:
+        notebook = json.loads(part.read_text(encoding="utf-8"))
+        noted = [node["metadata"]["papermill"] for node in (notebook, *notebook["cells"])]
+    except (ValueError, KeyError, TypeError):
+        return False
+    cells = [one["status"] for one in noted[1:]]
+    return not noted[0].get("exception") and set(cells) == {"completed"}
+
+
+def _mark_cut_short(part: Path) -> None:
+    """Papermill calls every cell complete, whatever ended the run."""
+    with suppress(OSError, ValueError, KeyError):
+        notebook = json.loads(part.read_text(encoding="utf-8"))
+        notebook["metadata"]["papermill"]["exception"] = True
+        write_json(part, notebook)
 
 
 def _without_progress(outputs: list[Any]) -> list[Any]:

@@ -1,6 +1,7 @@
 """Tables 1 to 9 of the paper from a run, each beside the paper's own numbers."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from psr_lib import facts, seeds
@@ -13,9 +14,10 @@ from psr_lib.evidence import (
     TOKENS,
     Evidence,
     NotRun,
+    sources,
 )
 from psr_lib.seeds import Estimate
-from psr_lib.tables import RUN, Cell, Panel, Table, measured, text
+from psr_lib.tables import RUN, Cell, Panel, Table, measured, printed, text
 
 OURS, BASELINE = "psrlm", "srlm"
 ROUNDS = ("M1", "M2", "M3", "M4")
@@ -58,7 +60,7 @@ def paper_panel(number: int) -> Panel:
     rows = facts.table(number)
     labels = [name for name in rows[0] if name in facts.LABELS]
     header = tuple("Avg." if name == "average" else name for name in rows[0])
-    cells = tuple(tuple(text(value or " ") for value in row.values()) for row in rows)
+    cells = tuple(tuple(printed(value or " ", number) for value in row.values()) for row in rows)
     return Panel(PAPER, header, cells, labels=len(labels))
 
 
@@ -84,7 +86,7 @@ def _below(number: int, header: Sequence[str], row: Row, labels: int) -> list[Ro
                 fact.get("average" if name == "Avg." else name, " ") for name in header[labels:]
             ]
             mark = [*wanted[:-1], f"{wanted[-1]} (paper {fact.get('base') or ''})"]
-            found.append(tuple(text(value) for value in (*mark, *values)))
+            found.append((*map(text, mark), *(printed(value, number) for value in values)))
     return found
 
 
@@ -128,7 +130,7 @@ def _reference_row(evidence: Evidence) -> Row:
     name = names[0] if names else "API model"
     cells = over_sets(evidence, lambda s: evidence.share((REFERENCE, name, GREEDY), s))
     (fact,) = facts.select(1, method="GPT-4o")
-    beside = [text(fact["average"])] * len(_average_names(evidence))
+    beside = [printed(fact["average"], 1)] * len(_average_names(evidence))
     return (text(" "), text(name), *cells, *beside)
 
 
@@ -138,7 +140,7 @@ def _printed_reference(evidence: Evidence) -> list[Row]:
         return []
     (fact,) = facts.select(1, method="GPT-4o")
     values = [fact[name] for name in (*evidence.sets, "average")]
-    return [(text(" "), text("GPT-4o (paper)"), *map(text, values))]
+    return [(text(" "), text("GPT-4o (paper)"), *(printed(value, 1) for value in values))]
 
 
 def names_of(evidence: Evidence) -> list[str]:
@@ -156,7 +158,7 @@ def _averages(evidence: Evidence, method: str, model: str) -> list[Cell]:
     found = []
     for base in facts.BASES[: len(_average_names(evidence))]:
         rows = facts.select(1, base=base, method=method, model=model)
-        found.append(text(rows[0]["average"] if rows else "–"))
+        found.append(printed(rows[0]["average"] if rows else "–", 1))
     return found
 
 
@@ -182,7 +184,8 @@ def p_cell(evidence: Evidence, before: Any, after: Any) -> Cell:
         p = evidence.p_value(before, after)
     except NotRun:
         return Cell()
-    return Cell(p, digits=3, text="") if p >= 0.001 else text("< 0.001")
+    shown = Cell(p, digits=3) if p >= 0.001 else text("< 0.001")
+    return replace(shown, sources=sources([before, after]))
 
 
 def table3(evidence: Evidence) -> Table:
@@ -236,8 +239,10 @@ def ways(evidence: Evidence) -> list[str]:
 def way_share(evidence: Evidence, model: str, way: str, sets: Sequence[str] = ()) -> Estimate:
     """Accuracy of a way of decoding on the problems that all ways of this model were given."""
     others = [(OURS, model, name) for name in ways(evidence) if has_way(evidence, model, name)]
-    data = evidence.data([(OURS, model, way), *(others or [(OURS, model, "search")])], sets)
-    return seeds.share({name: values[:1] for name, values in data.items()}).times(100)
+    columns = [(OURS, model, way), *(others or [(OURS, model, "search")])]
+    data = evidence.data(columns, sets)
+    found = seeds.share({name: values[:1] for name, values in data.items()}).times(100)
+    return replace(found, sources=sources(columns, sets))
 
 
 def has_way(evidence: Evidence, model: str, way: str) -> bool:

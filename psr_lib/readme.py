@@ -89,16 +89,21 @@ def accuracy_block() -> str:
 def test_block() -> str:
     """Rises M1 -> M4, and psrlm's lead over each other method, with their intervals."""
     found = kept_evidence()
+    rows = [[name, *_points(found, *ends)] for name, ends in differences(found).items()]
+    header = ["difference in mean accuracy", "points", "95 % interval", "p", "each seed"]
+    return table(header, [row for row in rows if len(row) > 1]) if rows else NOT_RUN
+
+
+def differences(found: Evidence) -> dict[str, tuple[Column, Column]]:
+    """The differences of `test_block` by name: from which column to which."""
     models = found.models("psrlm")
     if len(models) < 2:
-        return NOT_RUN
+        return {}
     end = ("psrlm", models[-1], GREEDY)
-    pairs = [("psrlm: M1 → last", ("psrlm", "M1", GREEDY))]
-    pairs += [(f"psrlm − {method}, last model", (method, models[-1], GREEDY))
-              for method in found.methods if method != "psrlm"]  # fmt: skip
-    rows = [[name, *_points(found, before, end)] for name, before in pairs]
-    header = ["difference in mean accuracy", "points", "95 % interval", "p", "each seed"]
-    return table(header, [row for row in rows if len(row) > 1])
+    others = [method for method in found.methods if method != "psrlm"]
+    return {"psrlm: M1 → last": (("psrlm", "M1", GREEDY), end)} | {
+        f"psrlm − {method}, last model": ((method, models[-1], GREEDY), end) for method in others
+    }
 
 
 def _points(found: Evidence, before: Column, after: Column) -> list[str]:

@@ -12,7 +12,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from psr_lib import manifest, run_details, stages
+from psr_lib import lineage, manifest, run_details, stages
 from psr_lib.evaluation import MEAN, outcomes, read_csv
 from psr_lib.methods import BASE, EVALUATE, REFERENCE
 from psr_lib.records import PSRError, read_json, read_jsonl, write_json, write_text
@@ -33,11 +33,13 @@ def folder() -> Path:
     return manifest.root() / FOLDER
 
 
-def summarise(run: RunDir, method: str, rounds: int) -> dict[str, Any]:
+def summarise(
+    run: RunDir, method: str, rounds: int, take: Take = lambda path: path
+) -> dict[str, Any]:
     """The summary of one method's run; raises PSRError naming the first stage that is missing."""
     for key in run_stages(method, rounds):
         _read(run, key)
-    found = gather(run, method, rounds)
+    found = gather(run, method, rounds, take)
     assert found is not None
     return found
 
@@ -132,9 +134,15 @@ def _outcomes(home: Path, take: Take) -> tuple[dict[str, Any], list[dict[str, An
     return found, answers
 
 
-def keep(run: RunDir, method: str, rounds: int) -> Path:
-    """Write the summary below `data/results` and, on the test sets, add a line to the log."""
-    found = summarise(run, method, rounds)
+def keep(run: RunDir, method: str, rounds: int, take: Take = lambda path: path) -> Path:
+    """Write the summary below `data/results` and, on the test sets, add a line to the log.
+
+    `take` is told each file before it is read. What its numbers came from is kept with it.
+    """
+    found = summarise(run, method, rounds, take)
+    ends = [run.folder(key) for key in run_stages(method, rounds)]
+    ends += [run.lab(method, n) for n in range(rounds + 1)] + [run.steps]
+    found["provenance"] = lineage.brief(run, ends)
     path = folder() / run.preset / f"seed{run.seed}" / f"{method}.json"
     write_json(path, found)
     if found["split"] == "test":

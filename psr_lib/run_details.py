@@ -50,13 +50,18 @@ def _decodings(homes: Sequence[Path], greedy: list[Row], take: Take) -> dict[str
     a problem are an average, no way of decoding.
     """
     found: dict[str, Row] = {}
-    for path in (path for home in homes for path in sorted(home.glob(f"*{ANSWERS}"))):
+    for path in (path for home in complete(homes) for path in sorted(home.glob(f"*{ANSWERS}"))):
         by_way: dict[str, list[Row]] = {}
         for row in read_jsonl(take(path)):
             by_way.setdefault(row.get("way", path.name.removesuffix(ANSWERS)), []).append(row)
         found |= {way: _decoding(greedy, rows) for way, rows in by_way.items()
                   if way not in (GREEDY, *found) and "sample" not in rows[0]}  # fmt: skip
     return found
+
+
+def complete(homes: Sequence[Path]) -> list[Path]:
+    """Those folders whose stage has finished: what a killed one left is no result."""
+    return [home for home in homes if manifest.read(home) is not None]
 
 
 def _decoding(greedy: list[Row], rows: list[Row]) -> Row:
@@ -97,8 +102,8 @@ def _steps(run: RunDir, home: Path, take: Take) -> Row:
 
 def laboratory(homes: list[Path], take: Take) -> Row:
     """The judge laboratory's table in the first of these models' folders that has one (07)."""
-    for home in homes:
-        for path in sorted((home / "judge").glob("*.csv")):
+    for home in complete([home / "judge" for home in homes]):
+        for path in sorted(home.glob("*.csv")):
             rows = read_csv(path)
             if rows and {"strategy", "judge", "consistency"} <= rows[0].keys():
                 return {"laboratory": [_numbers(row) for row in read_csv(take(path))]}

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from psr_lib import locks, manifest, methods, presets, run_dirs, stages
+from psr_lib import integrity, locks, manifest, methods, presets, run_dirs, stages
 from psr_lib.notebook_runner import RUNNING
 from psr_lib.records import PSRError, write_json
 from psr_lib.run_dirs import Key, RunDir
@@ -75,12 +75,12 @@ class Stage:
     def input(self, name: str) -> Path:
         """A file of this run, such as 'data/ift.jsonl', verified against its stage's manifest."""
         path = self.run.path / name
-        _verify(self.run, path)
+        integrity.check(self.run, path)
         return self._record(path)
 
     def holding(self, path: Path) -> Path:
         """A file of this run or of one of its seeds, verified as by `input`; for reports."""
-        _verify(self.run, path)
+        integrity.check(self.run, path)
         return self._record(path)
 
     def holdings(self) -> list[Path]:
@@ -110,7 +110,7 @@ class Stage:
         if n == 0:
             return self._base_model()
         path = self.run.model(self.method, n)
-        _verify(self.run, path)
+        integrity.check(self.run, path)
         _check_model(path)
         return self._record(path)
 
@@ -165,11 +165,10 @@ class Stage:
         self._drop_leftovers()
         result = self._manifest()
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / manifest.NAME, result)
+        write_json(self.folder / manifest.NAME, manifest.sealed(result))
         for path in (self.folder / manifest.BEFORE, *self._scratch):
             path.unlink(missing_ok=True)
-        if not os.environ.get(RUNNING):
-            locks.unlock(self.run)
+        (locks.unlock_stage if os.environ.get(RUNNING) else locks.unlock)(self.run)
         return result
 
     def _drop_leftovers(self) -> None:
@@ -198,7 +197,7 @@ class Stage:
             "code": self.code,
             "git": manifest.git_state(),
             "inputs": self._inputs,
-            "outputs": {name: manifest.describe(self.folder / name) for name in names},
+            "outputs": {name: manifest.describe(self.folder / name, True) for name in names},
             "versions": manifest.versions(),
             "device": manifest.device(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
@@ -228,7 +227,9 @@ def open_stage(
     resolved = presets.load(preset, overrides)
     key = stages.make_key(name, method, iteration, resolved.rounds)
     run = run_dirs.run_of(preset, check_seed(seed), runs_dir, seeds)
-    if not os.environ.get(RUNNING):
+    if os.environ.get(RUNNING):
+        locks.lock_stage(run, str(key))
+    else:
         _prepare_by_hand(run, key, method, resolved, overrides)
     manifest.set_aside(run.folder(key))
     return Stage(run, key, method, resolved)
@@ -269,24 +270,6 @@ def _build(run: RunDir, key: Key, method: str, overrides: str) -> None:
             print(line, end="", flush=True)
     if process.returncode:
         raise PSRError(f"what {key} needs could not be built: {line.strip()}")
-
-
-def _verify(run: RunDir, path: Path) -> None:
-    """Raise PSRError unless the stage that made this file or folder is complete and unchanged."""
-    owner = path if path.is_dir() else path.parent
-    while owner != run.path and not (owner / manifest.NAME).is_file() and owner != owner.parent:
-        owner = owner.parent
-    again = f"delete {manifest.shown(path if owner == run.path else owner)} and make it again"
-    found = manifest.read(owner) if owner != run.path else None
-    if found is None:
-        raise PSRError(f"{manifest.shown(path)}: no complete stage made it; run make iteration")
-    inside = path.relative_to(owner).as_posix()
-    if path != owner and inside not in found["outputs"] and not path.is_dir():
-        raise PSRError(f"{manifest.shown(path)}: {found['stage']} did not make it; {again}")
-    wanted = {k: v for k, v in found["outputs"].items() if path == owner or k.startswith(inside)}
-    wrong = manifest.damage(owner, {**found, "outputs": wanted})
-    if wrong:
-        raise PSRError(f"{manifest.shown(owner)}: {wrong} (made by {found['stage']}); {again}")
 
 
 def _check_model(path: Path) -> None:

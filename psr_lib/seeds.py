@@ -34,7 +34,10 @@ Statistic = Callable[[np.ndarray], np.ndarray]  # means [columns, ...] -> values
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its interval, each seed's own value, and what the interval is over."""
+    """A value with its interval, each seed's own value, and what the interval is over.
+
+    `sources` names what it was computed from, as `evidence.Source` has it.
+    """
 
     value: float
     low: float
@@ -42,6 +45,7 @@ class Estimate:
     per_seed: tuple[float, ...]
     problems: int
     over: str
+    sources: tuple = ()
 
     def times(self, factor: float) -> "Estimate":
         """The same estimate in another unit, such as points of a hundred."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from psr_lib import manifest, prompts
+from psr_lib import manifest, notebook_runner, prompts
 from psr_lib.methods import (
     BASE,
     BORROWED_PAIRS,
@@ -218,8 +218,17 @@ def stage_state(run: RunDir, key: Key, preset: Preset) -> State:
         if changes:
             more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
             return State("stale", ", ".join(changes[:3]) + more)
-    wrong = manifest.damage(folder, found)
-    return State("damaged", f"{manifest.shown(folder)}/{wrong}") if wrong else State("current")
+    if wrong := manifest.damage(folder, found):
+        return State("damaged", f"{manifest.shown(folder)}/{wrong}")
+    if _half_recorded(run, key, found):
+        return State("stale", "its executed notebook was cut short")
+    return State("current")
+
+
+def _half_recorded(run: RunDir, key: Key, found: dict[str, Any]) -> bool:
+    """Whether the runner was killed after the stage had finished, but its notebook had not."""
+    by_runner = not found.get("by_hand") and (run.folder(key) / manifest.NAME).is_file()
+    return by_runner and notebook_runner.cut_short(run.notebook(key))
 
 
 def _code_changes(old: dict[str, str], new: dict[str, str]) -> list[str]:

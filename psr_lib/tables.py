@@ -5,6 +5,7 @@ are set as one. A cell that was not measured says so.
 """
 
 import csv
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
@@ -22,7 +23,10 @@ SPECIAL = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{
 
 @dataclass(frozen=True)
 class Cell:
-    """A number with its interval, or a text; `value` None and no text: not run."""
+    """A number with its interval, or a text; `value` None and no text: not run.
+
+    `sources` names what it was computed from; a number of the paper names its file.
+    """
 
     value: float | None = None
     low: float | None = None
@@ -31,6 +35,7 @@ class Cell:
     digits: int = 1
     signed: bool = False
     over: str = ""
+    sources: tuple = ()
 
     @property
     def shown(self) -> str:
@@ -50,12 +55,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Panel:
-    """Rows under one header; the first `labels` columns name a row. `source` says whose numbers."""
+    """Rows under one header; the first `labels` columns name a row. `source` says whose numbers.
+
+    `names` are the rows' names as items, where their labels repeat or are blank.
+    """
 
     source: str
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     labels: int = 1
+    names: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,15 +94,21 @@ def number(value: float, digits: int, signed: bool = False) -> str:
 
 
 def text(value: str) -> Cell:
-    """A label, or a number as the paper prints it."""
+    """A label."""
     return Cell(text=value)
+
+
+def printed(value: str, table: int) -> Cell:
+    """A number as the paper prints it in one of its tables."""
+    return Cell(text=value, sources=(f"data/paper/table{table}.csv",) if value.strip(" –") else ())
 
 
 def measured(found: Estimate | None, digits: int = 1, signed: bool = False) -> Cell:
     """An estimate as a cell."""
     if found is None:
         return Cell()
-    return Cell(found.value, found.low, found.high, digits=digits, signed=signed, over=found.over)
+    return Cell(found.value, found.low, found.high, digits=digits, signed=signed, over=found.over,
+                sources=found.sources)  # fmt: skip
 
 
 def markdown(table: Table) -> str:
@@ -161,25 +176,42 @@ def _tex(cell: Cell) -> str:
     return escape(cell.shown) + small
 
 
-COLUMNS = ("table", "source", "row", "column", "value", "low", "high", "over", "text")
+COLUMNS = ("table", "source", "row", "column", "value", "low", "high", "over", "text", "item",
+           "sources")  # fmt: skip
+SIGNS = {"×": "x", "−": "minus", "→": "to", "%": "percent", "Avg.": "average", "<": "below"}
 
 
 def rows(table: Table) -> list[dict[str, str]]:
     """A row a cell; numbers unrounded, so that the CSV can be computed with."""
     found = []
     for panel in table.panels:
-        for row in panel.rows:
-            label = " ".join(cell.shown for cell in row[: panel.labels] if cell.shown.strip())
+        for k, row in enumerate(panel.rows):
+            labels = [cell.shown for cell in row[: panel.labels] if cell.shown.strip()]
+            place = {"table": table.name, "source": panel.source, "row": " ".join(labels)}
+            parts = [table.name, *([] if panel.source == RUN else ["paper"])]
+            parts += panel.names[k] if panel.names else labels
             pairs = zip(panel.header[panel.labels :], row[panel.labels :], strict=True)
-            found += [_flat(table.name, panel.source, label, name, cell) for name, cell in pairs]
+            found += [{**place, "column": name, **_flat(cell), "item": item_name(*parts, name)}
+                      for name, cell in pairs]  # fmt: skip
     return found
 
 
-def _flat(table: str, source: str, label: str, column: str, cell: Cell) -> dict[str, str]:
+def _flat(cell: Cell) -> dict[str, str]:
     ends = {k: "" if v is None else repr(float(v)) for k, v in
             (("value", cell.value), ("low", cell.low), ("high", cell.high))}  # fmt: skip
-    return {"table": table, "source": source, "row": label, "column": column, **ends,
-            "over": cell.over, "text": cell.shown if cell.value is None else ""}  # fmt: skip
+    return {**ends, "over": cell.over, "text": cell.shown if cell.value is None else "",
+            "sources": " ".join(map(str, cell.sources))}  # fmt: skip
+
+
+def item_name(*parts: str) -> str:
+    """How `make why` names a cell: table, labels of its row, column.
+
+    >>> item_name("table5", "M1", "search − greedy"), item_name("table1", "psrlm", "M4", "Avg.")
+    ('table5/M1/search-minus-greedy', 'table1/psrlm/M4/average')
+    """
+    for sign, word in SIGNS.items():
+        parts = tuple(part.replace(sign, f" {word} ") for part in parts)
+    return "/".join(filter(None, ("-".join(re.findall(r"[\w+.]+", part)) for part in parts)))
 
 
 def write(table: Table, folder: Path) -> None:

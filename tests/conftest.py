@@ -17,7 +17,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
 RUNNER = ("__init__", "records", "steps", "runs", "commands", "stages", "manifest")
-RUNNER += ("notebook_runner", "progress", "budgets", "methods", "run_dirs", "locks")
+RUNNER += ("notebook_runner", "progress", "budgets", "methods", "run_dirs", "locks", "request")
+RUNNER += ("integrity", "leftovers", "lineage", "overview", "upkeep")
 
 PARAMETERS = """preset: str = "smoke"  # which preset
 method: str = "psrlm"  # which method
@@ -122,7 +123,7 @@ class Repo:
 
     def states(self, *args: str) -> dict[str, str]:
         """What `status` says of each stage: its state and reason."""
-        done = self.call("status", *args)
+        done = self.call("status", "--each", *args)
         assert done.returncode == 0, done.stderr
         lines = (line for line in done.stdout.splitlines() if line)
         return {line[:38].strip(): line[38:].strip() for line in lines}

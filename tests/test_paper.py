@@ -116,6 +116,8 @@ def test_the_laboratorys_rows_are_kept_as_numbers(root):
     write_csv(run.round("psrlm", 2) / "judge" / "table.csv", [
         {"strategy": "pairwise", "judge": "itself", "model": "M1", "consistency": 0.5,
          "agreement": None}])  # fmt: skip
+    made = read_json(run.eval("psrlm", 2) / manifest.NAME)
+    write_json(run.lab("psrlm", 2) / manifest.NAME, made)
     (row,) = results.gather(run, "psrlm", 2)["laboratory"]
     assert row["consistency"] == 0.5 and row["agreement"] is None and row["model"] == "M1"
 

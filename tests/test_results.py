@@ -9,8 +9,8 @@ import pytest
 
 from psr_lib import manifest, results
 from psr_lib.evaluation import accuracy_rows, read_csv, write_csv
-from psr_lib.methods import EVALUATE, SEARCH
-from psr_lib.records import PSRError, write_json, write_jsonl
+from psr_lib.methods import EVALUATE, LAB, SEARCH
+from psr_lib.records import PSRError, read_json, write_json, write_jsonl
 from psr_lib.run_dirs import RunDir
 
 SETS = {"easy": 4, "big": 3}
@@ -105,6 +105,9 @@ def test_what_the_laboratory_bought_with_the_searches_tokens_is_kept(root):
                 [{**row, "benchmark": "easy", "strict": True} for row in answers[1]])  # fmt: skip
     table = [{"strategy": "pairwise", "judge": "itself", "model": "M1", "consistency": 0.8}]
     write_csv(run.lab("psrlm", 1) / "judge.csv", table)
+    assert "laboratory" not in results.summarise(run, "psrlm", 2), "the laboratory is not complete"
+    made = read_json(run.eval("psrlm", 1) / manifest.NAME)
+    write_json(run.lab("psrlm", 1) / manifest.NAME, {**made, "stage": LAB})
     found = results.summarise(run, "psrlm", 2)
     model = found["models"][1]
     assert set(model["decodings"]) == {"search", "majority"}, "greedy stands beside them"

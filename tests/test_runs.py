@@ -173,8 +173,8 @@ def test_the_baselines_stages_leave_psrlms_alone(repo):
     assert {"run:srlm/M1/model", "run:psrlm/M2/ppd/ppd.jsonl"} <= set(made["inputs"])
     states = repo.states("--method", "srlm", "--set", "srlm.scores=2")
     assert states["03_search_judge srlm M2"] == "stale    srlm.scores 3 -> 2"
-    assert states["03_search_judge M2"] == states["02_init srlm M1"] == "current"
-    assert repo.states("--set", "srlm.scores=2")["03_search_judge M2"] == "current"
+    assert states["03_search_judge M2"] == states["02_init srlm M1"] == "done"
+    assert repo.states("--set", "srlm.scores=2")["03_search_judge M2"] == "done"
     assert "nothing to do" in repo.call("data", "--method", "srlm").stdout
     repo.write("runs/smoke/seed0/psrlm/M2/ppd/ppd.jsonl", "other pairs\n")
     changed = repo.states("--method", "srlm")["03_search_judge srlm M2"]
@@ -307,7 +307,7 @@ def test_an_override_reruns_what_reads_it_and_says_why(repo):
 def test_code_that_a_stage_imports_makes_it_stale_and_other_code_does_not(repo):
     repo.write("psr_lib/unused.py", "changed = True\n")
     repo.write("psr_lib/evaluation.py", "changed = True\n")
-    assert set(repo.states()[name] for name in ROUND_2) == {"current"}
+    assert set(repo.states()[name] for name in ROUND_2) == {"done"}
     repo.write("psr_lib/toy_deep.py", "SALT = 2\n")
     states = repo.states()
     assert states["02_init M1"] == "stale    psr_lib/toy_deep.py changed"
@@ -322,11 +322,11 @@ def test_the_notebooks_code_makes_it_stale_but_its_text_and_defaults_do_not(repo
     )
     notebook.cells.append(nbformat.v4.new_markdown_cell("a remark"))
     path.write_text(nbformat.writes(notebook))
-    assert repo.states()["03_search_judge M2"] == "current"
+    assert repo.states()["03_search_judge M2"] == "done"
     notebook.cells[2].source += "\nprint(1)"
     path.write_text(nbformat.writes(notebook))
     assert repo.states()["03_search_judge M2"] == "stale    03_search_judge.ipynb changed"
-    assert repo.states()["04_step_dpo M2"] == "current"
+    assert repo.states()["04_step_dpo M2"] == "done"
 
 
 def test_a_changed_base_model_makes_m1_stale(repo):
@@ -340,7 +340,7 @@ def test_an_edited_output_is_named_and_never_overwritten_unasked(repo):
     line = one_line(done.stderr)
     assert done.returncode == 2 and edited.read_text() == "edited\n"
     assert "03_search_judge M2: runs/smoke/seed0/psrlm/M2/ppd/ppd.jsonl changed" in line
-    assert "delete runs/smoke/seed0/psrlm/M2/ppd or add FORCE=1" in line
+    assert "make clean-stage STAGE=03 N=2, or with FORCE=1" in line
     assert repo.states()["03_search_judge M2"].startswith("damaged")
     done = repo.call("iteration", "--n", "2", "--force")
     assert done.returncode == 0, done.stderr
@@ -470,9 +470,9 @@ def test_a_second_make_is_refused_and_a_stopped_one_goes_on_cleanly(repo):
 def test_a_stage_stopped_half_way_counts_as_missing(repo):
     folder = repo.run / "psrlm/M2/ppd"
     manifest.set_aside(folder)
-    assert repo.states()["03_search_judge M2"] == "current"
+    assert repo.states()["03_search_judge M2"] == "done"
     (folder / "ppd.jsonl").write_text("half")
-    assert repo.states()["03_search_judge M2"].startswith("missing")
+    assert repo.states()["03_search_judge M2"].startswith("partial")
 
 
 # --- by hand
@@ -495,7 +495,7 @@ def test_a_notebook_run_by_hand_builds_what_it_needs(empty_repo):
     assert done.returncode == 0, done.stderr
     assert "building what 02_init M1 needs" in done.stdout
     assert "01_data_prep: done" in done.stdout
-    assert empty_repo.states()["02_init M1"] == "current"
+    assert empty_repo.states()["02_init M1"] == "done"
 
 
 def test_a_stage_reads_only_what_it_declares_and_what_is_verified(repo):

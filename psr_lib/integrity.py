@@ -1,0 +1,124 @@
+"""Whether a run holds what its stages wrote: asked whenever a file is read, and by `make verify`.
+
+A file is believed if the manifest above it is complete, belongs in that folder, and names the file
+with its size and hash. Large files are sampled when they are read and read whole by `make verify`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from psr_lib import manifest
+from psr_lib.methods import BASE, DATA, MAIN, REPORTS
+from psr_lib.records import PSRError, hash_file
+from psr_lib.run_dirs import Key, RunDir, input_path
+
+
+def check(run: RunDir, path: Path) -> Path:
+    """The file or folder, if the stage that made it is complete and all of it is unchanged.
+
+    Raises PSRError that names the file, the stage that made it, and how to make it again.
+    """
+    owner = owner_of(run, path)
+    found = manifest.read(owner) if owner else None
+    if owner is None or found is None:
+        raise PSRError(f"{manifest.shown(path)}: no complete stage made it; run make iteration")
+    inside = path.relative_to(owner).as_posix()
+    if path != owner and inside not in found["outputs"] and not path.is_dir():
+        key = key_of(found)
+        raise PSRError(f"{manifest.shown(path)}: {key} did not make it; {remedy(key)}")
+    wanted = {k: v for k, v in found["outputs"].items() if path == owner or k.startswith(inside)}
+    if fault := fault_of(run, owner, {**found, "outputs": wanted}):
+        raise PSRError(f"{manifest.shown(owner)}: {fault}; {remedy(key_of(found))}")
+    return path
+
+
+def owner_of(run: RunDir, path: Path) -> Path | None:
+    """The stage's folder that a path of the run lies in, None if no stage claims it."""
+    folders = [path, *path.parents] if path.is_dir() else [*path.parents]
+    inside = (one for one in folders if any(one.is_relative_to(p.path) for p in (run, *run.parts)))
+    return next((one for one in inside if (one / manifest.NAME).is_file()), None)
+
+
+def key_of(found: dict[str, Any]) -> Key:
+    """The stage that wrote a manifest."""
+    return Key(found["stage"], found["method"], found["iteration"])
+
+
+def remedy(key: Key) -> str:
+    """The command after which a stage is made again."""
+    method = f" METHOD={key.method}" if key.method not in ("", MAIN) else ""
+    n = "" if key.stage in (BASE, DATA, *REPORTS) else f" N={key.n}"
+    return f"{key} has to run again, after make clean-stage STAGE={key.stage[:2]}{method}{n}"
+
+
+def fault_of(run: RunDir, folder: Path, found: dict[str, Any]) -> str:
+    """Why the files of a stage are not to be believed, large ones sampled; '' if they are."""
+    return misplaced(run, folder, found) or manifest.damage(folder, found)
+
+
+def misplaced(run: RunDir, folder: Path, found: dict[str, Any]) -> str:
+    """Whose files a folder holds, where they are another stage's; '' where they belong there."""
+    part = next((part for part in run.parts if folder.is_relative_to(part.path)), run)
+    seed = found.get("seed", part.seed)
+    if part.folder(key_of(found)) == folder and seed == part.seed:
+        return ""
+    return f"holds what {key_of(found)} of seed {seed} made, which belongs elsewhere"
+
+
+class Finding(NamedTuple):
+    """A stage's folder, what is wrong with it ('' if nothing is), and its size."""
+
+    folder: Path
+    wrong: str = ""
+    files: int = 0
+    bytes: int = 0
+
+
+def audit(run: RunDir) -> Iterator[Finding]:
+    """Every complete stage of a run, its files read whole, its inputs compared."""
+    for path in sorted(run.path.rglob(manifest.NAME)):
+        try:
+            yield _audit(run, path.parent)
+        except PSRError as error:
+            yield Finding(path.parent, f"{error}; delete {manifest.shown(path)} and make it again")
+
+
+def _audit(run: RunDir, folder: Path) -> Finding:
+    found = manifest.read(folder)
+    assert found is not None
+    fault = fault_of(run, folder, found) or changed_whole(folder, found)
+    if fault:
+        return Finding(folder, f"{fault}; {remedy(key_of(found))}")
+    sizes = [entry["bytes"] for entry in found["outputs"].values()]
+    return Finding(folder, unknown(folder, found) or outdated(run, found), len(sizes), sum(sizes))
+
+
+def changed_whole(folder: Path, found: dict[str, Any]) -> str:
+    """The first large file that has changed where it is not sampled."""
+    for name, entry in found["outputs"].items():
+        if "sha256" in entry and hash_file(folder / name) != entry["sha256"]:
+            return f"{name} changed after it was written"
+    return ""
+
+
+def unknown(folder: Path, found: dict[str, Any]) -> str:
+    """A file in the folder that the stage did not write."""
+    more = [name for name in manifest.files_in(folder) if name not in found["outputs"]]
+    return f"{key_of(found)} did not make {more[0]}; move it away" if more else ""
+
+
+def mixed(run: RunDir) -> list[Path]:
+    """Folders whose stages read something that was made anew since; reports are no part of it."""
+    found = ((path.parent, manifest.read(path.parent)) for path in run.path.rglob(manifest.NAME))
+    return [folder for folder, made in found
+            if made and made["stage"] not in REPORTS and outdated(run, made)]  # fmt: skip
+
+
+def outdated(run: RunDir, found: dict[str, Any]) -> str:
+    """An input that has been made anew, or has gone, since the stage read it."""
+    for name, entry in found["inputs"].items():
+        path = input_path(run, name)
+        if path is not None and not (path.exists() and manifest.fingerprint(path) == entry["hash"]):
+            return f"{name} is not what {key_of(found)} read; the same make runs it again"
+    return ""

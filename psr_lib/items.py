@@ -1,0 +1,73 @@
+"""The numbers that `make why` explains: every cell of the tables of `make paper`."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from psr_lib import manifest
+from psr_lib.evaluation import read_csv
+from psr_lib.evidence import Source
+from psr_lib.records import PSRError
+from psr_lib.run_dirs import RunDir
+
+
+class Item(NamedTuple):
+    """A number: its name, how it reads, the file it stands in, and what it was computed from.
+
+    Numbers of the paper come from a file of `data/paper` and have no sources. `seeds` names the
+    runs; none: all that the tables were made of.
+    """
+
+    name: str
+    shown: str
+    place: str
+    sources: tuple[Source, ...] = ()
+    file: str = ""
+    seeds: tuple[int, ...] = ()
+
+
+def of_tables(run: RunDir) -> dict[str, Item]:
+    """Every number in the tables of a run's notebook 08, by name; none if it has not run."""
+    paths = sorted((run.paper / "tables").glob("*.csv"))
+    found = (_item(row, path) for path in paths for row in read_csv(path))
+    return {item.name: item for item in found if item}
+
+
+def _item(row: Mapping[str, str], path: Path) -> Item | None:
+    named = row.get("sources", "").split()
+    if not named:  # a label, or "not run"
+        return None
+    file = named[0] if named[0].startswith("data/") else ""
+    made_of = () if file else tuple(map(Source.read, named))
+    return Item(row["item"], shown(row), manifest.shown(path), made_of, file)
+
+
+def shown(row: Mapping[str, str]) -> str:
+    """A stored cell as text: the number, and its interval where it has one."""
+    if not row["value"]:
+        return row["text"]
+    value, *ends = (f"{float(row[n]):.6g}" if row[n] else "" for n in ("value", "low", "high"))
+    return f"{value} [{', '.join(ends)}]" if all(ends) else value
+
+
+def find(items: Mapping[str, Item], name: str) -> Item:
+    """The item of that name; raises PSRError that suggests the nearest."""
+    if name in items:
+        return items[name]
+    near = difflib.get_close_matches(name, items, n=1, cutoff=0)
+    hint = f"did you mean {near[0]!r}?" if near else "there are no tables yet, run make paper"
+    raise PSRError(f"item {name!r} is unknown; {hint} (make why lists them all)")
+
+
+def listed(names: Iterable[str]) -> list[str]:
+    """Item names, a line a row of a table: its columns in braces, as shells read them."""
+    rows: dict[str, list[str]] = {}
+    for name in names:
+        row, _, column = name.rpartition("/")
+        rows.setdefault(row, []).append(column)
+    return [f"{row}/{_braced(columns)}" for row, columns in rows.items()]
+
+
+def _braced(columns: Sequence[str]) -> str:
+    return f"{{{','.join(columns)}}}" if len(columns) > 1 else columns[0]

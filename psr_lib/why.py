@@ -1,0 +1,122 @@
+"""`make why`: the chain of stages, parameters, prompts, commits and seeds behind one number."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from psr_lib import integrity, items, lineage, manifest, readme_items, results
+from psr_lib.items import Item
+from psr_lib.lineage import Made, Record
+from psr_lib.origins import artifacts
+from psr_lib.run_dirs import RunDir
+
+README = "readme/"
+SHORT = 12  # digits of a hash that are shown
+State = Callable[[str], str]  # what is wrong now with the stage of a folder, '' if nothing
+
+
+def known(run: RunDir, wanted: str = "") -> dict[str, Item]:
+    """Every item of a run's tables and of the README, or the README's alone if one is wanted."""
+    ours = readme_items.of_readme(wanted) if wanted.startswith(README) or not wanted else {}
+    return ours if wanted.startswith(README) else {**items.of_tables(run), **ours}
+
+
+def listing(run: RunDir) -> list[str]:
+    """The names of all items, a line a row of a table."""
+    found = known(run)
+    lines = items.listed(found)
+    if all(name.startswith(README) for name in found):
+        lines.append(f"{manifest.shown(run.paper)}: no tables yet; make paper writes them")
+    return [*lines, "", f"make why ITEM={next(iter(found))} tells where that number comes from"]
+
+
+def explain(run: RunDir, name: str) -> list[str]:
+    """Where a number comes from. Raises PSRError that suggests the nearest where it is unknown."""
+    item = items.find(known(run, name), name)
+    head = [f"{item.name} = {item.shown}", f"  in    {item.place}"]
+    if item.file:
+        return [*head, f"  from  {item.file}: the paper's own number, as it is printed there"]
+    head.append(f"  from  {', '.join(map(str, item.sources))}")
+    tell = _kept if name.startswith(README) else _from_run
+    return head + [line for seed in _seeds(run, item) for line in tell(run, item, seed)]
+
+
+def _seeds(run: RunDir, item: Item) -> tuple[int, ...]:
+    return item.seeds or tuple(part.seed for part in run.parts)
+
+
+def _from_run(run: RunDir, item: Item, seed: int) -> Iterator[str]:
+    """The chain of one seed, from the manifests of its run."""
+    part = next(part for part in run.parts if part.seed == seed)
+    made = lineage.records(part)
+    stale = lambda folder: _now(part, folder, made[folder])  # noqa: E731
+    yield from _told(part, item, made, lineage.settings, stale, f"seed {seed}")
+
+
+def _now(run: RunDir, folder: str, one: Record) -> str:
+    return integrity.fault_of(run, run.path / folder, one) or integrity.outdated(run, one)
+
+
+def _kept(run: RunDir, item: Item, seed: int) -> Iterator[str]:
+    """The chain of one seed of the README, from the kept summaries."""
+    for method in dict.fromkeys(source.method for source in item.sources):
+        part = RunDir(readme_items.PRESET, seed, run.root)
+        one = results.load(part.preset, seed, method)
+        where = f"seed {seed}, {results.FOLDER}/{part.preset}/seed{seed}/{method}.json"
+        found = one.get("provenance")
+        if found is None:
+            commit = (one["git"]["commit"] or "no commit")[:SHORT]
+            yield ""
+            yield f"{where}: commit {commit}, parameters {one['params_hash']}; kept before the"
+            yield "hashes of its stages were; make keep, where its run still lies, adds them"
+            continue
+        own = item._replace(sources=tuple(s for s in item.sources if s.method == method))
+        kept = lambda _, found=found: found["settings"]  # noqa: E731
+        yield from _told(part, own, found["stages"], kept, lambda folder: "", where)
+
+
+def _told(
+    run: RunDir, item: Item, made: Made, settings: Callable, state: State, label: str
+) -> Iterator[str]:
+    """The chain of the item's sources in one run, then the parameters of its stages."""
+    found = [pair for source in item.sources for pair in artifacts(run, source, made)]
+    files = ", ".join(dict.fromkeys(f"{folder}/{name or manifest.NAME}" for folder, name in found))
+    yield ""
+    yield f"{label}: {files or 'nothing of it was made'}"
+    folders = lineage.chain(made, (folder for folder, _ in found))
+    for folder in folders:
+        yield from _stage(folder, made[folder], state(folder))
+    if folders:
+        yield from ("", "parameters")
+        for name, value in settings(made[folder] for folder in folders).items():
+            yield f"  {name:<9} {_flat(value)}"
+
+
+def _stage(folder: str, one: Record, wrong: str) -> Iterator[str]:
+    yield ""
+    yield f"{integrity.key_of(one)!s:<24} {folder}"
+    git, hashes = one["git"], lineage.templates(one)
+    commit = (git["commit"] or "no commit")[:SHORT] + (" with changes" if git["dirty"] else "")
+    yield f"  made     {one.get('started', '')} at {commit} on {one.get('device', '')}"
+    yield f"  params   {one.get('params_hash', '')[:SHORT]}: {', '.join(lineage.sections(one))}"
+    if hashes:
+        yield f"  prompts  {_hashes(hashes.items())}"
+    for word, side in (("read", "inputs"), ("wrote", "outputs")):
+        if shown := _hashes(_files(one[side])):
+            yield f"  {word:<8} {shown}"
+    if wrong:
+        yield f"  NOW      {wrong}"
+
+
+def _files(entries: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, entry in entries.items():
+        if not name.startswith("figures/"):
+            yield name.removeprefix("run:"), entry if isinstance(entry, str) else entry["hash"]
+
+
+def _hashes(pairs: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} {text.removeprefix('sampled-')[:SHORT]}" for name, text in pairs)
+
+
+def _flat(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

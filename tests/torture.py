@@ -1,0 +1,261 @@
+"""Kill a run again and again; it must end as one that was never killed.
+
+    python tests/torture.py --kills 100 --seed 0
+
+The whole path of a preset (`reproduce`, `paper`) runs once undisturbed. Then it runs in the same
+place again: at moments that are drawn by seed and go through all stages, SIGKILL hits the runner,
+its kernel, one of the kernel's workers or all of them, and the same command starts again. In
+between a few SIGTERM and SIGINT ask it to end. After each no process may be left; at the end every
+file has to be what it was (`same_runs` says what may differ).
+
+A kill costs what was not finished, no more: the processes that start anew are forks of this one,
+which has the libraries loaded. Linux only, as it looks into /proc.
+"""
+
+import argparse
+import atexit
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from pathlib import Path
+
+import same_runs
+from processes import alive, below, command, send
+
+from psr_lib import commands, notebook_runner, stages, warm_kernels
+from psr_lib.run_dirs import Key
+
+PATH = ("reproduce", "paper")
+KILLS = ("runner", "kernel", "worker", "all")
+STOPS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
+KINDS = {"01": "data", "02": "SFT", "03": "search", "04": "DPO", "05": "evaluate", "08": "paper"}
+RUNNING = re.compile(r"^(\d\d_\w+.*): running ", re.MULTILINE)
+DONE = re.compile(r"^(\d\d_\w+.*): done in ", re.MULTILINE)
+PATIENCE = 180.0  # seconds that a process may take to end
+
+
+class Failed(Exception):
+    """The run did not do what it should; the text says what."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where to strike: at this share of a stage's time, at whom or with which signal."""
+
+    stage: str
+    share: float
+    victim: str
+
+
+def points(seconds: dict[str, float], kills: int, stops: int, rng: random.Random) -> list[Point]:
+    """Kills and stops in the order of the stages: each stage once, the others by its time."""
+    names = list(seconds)
+    total = kills + stops
+    drawn = names[:total] if total < len(names) else names
+    drawn = drawn + rng.choices(names, list(seconds.values()), k=total - len(drawn))
+    victims = [KILLS[k % len(KILLS)] for k in range(kills)]
+    victims += [list(STOPS)[k % len(STOPS)] for k in range(stops)]
+    rng.shuffle(victims)
+    drawn.sort(key=names.index)
+    return [Point(name, rng.uniform(0.02, 0.95), victim)
+            for name, victim in zip(drawn, victims, strict=True)]  # fmt: skip
+
+
+class Attempt:
+    """The path in a process of its own, as make starts it."""
+
+    def __init__(self, words: Sequence[str], log: Path) -> None:
+        self.log = log
+        log.touch()
+        context = multiprocessing.get_context("fork")
+        self.process = context.Process(target=_path, args=(list(words), log))
+        self.process.start()
+        atexit.register(self.process.kill)  # whoever ends the harness ends the run
+
+    @property
+    def text(self) -> str:
+        """What it has printed."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def reach(self, names: Sequence[str]) -> bool:
+        """Wait until one of these stages runs; False if the process ends before."""
+        while self.process.is_alive():
+            if set(RUNNING.findall(self.text)) & set(names):
+                return True
+            time.sleep(0.02)
+        return False
+
+    def end(self) -> int:
+        """Wait for its end; its exit code."""
+        self.process.join(PATIENCE)
+        if self.process.exitcode is None:
+            raise Failed(f"the runner did not end within {PATIENCE:.0f} s\n{self.text}")
+        return self.process.exitcode
+
+    def kernels(self) -> list[int]:
+        """Its kernels; where they are forks the fork server is their parent."""
+        server = forkserver._forkserver._forkserver_pid
+        return below(server, 1) if server else below(self.process.pid, 1)
+
+    def strike(self, victim: str) -> None:
+        """Kill, and see that nothing is left."""
+        kernels = self.kernels()
+        workers = [pid for kernel in kernels for pid in below(kernel)]
+        family = alive([self.process.pid, *kernels, *workers])
+        targets = {"kernel": kernels, "worker": workers[:1], "all": list(family)}.get(victim)
+        for pid in targets or [self.process.pid]:
+            send(pid, STOPS.get(victim, signal.SIGKILL))
+        if victim == "worker":  # an idle one is replaced, and the stage goes on
+            self.process.join(2.0)
+            self.process.kill()
+        code = self.end()
+        if victim in STOPS and (code != 130 or "interrupted:" not in self.text.splitlines()[-1]):
+            raise Failed(f"{victim} ended in {code} without a word\n{self.text}")
+        if left := left_of(family, self.kernels):
+            raise Failed(f"{victim} left processes behind: {left}\n{self.text}")
+
+
+def left_of(family: dict[int, str], kernels: Callable[[], list[int]]) -> list[str]:
+    """Those of a family, or kernels, that still live after a while."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        now = alive([*family, *kernels()])
+        left = [pid for pid in now if family.get(pid, now[pid]) == now[pid]]
+        if not left or time.monotonic() > until:
+            return [f"{pid} {command(pid)}" for pid in left]
+        time.sleep(0.05)
+
+
+def _path(words: list[str], log: Path) -> None:
+    """In a fork: be the runner of each command in turn."""
+    os.setsid()
+    handle = os.open(log, os.O_WRONLY | os.O_APPEND)
+    os.dup2(handle, 1), os.dup2(handle, 2)
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - as long as the process
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    forkserver._forkserver.ensure_running = lambda: None  # it runs, but is no child of this one
+    code = next((code for name in PATH if (code := commands.main([name, *words]))), 0)
+    sys.exit(code)
+
+
+def warm_up() -> None:
+    """Load the libraries once, here for the runners and in a fork server for their kernels."""
+    import papermill  # noqa: F401
+
+    from psr_lib import evaluation  # noqa: F401
+
+    if warm_kernels.possible():
+        with notebook_runner.kernel_environment(stages.notebook_of(Key("02_init"))):
+            forkserver.set_forkserver_preload(list(warm_kernels.LIBRARIES))
+            first = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(0,))
+            first.start()
+            first.join()  # until then the libraries are loaded
+
+
+def undisturbed(words: Sequence[str], log: Path) -> dict[str, float]:
+    """Run the path once; the seconds that each stage took, by the log."""
+    attempt, seen, started, lives = Attempt(words, log), {}, {}, True
+    while lives:
+        lives = attempt.process.is_alive()  # asked first, so that its last words are read
+        for name in RUNNING.findall(attempt.text):
+            started.setdefault(name, time.monotonic())
+        for name in DONE.findall(attempt.text):
+            seen.setdefault(name, time.monotonic() - started[name])
+        time.sleep(0.02)
+    if attempt.end():
+        raise Failed(f"the path fails even if nobody kills it\n{attempt.text}")
+    return seen
+
+
+def tortured(
+    words: Sequence[str], seconds: dict[str, float], plan: Sequence[Point], work: Path
+) -> Counter:
+    """Strike at every point, then let the path end; what was hit, by stage and victim."""
+    hit, names = Counter(), list(seconds)
+    for k, point in enumerate(plan, 1):
+        attempt = Attempt(words, work / f"attempt{k}.log")
+        attempt.reach(names[names.index(point.stage) :])
+        attempt.process.join(point.share * seconds[point.stage])
+        while not attempt.process.is_alive():
+            attempt = again(words, point.stage, attempt)
+            attempt.process.join(point.share * seconds[point.stage])
+        stage = RUNNING.findall(attempt.text)[-1]
+        attempt.strike(point.victim)
+        hit[stage, point.victim] += 1
+        print(f"{k:>4} {point.victim:<8} {stage}", flush=True)
+    last = Attempt(words, work / "last.log")
+    last.process.join()
+    if last.end():
+        raise Failed(f"the path does not end after all kills\n{last.text}")
+    return hit
+
+
+def again(words: Sequence[str], stage: str, ended_: Attempt) -> Attempt:
+    """The path was at its end too early: remove a stage, and wait until it runs once more."""
+    if ended_.end():
+        raise Failed(f"the path fails after a kill\n{ended_.text}")
+    name, *rest = stage.split()
+    number = [f"--n={one[1:]}" for one in rest if one.startswith("M")]
+    if commands.main(["clean-stage", *words, f"--stage={name}", *number]):
+        raise Failed(f"{stage} can't be removed")
+    attempt = Attempt(words, ended_.log.with_stem(f"{ended_.log.stem}-again"))
+    if not attempt.reach([stage]):
+        raise Failed(f"{stage} was removed and did not run again\n{attempt.text}")
+    return attempt
+
+
+def torture(args: argparse.Namespace, work: Path) -> None:
+    """Run, kill, compare. Raises Failed."""
+    runs = work / "runs"
+    words = ["--preset", args.preset, "--set", args.set, "--runs-dir", str(runs)]
+    warm_up()
+    seconds = undisturbed(words, work / "undisturbed.log")
+    print(f"undisturbed: {len(seconds)} stages in {sum(seconds.values()):.0f} s", flush=True)
+    runs.rename(work / "undisturbed")  # the same paths for both, as notebooks show their parameters
+    plan = points(seconds, args.kills, args.stops, random.Random(args.seed))
+    started = time.monotonic()
+    hit = tortured(words, seconds, plan, work)
+    if found := same_runs.differences(work / "undisturbed", runs):
+        raise Failed("\n".join(["not as if it had never been killed:", *found]))
+    kinds = Counter(KINDS.get(stage[:2], "other") for stage, victim in hit if victim in KILLS)
+    if missing := set(KINDS.values()) - set(kinds) if args.kills >= 25 else ():
+        raise Failed(f"no kill hit {', '.join(sorted(missing))}; raise --kills")
+    files = len(same_runs.contents(runs))
+    print(f"{args.kills} kills and {args.stops} stops in {time.monotonic() - started:.0f} s: "
+          f"{files} files, all as if there had been none")  # fmt: skip
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--kills", type=int, default=100, help="SIGKILLs")
+    parser.add_argument("--stops", type=int, default=4, help="SIGTERMs and SIGINTs by turns")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments and victims")
+    parser.add_argument("--preset", default="smoke")
+    parser.add_argument("--set", default="", help="changed values of the preset")
+    parser.add_argument("--keep", action="store_true", help="keep runs and logs anyway")
+    args = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="torture-"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        torture(args, work)
+    except Failed as error:
+        print(f"{error}\nruns and logs are in {work}", file=sys.stderr)
+        return 1
+    if not args.keep:
+        shutil.rmtree(work)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
