@@ -46,7 +46,9 @@ AHEAD = re.compile(
     rf"(?:[A-Za-z_\\{{}}]|\d[,:]|\b(?:{COUNTS}|than|times|by|twice|double|triple|negative)\s+|"
     rf"(?:\b(?:{COUNTS})|%)\s+of\s+(?:\w+\s+)?|(?:^|\s)[B-HJ-Zb-z]\s+)$"
 )
-BEHIND = re.compile(rf"[A-Za-z_\\{{]|[,:]\d|\s+(?:[B-HJ-Zb-z]|{COUNTS}|and\s+\d+/\d+)\b")
+BEHIND = re.compile(
+    rf"[A-Za-z_\\{{]|[,:]\d|\s+(?:(?:\w+\s+)?per\s+)?[B-HJ-Zb-z]\b|\s+(?:{COUNTS}|and\s+\d+/\d+)\b"
+)
 # A wrong equation whose sides differ by one of these may only go over to another unit.
 UNITS_APART = frozenset({7, 12, 16, 24, 30, 36, 52, 60, 100, 365, 1000, 3600})
 

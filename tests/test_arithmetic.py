@@ -47,6 +47,7 @@ def test_what_is_worked_out_is_read_and_worked_out_again(text, found):
 @pytest.mark.parametrize(
     "text",
     [
+        "255 blinks / 5 = 459 blinks / x minutes",
         "x = 5", "Let T = 7, then 35 + T = 60.", "2x = 6", "60 = 35 + T", "3 * 4 = 2y",
         "1 hour = 60 minutes", "5 apples = 10 dollars", "12 = 12",
         "half of 10 + 2 = 7", "5 more than 3 * 4 = 17", "twice 3 + 1 = 8", "20% of 50 + 2 = 12",
