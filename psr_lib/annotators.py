@@ -1,6 +1,6 @@
-"""The two teachers of `annotate`: a model behind an API, and the oracle of the small laboratory."""
+"""The teachers of `annotate`: a model behind an API, the laboratory's oracle, and the rule."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +9,7 @@ from psr_lib.annotate import Answer, Call, Teacher, calls_of, judge_prompt
 from psr_lib.engines.chat import Chat, Messages
 from psr_lib.prompts import Family
 from psr_lib.records import StepPair
+from psr_lib.rule_judge import RuleJudge
 
 
 class ApiJudge:
@@ -47,14 +48,20 @@ class OracleJudge:
 
 
 @contextmanager
-def opened(stage: Any, pairs: Sequence[StepPair]) -> Iterator[Teacher]:
+def opened(
+    stage: Any, pairs: Sequence[StepPair], solutions: Mapping[str, str] | None = None
+) -> Iterator[Teacher]:
     """The teacher that the preset names; what it will cost for these pairs is announced first.
 
-    Raises PSRError with the estimate in a dry run, and where the teacher's server fails for good.
+    `solutions`: worked ones by question, for the rule. Raises PSRError with the estimate in a dry
+    run, and where the teacher's server fails for good.
     """
     settings = stage.preset.teacher
     if settings.judge == "oracle":
         yield OracleJudge()
+        return
+    if settings.judge == "rule":
+        yield RuleJudge(solutions or {})
         return
     with asking.opened(stage, "judge") as chat:
         teacher = ApiJudge(chat, prompts.load(settings.prompts))

@@ -9,7 +9,7 @@ import torch
 
 from psr_lib import authors, manifest, pretrain, wordlevel
 from psr_lib.evaluation import read_csv, write_csv
-from psr_lib.models import load_model, save_model
+from psr_lib.models import empty_model, save_model
 from psr_lib.progress import track
 from psr_lib.records import PSRError, write_json
 
@@ -50,8 +50,8 @@ def _report(recipe: pretrain.Recipe) -> Any:
 
 
 def describe(stage: Any) -> dict[str, Any]:
-    """Size of the base model, written to `base.json` of the stage."""
-    model = load_model(stage.model(0), "float32", "cpu", stage.preset.model.trust_remote_code)
+    """Size of the base model, written to `base.json` of the stage; no weights are loaded."""
+    model = empty_model(stage.model(0), stage.preset.model.trust_remote_code)
     config = model.config
     size = {
         "parameters": model.num_parameters(), "layers": config.num_hidden_layers,
@@ -64,8 +64,11 @@ def describe(stage: Any) -> dict[str, Any]:
 
 
 def history(stage: Any) -> list[dict[str, float]]:
-    """The loss history that is kept beside the weights: update, tokens, loss, seconds."""
-    rows = read_csv(stage.source(f"{stage.preset.model.base}/{HISTORY}"))
+    """The loss history beside the weights: update, tokens, loss, seconds; [] for others' models."""
+    base = Path(stage.preset.model.base)
+    if not (manifest.root() / base / HISTORY).is_file():
+        return []
+    rows = read_csv(stage.source(f"{base}/{HISTORY}"))
     return [{name: float(value) for name, value in row.items()} for row in rows]
 
 

@@ -4,12 +4,13 @@ The small laboratory's six sets are fixed in `data/tiny/test`; `data/tiny/dev` h
 apart, on which every design choice was made. No training pool holds a problem of either. The sets
 of the paper (section 4) are read from where their authors publish them, or from a folder that
 `data.benchmark_folder` names, in the layout of the Qwen2.5-Math evaluation (`<set>/test.jsonl`).
+`gsm_symbolic` is made, of templates that no training pool uses.
 """
 
 from pathlib import Path
 from typing import Any
 
-from psr_lib import manifest, sources
+from psr_lib import manifest, sources, symbolic
 from psr_lib.layouts import find_layout
 from psr_lib.problems import TEST_SETS, make_problems
 from psr_lib.records import Problem, PSRError, read_jsonl, write_jsonl
@@ -27,8 +28,10 @@ HUB = {
     "amc2023": Hub("math-ai/amc23", split="test"),
     "math500": Hub("HuggingFaceH4/MATH-500", split="test"),
     "svamp": Hub("ChilleD/SVAMP", split="train+test"),
+    "multiarith": Hub("ChilleD/MultiArith", split="train+test"),
 }
-ALIASES = {"aime2024": ("aime24",), "amc2023": ("amc23",), "math500": ("MATH-500", "math_500")}
+ALIASES = {"aime2024": ("aime24",), "amc2023": ("amc23",), "math500": ("MATH-500", "math_500"),
+           "multiarith": ("mawps/multiarith",)}  # fmt: skip
 
 
 def open_sets(stage: Any, size: int | None = None) -> dict[str, list[Problem]]:
@@ -38,12 +41,19 @@ def open_sets(stage: Any, size: int | None = None) -> dict[str, list[Problem]]:
     """
     settings = stage.preset.data
     size = settings.benchmark_size if size is None else size
-    if settings.benchmark_folder != "hub":
-        folder = manifest.root() / Path(settings.benchmark_folder).expanduser()
-        for name in settings.benchmarks:
-            stage.source(str(find(folder, name, settings.split)))
-        return load(folder, settings.benchmarks, size, settings.split)
-    return {name: _sized(name, _from_hub(stage, name), size) for name in settings.benchmarks}
+    return {name: _sized(name, _open(stage, name), size) for name in settings.benchmarks}
+
+
+def _open(stage: Any, name: str) -> list[Problem]:
+    """All problems of a set; what it is read from is an input of the stage."""
+    settings = stage.preset.data
+    if name == symbolic.NAME:
+        return symbolic.held_out(settings.split)
+    if settings.benchmark_folder == "hub":
+        return _from_hub(stage, name)
+    folder = manifest.root() / Path(settings.benchmark_folder).expanduser()
+    stage.source(str(find(folder, name, settings.split)))
+    return load(folder, (name,), 0, settings.split)[name]
 
 
 def load(
@@ -78,7 +88,8 @@ def find(folder: Path, name: str, split: str) -> Path:
 
 def _from_hub(stage: Any, name: str) -> list[Problem]:
     if name not in HUB:
-        raise PSRError(f"benchmark {name!r} has no place on the hub; choose from {sorted(HUB)}")
+        known = sorted((*HUB, symbolic.NAME))
+        raise PSRError(f"benchmark {name!r} has no place on the hub; choose from {known}")
     hub = HUB[name]
     return _problems(name, sources.read_hub(stage.hub(hub), hub.split, SETTING), "", [])
 

@@ -11,7 +11,7 @@ same; answers that were paid for are kept for good, beside the runs.
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -62,13 +62,15 @@ def make_eft(
     questions: Sequence[Question],
     labelled: Labelled,
     confirm: Check | None = None,
+    solutions: Mapping[str, str] | None = None,
 ) -> dict[str, list[JudgeExample]]:
     """`eft` and `eft_heldout` of the preset's sizes, of different questions.
 
     `confirm` says of a pair whether its order is right, where something knows; it is for the report
-    alone. Files of the stage: `prm_report.json`, `prm_calibration.csv`, `pairs.jsonl`,
-    `funnel.csv`. Rows that ship for just these settings are taken as they are. Raises PSRError
-    where nothing is left, and after the estimate of a dry run.
+    alone. `solutions`: worked ones by question, for the teacher `rule`. Files of the stage:
+    `prm_report.json`, `prm_calibration.csv`, `pairs.jsonl`, `funnel.csv`. Rows that ship for just
+    these settings are taken as they are. Raises PSRError where nothing is left, and after the
+    estimate of a dry run.
     """
     if folder := shipped.find(stage):
         return shipped.take(stage, folder)
@@ -79,7 +81,7 @@ def make_eft(
     funnel, first = Funnel(confirm), stage.preset.annotate
     apart = annotate.initial_filter(pairs, first.min_gap, first.best_share, funnel)
     write_jsonl(stage.output("pairs.jsonl"), apart)
-    kept = annotate.final_filters(judge_pairs(stage, apart), funnel)
+    kept = annotate.final_filters(judge_pairs(stage, apart, solutions), funnel)
     write_csv(stage.output("funnel.csv"), funnel.rows)
     stage.count(**_tree_counts(trees), pairs=len(pairs), pairs_kept=len(kept))
     return split_rows(stage, kept)
@@ -132,7 +134,7 @@ def divide(rows: Sequence[StepLabels], heldout: int, seed: int) -> Labelled:
 def trained_prm(stage: Any, labelled: Labelled) -> tuple[PRM, str]:
     """The step PRM and its weights' hash; its report on held-out problems is written."""
     settings, home = stage.preset.prm, stage.run.making / "prm"
-    base = stage.source(settings.base) if settings.base else stage.model(0)
+    base = stage.weights(settings.base) if settings.base else stage.model(0)
 
     def build(folder: Path) -> None:
         train_prm(
@@ -150,7 +152,7 @@ def trained_prm(stage: Any, labelled: Labelled) -> tuple[PRM, str]:
 
 def _scored(stage: Any, folder: Path | str, heldout: Sequence[StepLabels]) -> PRM:
     """The PRM of a folder; its report goes into the stage's files."""
-    engine, settings = _engine(stage, folder), stage.preset.prm
+    engine, settings = open_engine(stage, folder), stage.preset.prm
     prm = PRM(engine, _family(stage), engine.tokenizer, settings.tag)
     rows = prm.score_rows(heldout)
     found = report(rows, settings.bins)
@@ -187,7 +189,7 @@ def search_trees(
 ) -> list[Tree]:
     """A tree a question; a call after one that was cut short goes on with those that are left."""
     settings, folder = stage.preset.tree, policy(stage, ift)
-    engine = _engine(stage, folder)
+    engine = open_engine(stage, folder)
     made_from = {"settings": asdict(replace(settings, live=1)), "questions": _hash(questions),
                  "weights": [manifest.identity(folder), weights]}  # fmt: skip
     journal = Journal(stage.run.making / "trees.jsonl", _common(stage) | made_from)
@@ -211,10 +213,12 @@ def _tree_counts(trees: Sequence[Tree]) -> dict[str, int]:
 # ------------------------------------------------------------------------------------ annotation
 
 
-def judge_pairs(stage: Any, pairs: Sequence[StepPair]) -> list[Judged]:
+def judge_pairs(
+    stage: Any, pairs: Sequence[StepPair], solutions: Mapping[str, str] | None = None
+) -> list[Judged]:
     """The teacher's answers to every pair in both orders; what was paid for is not asked again."""
     with (
-        annotators.opened(stage, pairs) as teacher,
+        annotators.opened(stage, pairs, solutions) as teacher,
         track(2 * len(pairs), "annotation") as progress,
     ):
         judged = annotate.annotate(pairs, teacher, progress.update)
@@ -288,7 +292,8 @@ def _tokenizer(stage: Any, folder: Path | str) -> Any:
     return load_tokenizer(folder, stage.preset.model.trust_remote_code)
 
 
-def _engine(stage: Any, folder: Path | str) -> Engine:
+def open_engine(stage: Any, folder: Path | str) -> Engine:
+    """An engine on weights that the chain made; raises PSRError for a server, which has others."""
     settings = stage.preset.engine
     if settings.kind == "server":
         raise PSRError("data.eft_from=chain loads its own weights; set engine.kind to hf or vllm")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from psr_lib import benchmarks, figures, problems, source_pools, teachers
+from psr_lib.engines import opening
 from psr_lib.evaluation import read_csv
 from psr_lib.presets import PROCEDURAL
 from psr_lib.records import IFTExample, JudgeExample, Question, StepPair, write_jsonl
@@ -24,6 +25,8 @@ def make_pools(stage: Any) -> dict[str, int]:
     Raises PSRError where a source cannot be read or is too small.
     """
     settings = stage.preset.data
+    if settings.eft_from == "chain":
+        opening.check_installed(stage.preset.engine)
     if settings.source != PROCEDURAL:
         return source_pools.make_pools(stage)
     taken = set().union(*(benchmarks.questions_of(stage.source(f"{TINY}/{split}"))

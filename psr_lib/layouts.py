@@ -25,6 +25,7 @@ LAYOUTS: dict[str, dict[str, str]] = {
                       "answer": "final_answer.0"},
     "SVAMP": {"question": "Body+Question", "answer": "Answer"},
     "MAWPS": {"question": "input", "answer": "target"},
+    "MultiArith": {"question": "question", "answer": "final_ans"},
     "reasoning-gym": {"question": "question", "solution": "metadata.answer_cot",
                       "answer": "answer"},
     "MATH": {"question": "problem", "solution": "solution?", "answer": "answer?"},

@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 
+from psr_lib import manifest
 from psr_lib.records import PSRError, read_json, write_json, writing
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 ADAPTER = "adapter_config.json"
+BASE = "base.json"  # beside an adapter of ours: the hash of the base that it was trained on
 
 
 def load_tokenizer(folder: Path | str, trust_remote_code: bool = False) -> Any:
@@ -88,15 +90,28 @@ def device_of(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def check_dtype(dtype: str, device: torch.device) -> None:
+    """Raise PSRError where a device does not compute in a number format."""
+    if dtype == "float16" and device.type == "cpu":
+        raise PSRError("model.dtype: a CPU has no fast float16; take bfloat16 or float32")
+    plain = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    if dtype == "bfloat16" and plain:
+        raise PSRError(
+            f"bfloat16: {torch.cuda.get_device_name(device)} has none; set model.dtype to float16 "
+            "or float32, and sft.bf16, dpo.bf16 and prm.bf16 to false"
+        )
+
+
 def load_model(
     folder: Path | str, dtype: str, device: str | torch.device, trust_remote_code: bool = False
 ) -> Any:
     """The causal language model of a folder, in evaluation mode, as `dtype` on `device`.
 
     A LoRA folder gives its base model with the adapter merged in. Raises PSRError naming the
-    folder and what is missing or damaged.
+    folder and what is missing or damaged, and where the device has no such number format.
     """
     folder = _existing(folder)
+    check_dtype(dtype, torch.device(device))
     if (folder / ADAPTER).is_file():
         return _load_adapter(folder, dtype, device, trust_remote_code)
     check_weights(folder)
@@ -127,21 +142,58 @@ def out_of_memory(error: BaseException) -> bool:
     return known or (isinstance(error, RuntimeError) and "tried to allocate" in str(error))
 
 
+def empty_model(folder: Path | str, trust_remote_code: bool = False) -> Any:
+    """The model of a folder without its weights, so that 72 billion parameters need no memory.
+
+    Raises PSRError where its configuration can't be read.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(
+            _existing(folder), local_files_only=True, trust_remote_code=trust_remote_code
+        )
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except PSRError:
+        raise
+    except Exception as error:
+        raise PSRError(f"{folder}: unreadable model ({_line(error)}); copy it again") from None
+
+
 def _load_adapter(folder: Path, dtype: str, device: Any, trust_remote_code: bool) -> Any:
     check_weights(folder, ADAPTER)
-    base = load_model(adapter_base(folder), dtype, device, trust_remote_code)
+    base = adapter_base(folder)
+    model = load_model(base, dtype, device, trust_remote_code)
     from peft import PeftModel
 
     try:
-        return PeftModel.from_pretrained(base, str(folder)).merge_and_unload().eval()
-    except Exception as error:  # a missing or damaged adapter_model.safetensors
-        raise PSRError(f"{folder}: unreadable adapter ({_line(error)}); train it again") from None
+        model = PeftModel.from_pretrained(model, str(folder))
+        fits = _is_complete(model, folder)
+    except Exception as error:  # a missing or damaged adapter_model.safetensors, or other layers
+        fits = not any(words in str(error) for words in ("size mismatch", "not found in the base"))
+        if fits:
+            line = _line(error)
+            raise PSRError(f"{folder}: unreadable adapter ({line}); train it again") from None
+    if not fits:
+        raise PSRError(f"{folder}: this adapter is for another base than {base}, whose layers are "
+                       f"others; name its own in {ADAPTER}, or train it again")  # fmt: skip
+    return model.merge_and_unload().eval()
+
+
+def _is_complete(model: Any, folder: Path) -> bool:
+    """Whether every weight of an adapter file has its place in the model, and none is lacking."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        return set(file.keys()) == set(get_peft_model_state_dict(model))
 
 
 def adapter_base(folder: Path | str) -> Path:
     """The base model that an adapter folder records; a relative path starts at that folder.
 
-    Raises PSRError where the record or the base is missing.
+    Raises PSRError where the record or the base is missing, or other weights lie there now.
     """
     folder = Path(folder)
     name = read_json(folder / ADAPTER).get("base_model_name_or_path")
@@ -149,8 +201,17 @@ def adapter_base(folder: Path | str) -> Path:
         raise PSRError(f"{folder / ADAPTER}: base_model_name_or_path is empty; name its base")
     for base in (folder / name, Path(name)):
         if (base / "config.json").is_file():
+            _check_base(folder, base)
             return base.resolve()
     raise PSRError(f"{folder}: its base model {name!r} is not there; restore it or edit {ADAPTER}")
+
+
+def _check_base(folder: Path, base: Path) -> None:
+    if not (folder / BASE).is_file():  # an adapter that others have trained
+        return
+    if read_json(folder / BASE) != manifest.identity(base):
+        raise PSRError(f"{folder}: this adapter is for another base than what lies in {base} now; "
+                       "restore that one, or train the adapter again")  # fmt: skip
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path | str) -> Path:
@@ -169,6 +230,7 @@ def save_adapter(model: Any, base: Path | str, folder: Path | str) -> Path:
         start = Path(folder).resolve()
         config["base_model_name_or_path"] = os.path.relpath(Path(base).resolve(), start)
         write_json(part / ADAPTER, config)
+        write_json(part / BASE, manifest.identity(base))
         (part / "README.md").unlink(missing_ok=True)  # peft's card repeats the absolute path
     return Path(folder)
 

@@ -218,6 +218,14 @@ def parse(question: str) -> Puzzle:
     return Puzzle(hero, what, int(end.group(1)), events, backward=True)
 
 
+def is_procedural(question: str) -> bool:
+    """Whether a question is the laboratory's, whose every step the oracle knows."""
+    try:
+        return parse(question).text() == question
+    except PSRError:
+        return False
+
+
 def _read_event(match: re.Match) -> Event:
     if match["times"]:
         return Event(match["hero"], "times", int(match["times"]), match["thing"])

@@ -13,6 +13,7 @@ from psr_lib.journal import Journal, search_into
 from psr_lib.judge import Judge
 from psr_lib.mcts import mcts_stream
 from psr_lib.methods import REFERENCE
+from psr_lib.presets import PROCEDURAL
 from psr_lib.progress import show, track
 from psr_lib.records import (
     IFTExample,
@@ -133,10 +134,14 @@ def evaluate_judge(stage: Any, engine: Engine) -> tuple[list[dict], dict[str, An
 def judge_heldout(
     stage: Any, engine: Engine, examples: Sequence[JudgeExample], shots: Sequence[JudgeExample]
 ) -> list[dict]:
-    """Verdicts on the held-out pairs by the model itself, and which parts of each are right."""
+    """Verdicts on the held-out pairs by the model itself, and which parts of each are right.
+
+    Parts of an explanation can be told on the laboratory's problems alone.
+    """
+    skills = reviews.skills if stage.preset.data.source == PROCEDURAL else None
     rows = evaluation.judge_accuracy(
         engine, prompts.load(stage.preset.prompts), engine.tokenizer, examples,
-        stage.preset.judge, seed=stage.seed, shots=shots, skills=reviews.skills,
+        stage.preset.judge, seed=stage.seed, shots=shots, skills=skills,
     )  # fmt: skip
     stage.tokens(judged=sum(row["tokens"] for row in rows))
     return rows
@@ -254,11 +259,14 @@ def _tokenizer(stage: Any, folder: Any) -> Any:
 
 
 def oracle_report(traces: Iterable[SearchTrace]) -> dict[str, float | int]:
-    """How the self-judge did on the model's own siblings, by the oracle (laboratory only).
+    """How the self-judge did on the model's own siblings, by the oracle; {} on others' problems.
 
     `judge_accuracy` over verdicts where just one of the two steps is right; `pair_accuracy` over
     the pairs that go to training; `decidable` is the share of verdicts that have a right answer.
     """
+    first = next(iter(traces), None)
+    if first and not problems.is_procedural(first.question.text):
+        return {}
     verdicts, decided, right = 0, 0, 0
     for trace in traces:
         for e in trace.expansions:

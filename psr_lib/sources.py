@@ -1,7 +1,8 @@
 """Where problems come from: a data set of the hub, a local file or folder, or a generator.
 
 `data.source` is a name of `KNOWN`, `owner/name` of any data set of the hub, or a path (from the
-repository's root). Rows are read when they are asked for, so a large set need not fit into memory.
+repository's root), or several of them joined by `+`. Rows are read when they are asked for, so a
+large set need not fit into memory.
 """
 
 import re
@@ -10,12 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from psr_lib import symbolic
 from psr_lib.layouts import find_layout, read_problem
 from psr_lib.presets import PROCEDURAL
 from psr_lib.records import Problem, PSRError, read_json, read_jsonl
 
-GENERATED = "gsm_symbolic"
-ENDLESS = 1_000_000  # rows of a generator, each made when it is asked for
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 SUBJECTS = ("algebra", "counting_and_probability", "geometry", "intermediate_algebra",
             "number_theory", "prealgebra", "precalculus")  # fmt: skip
@@ -68,11 +68,30 @@ class Source:
         return f"{self.path or self.name}, row {index + 1}"
 
 
+def open_sources(
+    names: str, split: str, root: Path, *, fields: Mapping[str, str] | None = None,
+    calculator: bool = False, seed: int = 0,
+) -> list[Source]:  # fmt: skip
+    """Every source that `data.source` names, joined by `+` where they are several.
+
+    Raises PSRError as `open_source` does, and where two have one name, which their problems bear.
+    """
+    parts = [names] if _local(names, root).exists() else [n.strip() for n in names.split("+")]
+    found = [
+        open_source(part, split, root, fields=fields, calculator=calculator, seed=seed)
+        for part in parts
+    ]
+    labels = [source.name for source in found]
+    if twice := next((label for label in labels if labels.count(label) > 1), ""):
+        raise PSRError(f"data.source {names!r}: two are called {twice!r}; rename one of them")
+    return found
+
+
 def open_source(
     name: str, split: str, root: Path, *, fields: Mapping[str, str] | None = None,
     calculator: bool = False, seed: int = 0,
 ) -> Source:  # fmt: skip
-    """The source that `data.source` names; a relative path lies below `root`.
+    """The source of a name; a relative path lies below `root`.
 
     Raises PSRError where it is not there, holds no rows, or its fields are not known.
     """
@@ -94,8 +113,8 @@ def _rows(
     name: str, local: Path, split: str, seed: int
 ) -> tuple[Sequence[Mapping[str, Any]], str, Sequence[str], Hub | None]:
     """The rows; the path and the origins of a local set, or the data set of the hub."""
-    if name == GENERATED:
-        return generated(seed), "", [], None
+    if name == symbolic.NAME:
+        return symbolic.Rows("train", seed), "", [], None
     if name in KNOWN or (not local.exists() and HUB_ID.fullmatch(name)):
         hub = KNOWN.get(name) or _hub(name)
         return read_hub(hub, split, "data.source"), "", [], hub
@@ -103,7 +122,7 @@ def _rows(
         path = split_file(local, split) or local
         rows, origins = read_local(path, split, "data.source")
         return rows, str(path), origins, None
-    names = ", ".join((PROCEDURAL, GENERATED, *KNOWN))
+    names = ", ".join((PROCEDURAL, symbolic.NAME, *KNOWN))
     raise PSRError(
         f"data.source {name!r}: no such file or folder, and none of {names}; a data set of the "
         "hub is owner/name"
@@ -191,14 +210,3 @@ def _parquet(paths: list[Path]) -> Sequence[Mapping[str, Any]]:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise PSRError(f"{paths[0]}: not a readable parquet file ({reason})") from None
-
-
-def generated(seed: int) -> Sequence[Mapping[str, Any]]:
-    """reasoning-gym's `gsm_symbolic`: GSM8K's problems with other numbers and names, solved."""
-    try:
-        import reasoning_gym
-    except ImportError as error:
-        raise PSRError(
-            f"data.source {GENERATED}: {error.name} is not installed; pip install -e '.[gym]'"
-        ) from None
-    return reasoning_gym.create_dataset(GENERATED, seed=seed, size=ENDLESS)

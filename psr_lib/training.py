@@ -19,7 +19,15 @@ from torch.utils.data import Sampler
 from transformers import PrinterCallback, TrainerCallback
 
 from psr_lib.engines.calls import one_line
-from psr_lib.models import device_of, load_model, out_of_memory, quiet, save_adapter, save_model
+from psr_lib.models import (
+    check_dtype,
+    device_of,
+    load_model,
+    out_of_memory,
+    quiet,
+    save_adapter,
+    save_model,
+)
 from psr_lib.records import PSRError, seed_of, writing
 from psr_lib.side_by_side import SideBySide
 
@@ -125,6 +133,8 @@ def arguments(
 ) -> dict[str, Any]:
     """The trainer's arguments that both kinds share, every default that matters set by name."""
     device = model.device.type
+    if settings.bf16:
+        check_dtype("bfloat16", model.device)
     return {
         "output_dir": str(work),
         "max_steps": updates,

@@ -7,12 +7,25 @@ from chain_runs import by_the_runner, opened, rows_of
 from conftest import ROOT
 from teacher_server import TeacherServer
 
-from psr_lib import chain, data_prep, manifest, presets, problems, shipped, stages, step_labels
+from psr_lib import (
+    base_weights,
+    chain,
+    data_prep,
+    manifest,
+    presets,
+    problems,
+    rule_judge,
+    rule_labels,
+    shipped,
+    stages,
+    step_labels,
+)
 from psr_lib.evaluation import read_csv
 from psr_lib.records import (
     IFTExample,
     JudgeExample,
     PSRError,
+    StepLabels,
     StepPair,
     read_json,
     read_jsonl,
@@ -113,6 +126,33 @@ def test_real_problems_go_through_the_whole_chain(server, tmp_path):
     assert {f"path:{tmp_path}/{name}.jsonl" for name in ("mine", "labels")} <= names
 
 
+def test_the_rule_teaches_the_whole_chain_offline(tmp_path, monkeypatch):
+    made = problems.make_problems("mine", ["easy", "words"], 200, 7, set())
+    worked = {p.question: p.solution for p in made}
+    write_jsonl(tmp_path / "mine.jsonl", [
+        {"problem": p.question, "solution": p.solution} for p in made
+    ])  # fmt: skip
+    settings = (f"data.source={tmp_path}/mine.jsonl teacher.ift=rule data.ift_more=0 data.ngram=0 "
+                "teacher.judge=rule prm.labels=rule prm.neutral=bad tree.questions=30")  # fmt: skip
+    stage = opened(tmp_path / "runs", settings)
+    rows = data_prep.make_pools(stage)
+    assert rows["ift"] == 16 and rows["eft"] and rows["eft_heldout"]
+    eft = read_jsonl(stage.folder / "eft.jsonl", JudgeExample)
+    for row in eft:
+        said = rule_judge.explain(worked[row.question], row.prefix, row.step_a, row.step_b)
+        assert row.explanation == said and said.endswith(f"[[{row.better}]]")
+    funnel = read_csv(stage.folder / "funnel.csv")
+    assert [row["filter"] for row in funnel][-1] == "agrees with the PRM"
+    labelled, good = stage.counts["labelled_steps"], stage.counts["labelled_good"]
+    assert 0 < good < labelled and stage.counts["labelled_solutions"] <= 32 + 24
+    asked = {row.question for row in eft}
+    labels = read_jsonl(stage.run.making / "labels/labels.jsonl", StepLabels)
+    assert not asked & {row.question for row in labels}, "the PRM has seen none of EFT's problems"
+    monkeypatch.setattr(rule_labels, "sampled", None)
+    again = opened(tmp_path / "runs", settings + " annotate.min_gap=0.001")
+    data_prep.make_pools(again)  # samples nothing anew
+
+
 # --- what ships ----------------------------------------------------------------------------------
 
 
@@ -137,8 +177,10 @@ def test_rows_that_ship_are_taken_for_just_these_settings(made, tmp_path, monkey
 def test_what_ships_leaves_a_base_model_of_the_hub_alone(made, tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, "HOME", str(tmp_path / "home"))
     shipped.keep(made.stage.run)
+    monkeypatch.setattr(base_weights, "from_hub", lambda name: ROOT / "data/tiny/base")
     stage = opened(tmp_path / "runs", "model.base=somebody/model")
-    assert stage.model(0) == "somebody/model" and shipped.find(stage) is None
+    assert stage.model(0) == ROOT / "data/tiny/base" and shipped.find(stage) is None
+    assert stage.made_from["inputs"]["hub:somebody/model"] == "base", "the snapshot's name"
 
 
 def test_what_ships_was_made_with_the_presets_settings():

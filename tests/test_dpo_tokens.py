@@ -34,10 +34,10 @@ def other(tmp_path_factory):
     return make_tiny_model(tmp_path_factory.mktemp("tiny") / "other", seed=1)[0]
 
 
-def trainer_of(folder, pairs, work, reference=None, **changes):
+def trainer_of(folder, pairs, work, reference=None, family=FAMILY, **changes):
     """The real trainer, ready to run, and its rows."""
     tokenizer = load_tokenizer(folder)
-    rows, _ = step_rows(tokenizer, FAMILY, pairs, 256)
+    rows, _ = step_rows(tokenizer, family, pairs, 256)
     model = load_model(folder, "float32", "cpu")
     ref = load_model(reference, "float32", "cpu") if reference else None
     with workspace(work) as tmp:
@@ -111,13 +111,13 @@ def log_probability(model, prompt, step):
     return sum(logits[place, token] for place, token in zip(places, step, strict=True))
 
 
-def by_hand(folder, reference, pairs, beta, alpha):
+def by_hand(folder, reference, pairs, beta, alpha, family=FAMILY):
     """Eq. 8 and the anchor over all pairs, without TRL."""
     policy, ref = (load_model(f, "float32", "cpu") for f in (folder, reference))
     tokenizer, losses, likelihood, tokens = load_tokenizer(folder), [], 0.0, 0
     with torch.no_grad():
         for pair in pairs:
-            row = step_row(tokenizer, FAMILY, pair)
+            row = step_row(tokenizer, family, pair)
             best, worst = (
                 log_probability(policy, row.prompt_ids, step)
                 - log_probability(ref, row.prompt_ids, step)

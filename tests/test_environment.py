@@ -62,7 +62,7 @@ def test_the_full_environment_repeats_pyprojects_versions():
 
 
 def test_every_version_is_pinned():
-    for line in [*full(), *EXTRAS["ray"], *EXTRAS["gym"]]:
+    for line in [*full(), *EXTRAS["ray"], *EXTRAS["gym"], *EXTRAS["smol"]]:
         assert re.fullmatch(r"[a-z0-9-]+==[0-9.]+(; sys_platform == 'linux')?", line), line
 
 
@@ -71,10 +71,10 @@ def test_vllm_is_asked_for_on_linux_alone():
 
 
 @pytest.mark.parametrize("python", ["3.11", "3.12"])
-@pytest.mark.parametrize("name", ["full", "laptop", "full with ray", "full with gym"])
+@pytest.mark.parametrize("name", ["full", "laptop", "full with ray", "full with gym and smol"])
 def test_the_pip_sections_resolve(name, python, tmp_path):
     wanted = [*(laptop() if name == "laptop" else full())]
-    wanted += [line for extra in ("ray", "gym") if extra in name for line in EXTRAS[extra]]
+    wanted += [line for extra in ("ray", "gym", "smol") if extra in name for line in EXTRAS[extra]]
     resolved = resolve(wanted, python, tmp_path)
     for line in wanted:
         assert line.split(";")[0] in resolved, line

@@ -1,6 +1,7 @@
 """Presets: every key there and commented, bad values refused in one line, overrides typed."""
 
 import re
+from operator import attrgetter
 
 import pytest
 import yaml
@@ -28,6 +29,49 @@ def test_tiny_holds_what_the_issue_asks_for():
     assert tiny.rounds == 4 and tiny.search.width == 6
     assert tiny.data.questions >= (150, 300, 450) and tiny.data.benchmark_size >= 300
     assert tiny.data.eft_heldout == 500 and tiny.eval.search_rounds == (1, 4)
+
+
+PAPER = {  # section 4 of the paper, and Eq. 8
+    "rounds": 4, "data.ift": 28889, "data.eft": 4179, "data.eft_heldout": 500,
+    "data.questions": (400, 800, 1200), "data.source": "numina", "data.benchmark_size": 0,
+    "data.benchmarks": ("gsm8k", "math", "gaokao2023en", "olympiadbench", "aime2024", "amc2023"),
+    "teacher.ift": "api", "teacher.judge": "api", "teacher.model": "o1",
+    "search.width": 6, "search.temperature": 0.5, "search.top_p": 0.95,
+    "search.max_iterations": 20, "search.tie": "rollback", "search.scoring": "ordered",
+    "sft.epochs": 3, "sft.lr": 1e-6, "sft.batch": 32, "sft.lora_r": 0,
+    "dpo.epochs": 1, "dpo.lr": 5e-7, "dpo.batch": 32, "dpo.lora_r": 0, "dpo.nll_weight": 0.0,
+    "prm.base": "Qwen/Qwen2.5-72B", "prm.labels": "prm800k", "prm.epochs": 1, "prm.lr": 1e-5,
+    "prm.batch": 128, "prm.lora_r": 0, "tree.iterations": 100, "tree.simulation_depth": 3,
+    "tree.temperature": 0.7, "tree.top_p": 0.95, "eval.judge_shots": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("size", ["7b", "72b"])
+def test_the_papers_presets_hold_the_papers_values(size):
+    preset = load(f"paper-{size}")
+    found = {key: attrgetter(key)(preset) for key in PAPER}
+    assert found == PAPER
+    assert preset.model.base == f"Qwen/Qwen2.5-Math-{size.upper()}"
+    assert preset.engine.kind == "vllm" and preset.sft.bf16 and preset.dpo.bf16
+    assert preset.eval.search_rounds == ((1, 4) if size == "72b" else ())
+
+
+@pytest.mark.parametrize("name", ["smol", "qwen2.5-math-1.5b", "paper-7b", "paper-72b"])
+def test_real_models_have_the_papers_prompts_sampling_and_loss(name):
+    preset = load(name)
+    assert preset.prompts == "paper" and preset.judge.kind == "self"
+    assert (preset.search.temperature, preset.search.top_p) == (0.5, 0.95)
+    assert preset.dpo.nll_weight == 0.0 and preset.dpo.loss == "sigmoid"
+    assert preset.dpo.reference == preset.dpo.start_from == "previous"
+    own = preset.eval.max_tokens + preset.engine.context
+    assert not preset.engine.context or preset.eval.max_tokens < preset.engine.context < own
+
+
+def test_smol_needs_no_server():
+    smol = load("smol")
+    assert smol.teacher.ift == smol.teacher.judge == smol.prm.labels == "rule"
+    assert smol.engine.kind == "hf" and smol.data.source.split("+") == ["gsm_symbolic", "gsm8k"]
+    assert set(smol.data.benchmarks) == {"gsm8k", "svamp", "multiarith", "gsm_symbolic"}
 
 
 def test_overrides_take_the_type_of_their_field():
@@ -113,6 +157,8 @@ def test_unknown_presets_are_refused_with_the_known_names(name):
             "data.eft_from=direct does not go with data.source",
         ),
         ("data.source=x teacher.ift=rule", "teacher.judge=oracle does not go"),
+        ("teacher.judge=rule", "teacher.judge=rule does not go with data.source=procedural"),
+        ("prm.labels=rule", "prm.labels=rule does not go with data.source=procedural"),
         (
             "data.source=x teacher.ift=api data.eft_from=chain teacher.judge=api",
             "prm.labels=oracle",
@@ -125,6 +171,7 @@ def test_no_oracle_is_asked_about_real_problems(overrides, words):
     real = "data.source=x teacher.ift=rule data.eft_from="
     assert load("tiny", f"{real}none").teacher.judge == "oracle"
     assert load("tiny", f"{real}chain teacher.judge=api prm.labels=prm800k").prm.labels == "prm800k"
+    assert load("tiny", f"{real}chain teacher.judge=rule prm.labels=rule").prm.labels == "rule"
 
 
 def test_a_file_with_an_unknown_or_missing_key_is_refused(tmp_path, monkeypatch):

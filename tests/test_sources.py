@@ -7,7 +7,7 @@ import types
 import pytest
 from real_pools import FakeStage, many, stage_of, write
 
-from psr_lib import benchmarks, data_prep, sources
+from psr_lib import benchmarks, data_prep, source_pools, sources
 from psr_lib.hygiene import Screen
 from psr_lib.layouts import declared, find_layout, read_problem
 from psr_lib.records import IFTExample, Problem, PSRError, Question, read_jsonl, to_dict
@@ -49,6 +49,7 @@ def read(row, **settings):
         ({"problem": "P?", "answer": 27.0}, "P?", "27"),
         ({"question": "Q?", "answer": 0.5}, "Q?", "0.5"),
         ({"input": "Q?", "target": 8}, "Q?", "8"),
+        ({"question": "Q?", "final_ans": "8"}, "Q?", "8"),
         ({"question": "Q?", "answer": "9", "metadata": {"answer_cot": "So\n#### 9"}}, "Q?", "9"),
         ({"problem": "M?", "level": "Level 5", "solution": "\\boxed{x}"}, "M?", "x"),
     ],
@@ -192,30 +193,6 @@ def test_an_unreachable_hub_is_one_line_that_says_what_to_do(tmp_path, monkeypat
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
-def test_gsm_symbolic_is_read_where_it_is_installed_and_asked_for_where_not(tmp_path, monkeypatch):
-    row = {"question": "Q?", "answer": "7", "metadata": {"answer_cot": "4 + 3 = 7\n#### 7"}}
-    module = types.ModuleType("reasoning_gym")
-    module.create_dataset = lambda name, seed, size: [row | {"seed": seed}] * 3
-    monkeypatch.setitem(sys.modules, "reasoning_gym", module)
-    source = sources.open_source("gsm_symbolic", "train", tmp_path, seed=4)
-    assert source.problem(2).solution == "4 + 3 = 7\nThe answer is \\boxed{7}."
-    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
-    with pytest.raises(PSRError, match=r"pip install -e '.\[gym\]'"):
-        sources.open_source("gsm_symbolic", "train", tmp_path)
-
-
-def test_gsm_symbolics_solutions_are_cut(tmp_path):
-    pytest.importorskip("reasoning_gym")
-    from psr_lib import ift
-
-    source = sources.open_source("gsm_symbolic", "train", tmp_path, seed=1)
-    found = [ift.by_rule(source.problem(k)) for k in range(200)]
-    assert sum(not row.fault for row in found) >= 198
-    assert source.problem(7) == sources.open_source("gsm_symbolic", "x", tmp_path, seed=1).problem(
-        7
-    )
-
-
 # --- hygiene
 
 
@@ -296,6 +273,37 @@ def test_all_that_is_removed_is_reported(tmp_path):
         data_prep.make_pools(stage_of(tmp_path, many(100), "data.questions=[5,500,5]"))
 
 
+def test_several_sources_take_turns_and_bear_their_names(tmp_path):
+    write(tmp_path / "one/train.jsonl", many(6))
+    write(tmp_path / "two/train.jsonl", many(60, start=200))
+    names = f"{tmp_path}/one+{tmp_path}/two"
+    found = sources.open_sources(names, "train", tmp_path)
+    assert [(source.name, len(source)) for source in found] == [("one", 6), ("two", 60)]
+    drawn = list(source_pools.drawn(found, 0, Screen({}, 0)))
+    assert [p.source for p in drawn] == ["one", "two"] * 6 + ["two"] * 54
+    assert drawn == list(source_pools.drawn(found, 0, Screen({}, 0)))
+    assert drawn != list(source_pools.drawn(found, 1, Screen({}, 0)))
+    assert len({problem.id for problem in drawn}) == 66
+    stage = stage_of(tmp_path, [], f"data.source={names}")
+    data_prep.make_pools(stage)
+    assert {f"{tmp_path}/{name}/train.jsonl" for name in ("one", "two")} <= set(stage.inputs)
+    assert stage.counts["source_rows"] == 66
+    (tmp_path / "one+two").mkdir()
+    write(tmp_path / "one+two/train.jsonl", many(3))
+    assert len(sources.open_sources("one+two", "train", tmp_path)) == 1, "a folder of that name"
+    with pytest.raises(PSRError, match="two are called 'one'"):
+        sources.open_sources("one+one", "train", tmp_path)
+
+
+def test_a_missing_engine_is_said_before_a_teacher_is_paid(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    chain = ["data.eft_from=chain", "teacher.judge=rule", "prm.labels=rule"]
+    for engine in (["engine.kind=vllm"], ["engine.kind=ray", "engine.worker=vllm"]):
+        with pytest.raises(PSRError, match="vllm is not installed; pip install"):
+            data_prep.make_pools(stage_of(tmp_path, many(40), *chain, *engine))
+    assert not (tmp_path / "data").exists()
+
+
 def test_seeds_draw_other_pools_and_teachers_leave_the_questions_alone(tmp_path):
     def pools(seed, *overrides):
         stage = stage_of(tmp_path, many(200), *overrides)
@@ -316,10 +324,11 @@ def test_benchmarks_are_found_in_each_layout(tmp_path):
     write(tmp_path / "olympiadbench/test.jsonl.gz", [OLYMPIAD])
     write(tmp_path / "svamp.jsonl", [SVAMP])
     write(tmp_path / "test/gsm8k.jsonl", [GSM8K])
-    names = ("aime2024", "olympiadbench", "svamp", "gsm8k")
+    write(tmp_path / "mawps/multiarith.jsonl", [{"input": "Q?", "target": 8}])
+    names = ("aime2024", "olympiadbench", "svamp", "gsm8k", "multiarith")
     sets = benchmarks.load(tmp_path, names, 0)
-    assert [len(sets[name]) for name in names] == [2, 1, 1, 1]
-    assert [sets[name][0].answer for name in names] == ["025", "$(1,2)$", "51", "7"]
+    assert [len(sets[name]) for name in names] == [2, 1, 1, 1, 1]
+    assert [sets[name][0].answer for name in names] == ["025", "$(1,2)$", "51", "7", "8"]
     assert sets["aime2024"][1].id == "aime2024/1"
     assert sets["olympiadbench"][0].meta == {"id": 1606, "is_multiple_answer": False}
     with pytest.raises(

@@ -3,9 +3,11 @@
 import io
 import logging
 import math
+import shutil
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,10 +15,10 @@ from safetensors.torch import load_file
 from tiny_model import eft, ift, make_tiny_model, random_model, settings, step_pair
 
 from psr_lib import dpo, prompts, sft
-from psr_lib.models import load_model, load_tokenizer, save_model, whole_folder
+from psr_lib.models import check_dtype, load_model, load_tokenizer, save_model, whole_folder
 from psr_lib.records import PSRError, read_json, write_json
 from psr_lib.token_rows import sft_rows
-from psr_lib.training import BatchesByLength, plan_batch, workspace
+from psr_lib.training import BatchesByLength, arguments, plan_batch, workspace
 
 FAMILY = prompts.load("compact")
 PAIRS = [step_pair(k) for k in range(8)]
@@ -318,3 +320,71 @@ def test_adapter_records_a_base_that_moves_with_it(folder, tmp_path):
     train("sft", tmp_path / "run" / "m", tmp_path / "run" / "out", lora_r=2, merge=False)
     (tmp_path / "run").rename(tmp_path / "moved")
     assert load_model(tmp_path / "moved" / "out" / "adapter", "float32", "cpu")
+
+
+# --- an adapter on another base, a number format that a device lacks ------------------------------
+
+
+@pytest.fixture(scope="module")
+def adapted(folder, tmp_path_factory):
+    """A run's folder that holds a base and an adapter which was trained on it."""
+    run = tmp_path_factory.mktemp("adapted") / "run"
+    save_model(load_model(folder, "float32", "cpu"), load_tokenizer(folder), run / "m")
+    train("sft", run / "m", run / "out", lora_r=2, merge=False, max_steps=1)
+    return run
+
+
+@pytest.fixture
+def run(adapted, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(adapted, tmp_path / "run")
+
+
+def test_an_adapter_does_not_go_on_other_weights_of_the_same_shape(run):
+    assert load_model(run / "out/adapter", "float32", "cpu")
+    make_tiny_model(run / "m", seed=1)
+    with pytest.raises(PSRError, match=r"for another base than what lies in .*; restore") as caught:
+        load_model(run / "out/adapter", "float32", "cpu")
+    assert str(run / "out/adapter") in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [{"hidden_size": 64}, {"num_hidden_layers": 1}])
+def test_other_peoples_adapter_does_not_go_on_other_layers(run, shape):
+    (run / "out/adapter/base.json").unlink()
+    assert load_model(run / "out/adapter", "float32", "cpu")
+    make_tiny_model(run / "m", **shape)
+    with pytest.raises(PSRError, match=r"another base than .* layers are others; name") as caught:
+        load_model(run / "out/adapter", "float32", "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_adapter_of_another_architecture_names_its_base_too(run):
+    (run / "out/adapter/base.json").unlink()
+    config = read_json(run / "out/adapter/adapter_config.json")
+    write_json(run / "out/adapter/adapter_config.json", config | {"target_modules": ["c_attn"]})
+    with pytest.raises(PSRError, match="for another base than"):
+        load_model(run / "out/adapter", "float32", "cpu")
+
+
+def test_a_damaged_adapter_is_not_called_one_for_another_base(run):
+    (run / "out/adapter/adapter_model.safetensors").write_bytes(b"x")
+    with pytest.raises(PSRError, match="unreadable adapter"):
+        load_model(run / "out/adapter", "float32", "cpu")
+
+
+def test_a_number_format_that_the_device_lacks_is_one_line(folder, monkeypatch):
+    with pytest.raises(PSRError, match=r"a CPU has no fast float16; take bfloat16 or float32"):
+        load_model(folder, "float16", "cpu")
+    assert load_model(folder, "bfloat16", "cpu").dtype == torch.bfloat16
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    with pytest.raises(
+        PSRError, match=r"Tesla T4 has none; set model\.dtype to float16 or float32"
+    ):
+        check_dtype("bfloat16", cuda)
+    with pytest.raises(PSRError, match=r"sft\.bf16, dpo\.bf16 and prm\.bf16 to false"):
+        plan, model = plan_batch(4, 1, 8, 64), SimpleNamespace(device=cuda)
+        arguments(settings(bf16=True), plan, work=folder, seed=0, updates=1, model=model)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    check_dtype("bfloat16", cuda), check_dtype("float16", cuda)

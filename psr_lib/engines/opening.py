@@ -1,6 +1,7 @@
 """The one place where a preset's `engine` section becomes an engine."""
 
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,16 @@ def open_engine(settings: Any, model: Any, folder: Path | str, n: int | None = N
     if settings.kind not in KINDS:
         raise PSRError(f"engine.kind: {settings.kind!r} is unknown; choose one of {_known()}")
     return KINDS[settings.kind](settings, model, Path(folder), n)
+
+
+def check_installed(settings: Any) -> None:
+    """Raise PSRError where the package of an engine is missing, before work that comes first."""
+    from psr_lib.engines import ray, vllm
+
+    kinds = (settings.kind, settings.worker if settings.kind == "ray" else "")
+    for name, missing in (("vllm", vllm.MISSING), ("ray", ray.MISSING)):
+        if name in kinds and not find_spec(name):
+            raise PSRError(missing)
 
 
 def _known() -> str:

@@ -265,7 +265,7 @@ def _check_together(preset: Preset) -> None:
                 f"preset {preset.name}: {section}.url may hold no user, password or query; a key "
                 "goes into OPENAI_API_KEY in the environment"
             )
-    if wrong := next(_unknown_to_oracle(preset), None):
+    if wrong := next(_unknown_to_teacher(preset), None):
         key, value, way = wrong
         raise PSRError(
             f"preset {preset.name}: {key}={value} does not go with data.source="
@@ -273,18 +273,23 @@ def _check_together(preset: Preset) -> None:
         )
 
 
-def _unknown_to_oracle(preset: Preset) -> Iterator[tuple[str, str, str]]:
-    """Settings that ask an oracle about problems that it does not know, and what else to take."""
+def _unknown_to_teacher(preset: Preset) -> Iterator[tuple[str, str, str]]:
+    """Settings that ask a teacher about problems that it does not know, and what else to take."""
     data, teacher, prm = preset.data, preset.teacher, preset.prm
+    chain = data.eft_from == "chain"
     if data.source == PROCEDURAL:
         if teacher.ift != "oracle":
             yield "teacher.ift", teacher.ift, "oracle, since procedural problems come in steps"
+        if chain and teacher.judge == "rule":
+            yield "teacher.judge", teacher.judge, "oracle, which knows every step, or api"
+        if chain and prm.labels == "rule":
+            yield "prm.labels", prm.labels, "oracle, which knows every step"
         return
     if teacher.ift == "oracle":
         yield "teacher.ift", teacher.ift, "rule (offline) or api"
     if data.eft_from == "direct":
         yield "data.eft_from", data.eft_from, "chain, or to none for IFT and questions alone"
-    if data.eft_from == "chain" and teacher.judge == "oracle":
-        yield "teacher.judge", teacher.judge, "api"
-    if data.eft_from == "chain" and prm.labels == "oracle":
-        yield "prm.labels", prm.labels, "prm800k, or the path of a file of that form"
+    if chain and teacher.judge == "oracle":
+        yield "teacher.judge", teacher.judge, "rule (offline) or api"
+    if chain and prm.labels == "oracle":
+        yield "prm.labels", prm.labels, "rule (offline), prm800k, or the path of a file of its form"

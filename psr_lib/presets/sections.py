@@ -68,7 +68,7 @@ class Teacher:
     """Who cuts solutions into steps and judges pairs (paper section 3.2), and how it is asked."""
 
     ift: str = one_of("oracle", "rule", "api")
-    judge: str = one_of("oracle", "api")
+    judge: str = one_of("oracle", "rule", "api")
     dry_run: bool
     prompts: str = text()
     attempts: int = num(low=1)

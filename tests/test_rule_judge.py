@@ -1,0 +1,138 @@
+"""The offline judge and the labels of the same rule: they say only what can be shown."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from psr_lib import annotate, annotators
+from psr_lib.annotate import Call
+from psr_lib.prompts import Family
+from psr_lib.records import Problem, StepPair
+from psr_lib.rule_judge import (
+    ASIDE,
+    NEEDED,
+    SILENT,
+    WRONG,
+    RuleJudge,
+    explain,
+    find,
+    worked,
+)
+from psr_lib.rule_labels import labelled, labels_of
+
+QUESTION = "Ann sold 48 clips in April and half as many in May. How many in all?"
+SOLUTION = "In May she sold 48/2 = 24 clips.\nIn all 48+24 = 72 clips.\nThe answer is \\boxed{72}."
+PREFIX = ["Step 1: In May it was 48 / 2 = 24."]
+KNOWN = worked(SOLUTION)
+
+
+@pytest.mark.parametrize(
+    ("step", "prefix", "kind", "why"),
+    [
+        ("Step 1: 48 / 2 = 24 clips.", [], NEEDED, "48 / 2 = 24 is right and 24 is needed"),
+        ("Step 1: 48 / 2 = 26 clips.", [], WRONG, "48 / 2 = 26 is wrong, since 48 / 2 = 24"),
+        ("Step 1: 48 * 2 = 96 clips.", [], ASIDE, "48 * 2 = 96 is right but 96 is not needed"),
+        ("Step 1: She sold them in April.", [], SILENT, ""),
+        ("Step 2: 48 / 2 = 24.", PREFIX, ASIDE, "48 / 2 = 24 was found before"),
+        ("Step 2: 12 + 12 = 24.", PREFIX, NEEDED, "12 + 12 = 24 is right and 24 is needed"),
+        ("Step 2: 48 + 24 = 72. The answer is \\boxed{72}.", PREFIX, NEEDED,
+         "the answer 72 is right"),
+        ("Step 2: 48 + 24 = 72. The answer is \\boxed{73}.", PREFIX, WRONG,
+         "the answer 73 is wrong, since it is 72"),
+        ("Step 2: 48 + 24 = 71. The answer is \\boxed{72}.", PREFIX, WRONG,
+         "48 + 24 = 71 is wrong, since 48 + 24 = 72"),
+        ("Step 2: The answer is \\boxed{x + 1}.", PREFIX, SILENT, ""),
+        ("Step 1: 7 / 2 = 3.4.", [], WRONG, "7 / 2 = 3.4 is wrong, since 7 / 2 = 3.5"),
+    ],
+)  # fmt: skip
+def test_what_is_shown_of_a_step(step, prefix, kind, why):
+    found = find(step, prefix, KNOWN)
+    assert (found.kind, found.why) == (kind, why)
+
+
+RIGHT, SUM, IDLE, MUTE = (
+    f"Step 1: {text}" for text in ("48 / 2 = 24.", "48 / 2 = 26.", "48 * 2 = 96.", "It was April.")
+)
+
+
+@pytest.mark.parametrize("worse", [SUM, IDLE])
+@pytest.mark.parametrize("slot", ["A", "B"])
+def test_the_needed_step_wins_in_both_slots_and_the_reasons_are_given(worse, slot):
+    a, b = (RIGHT, worse) if slot == "A" else (worse, RIGHT)
+    text = explain(SOLUTION, [], a, b)
+    assert Family.verdict(text) == slot and text.endswith(f"[[{slot}]]")
+    first, *reasons, _ = text.split("\n")
+    assert first == "What is needed: In May she sold 48/2 = 24 clips."
+    by_slot = dict(zip("AB", reasons, strict=True))
+    assert by_slot[slot] == f"Assistant {slot}: {find(RIGHT, [], KNOWN).why}."
+    other = "B" if slot == "A" else "A"
+    assert by_slot[other] == f"Assistant {other}: {find(worse, [], KNOWN).why}."
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [(RIGHT, RIGHT), (SUM, IDLE), (RIGHT, MUTE), (MUTE, SUM), (IDLE, IDLE)]
+)
+def test_what_cannot_be_shown_is_undecided(a, b):
+    assert explain(SOLUTION, [], a, b) == explain(SOLUTION, [], b, a) == ""
+    answer = RuleJudge({QUESTION: SOLUTION}).answer(Call(QUESTION, (), a, b))
+    assert (answer.text, answer.fault, answer.verdict) == ("", "undecided", None)
+
+
+def test_without_a_worked_solution_nothing_is_decided():
+    for solutions in ({}, {QUESTION: ""}, {QUESTION: "It follows."}):
+        assert RuleJudge(solutions).answer(Call(QUESTION, (), RIGHT, SUM)).fault == "undecided"
+
+
+def test_no_verdict_is_read_from_a_solution():
+    trick = SOLUTION.replace("clips", "clips [[B]]")
+    assert explain(trick, [], RIGHT, SUM) == ""
+
+
+def test_the_answers_step_is_compared_with_the_gold_answer_alone():
+    steps = [f"Step 2: So it is \\boxed{{{n}}}." for n in (72, 70)]
+    text = explain(SOLUTION, PREFIX, *steps)
+    assert Family.verdict(text) == "A" and "boxed" not in text
+    assert "What is needed: In all 48+24 = 72 clips.\nThe answer is 72." in text
+    assert "Assistant B: the answer 70 is wrong, since it is 72." in text
+
+
+def test_the_preset_opens_it_and_both_orders_pass_the_filters():
+    stage = SimpleNamespace(preset=SimpleNamespace(teacher=SimpleNamespace(judge="rule")))
+    ends = {"chosen_final": False, "rejected_final": False}
+    meta = {"v_chosen": 0.9, "v_rejected": 0.1}
+    shared = {"problem_id": "p", "question": QUESTION, "prefix": [], "meta": meta, **ends}
+    siblings = [(RIGHT, SUM), (IDLE, RIGHT), (SUM, IDLE)]
+    pairs = [StepPair(id=f"p/{k}", chosen=chosen, rejected=rejected, **shared)
+             for k, (chosen, rejected) in enumerate(siblings)]  # fmt: skip
+    with annotators.opened(stage, pairs, {QUESTION: SOLUTION}) as teacher:
+        judged = annotate.annotate(pairs, teacher)
+    funnel = annotate.Funnel()
+    kept = annotate.final_filters(judged, funnel)
+    assert [row.pair.id for row in kept] == ["p/0"], "p/1 is against the PRM, p/2 undecided"
+    assert [row["pairs"] for row in funnel.rows] == [2, 2, 1]
+    assert annotate.faults(judged) == {"undecided": 2}
+
+
+# --- labels for the step PRM
+
+
+STEPS = [RIGHT, "Step 2: 24 * 2 = 48.", "Step 3: 48 + 24 = 72.", "Step 4: It is \\boxed{70}."]
+
+
+@pytest.mark.parametrize(
+    ("neutral", "labels"),
+    [("bad", "+-  "), ("good", "+++-"), ("skip", "+ +-")],
+)
+def test_labels_end_at_the_first_wrong_step(neutral, labels):
+    found = labels_of(STEPS, KNOWN, neutral)
+    assert "".join(label or " " for label in found) == labels
+
+
+def test_a_sampled_solution_is_labelled_as_far_as_its_marks_count_on():
+    problem = Problem(id="g/1", source="g", question=QUESTION, answer="72", solution=SOLUTION)
+    row = labelled(
+        problem, f"{RIGHT}\nStep 2: 48 + 24 = 72.\nStep 4: 1 + 1 = 3.\nStep 4: x\n", "bad"
+    )
+    assert row.steps == [RIGHT, "Step 2: 48 + 24 = 72."] and row.labels == ["+", "+"]
+    assert (row.id, row.problem_id, row.question) == ("rule/g/1", "g/1", QUESTION)
+    assert labelled(problem, "I do not know.", "bad").steps == []
