@@ -84,6 +84,7 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--n", default="", help="round: 1 makes M1, 2 makes M2, ...")
     command.add_argument("--set", default="", dest="overrides", help="search.width=4,...")
     command.add_argument("--stage", default="", help="for build: the stage to prepare")
+    command.add_argument("--on", default="", help="for plan: devices such as 8xH100")
     command.add_argument("--runs-dir", default="runs")
     command.add_argument("--force", action="store_true", help="run the named stages again")
 
@@ -125,11 +126,11 @@ def whole(name: str, text: str) -> int:
 
 def build(request: Request, targets: Sequence[Key], extra: dict[str, Any] | None = None) -> int:
     """Run the targets and what they need, in order, skipping what is current; how many ran."""
-    plan = stages.in_order(targets)
-    for key in plan:  # every notebook is checked before the first one runs
+    due = stages.in_order(targets)
+    for key in due:  # every notebook is checked before the first one runs
         notebook_runner.check(stages.notebook_of(key), {**request.values(key), **(extra or {})})
     with locked(request.run, f"{request.preset.name} {targets[-1]}"):
-        ran = sum(_step(request, key, key in targets, extra or {}) for key in plan)
+        ran = sum(_step(request, key, key in targets, extra or {}) for key in due)
     if not ran:
         print("nothing to do: everything is up to date")
     return ran
@@ -313,6 +314,16 @@ def keep(args: argparse.Namespace) -> None:
         print(f"kept {manifest.shown(path)}")
 
 
+def plan(args: argparse.Namespace) -> None:
+    """Print what the stages up to round N will cost, without N those of the whole path."""
+    from psr_lib.plan import printed  # loads torch, and runs nothing
+
+    request = Request(args)
+    keys = stages.round_keys(request.method, request.round(args.n)) if args.n else all_keys(request)
+    due = stages.in_order(keys)
+    print(printed(request.preset, request.method, request.run, due, args.on))
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "iteration": iteration,
     "reproduce": reproduce,
@@ -323,6 +334,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "paper": paper,
     "status": status,
     "keep": keep,
+    "plan": plan,
     "build": build_before,
     "help-notebook": help_notebook,
 }
