@@ -9,11 +9,12 @@ N       ?=           ## round: N=1 makes M1, N=2 makes M2, ...
 SET     ?=           ## overrides of the preset, as "search.width=4 dpo.beta=0.3"
 FORCE   ?=           ## FORCE=1 runs the named stages again
 ON      ?=           ## devices for plan, as 8xH100 (default: those at hand)
+TO      ?=           ## folder for export (default: export/ beside the model)
 BENCH   ?=           ## options of bench, as "--only rates --problems 40"
 PYTHON3 ?= python3   ## Python 3.11 or later that makes .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce iteration base evaluate judge data paper keep confirm readme status plan bench test lab lint format clean laboratories
+.PHONY: help setup reproduce iteration base evaluate judge data paper keep confirm readme status plan export bench test lab lint format clean laboratories
 
 # Threads that spin while they wait starve each other as soon as another process runs; those that
 # sleep at once are woken for every operation. A short spin, then sleep, is quick either way.
@@ -77,6 +78,9 @@ status: setup  ## what is up to date, missing, stale or damaged, and why
 
 plan: setup  ## what a run costs before it runs: tokens, hours, memory, disk, API calls (N, ON)
 	@$(RUNS) plan $(RUN) --n "$(strip $(N))" --on "$(strip $(ON))"
+
+export: setup  ## M[N] as a folder that transformers, vllm serve and the hub accept (TO)
+	@$(RUNS) export $(RUN) --n "$(strip $(N))" --to "$(strip $(TO))"
 
 bench: setup  ## measure search and judging: make bench BENCH="--only rates,calls" (hours in full)
 	@$(PYTHON) -m psr_lib.bench $(BENCH)

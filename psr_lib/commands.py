@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from psr_lib import manifest, notebook_runner, presets, stages
+from psr_lib import cards, manifest, notebook_runner, presets, stages
 from psr_lib.budgets import budget_lines
 from psr_lib.locks import locked
 from psr_lib.methods import BASE, DATA, EVALUATE, LAB, MAIN, PAPER, REFERENCE, REPORTS, STEPS
@@ -85,6 +85,7 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--set", default="", dest="overrides", help="search.width=4,...")
     command.add_argument("--stage", default="", help="for build: the stage to prepare")
     command.add_argument("--on", default="", help="for plan: devices such as 8xH100")
+    command.add_argument("--to", default="", help="for export: the folder to write")
     command.add_argument("--runs-dir", default="runs")
     command.add_argument("--force", action="store_true", help="run the named stages again")
 
@@ -131,6 +132,7 @@ def build(request: Request, targets: Sequence[Key], extra: dict[str, Any] | None
         notebook_runner.check(stages.notebook_of(key), {**request.values(key), **(extra or {})})
     with locked(request.run, f"{request.preset.name} {targets[-1]}"):
         ran = sum(_step(request, key, key in targets, extra or {}) for key in due)
+        cards.refresh(request.run, request.method, request.preset.rounds)
     if not ran:
         print("nothing to do: everything is up to date")
     return ran
@@ -324,6 +326,15 @@ def plan(args: argparse.Namespace) -> None:
     print(printed(request.preset, request.method, request.run, due, args.on))
 
 
+def export_model(args: argparse.Namespace) -> None:
+    """Write M[N] as a folder that transformers, vllm serve and the hub accept."""
+    from psr_lib.export import export, next_steps
+
+    request = Request(args)
+    folder = export(request.run, request.method, request.round(args.n), args.to)
+    print(*next_steps(folder), sep="\n")
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "iteration": iteration,
     "reproduce": reproduce,
@@ -335,6 +346,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "status": status,
     "keep": keep,
     "plan": plan,
+    "export": export_model,
     "build": build_before,
     "help-notebook": help_notebook,
 }
