@@ -5,6 +5,7 @@ table that a manifest names, so equal runs have equal cards.
 """
 
 import csv
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from psr_lib.presets import PROCEDURAL
 from psr_lib.records import PSRError, read_json, write_text
 from psr_lib.run_dirs import RunDir
 
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 MODEL, DATA = "MODEL_CARD.md", "DATA_CARD.md"
 PAPER = "arXiv:2503.03746"
 CITATION = (
@@ -63,13 +65,14 @@ def model_card(run: RunDir, method: str, n: int) -> str:
     parts = [
         f"# {name_of(made)}",
         f"M{n} of method `{made['method']}` ({METHODS[made['method']]}), preset "
-        f"`{made['preset']}`, seed {made['seed']}; stage `{made['stage']}`.",
+        f"`{made['preset']}`, seed {made['seed']}; base model `{_public(_base(made))}`, stage "
+        f"`{made['stage']}`.",
         "## Results", _results(run.eval(method, n), rows, split),
         "## Made from", _inputs(made),
         "## Training", table(["setting", "value"], settings.items()),
         table(["count", "value"], _plain(made["counts"]).items()),
         "## Prompts", _prompts(made["params"]),
-        "## Limits", _limits(made, evaluated),
+        "## Limits", _limits(run),
         "## Provenance", _provenance(made), CITATION,
     ]  # fmt: skip
     return _front(_model_data(made, rows, split)) + "\n\n".join(filter(None, parts)) + "\n"
@@ -91,10 +94,10 @@ def accuracy(home: Path) -> list[dict[str, str]]:
 
 def _model_data(made: Manifest, rows: Sequence[Mapping], split: str) -> dict[str, Any]:
     """The hub's metadata."""
-    base = made["params"].get("model", {}).get("base", "")
+    base = _base(made)
     data: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation",
                             "language": ["en"]}  # fmt: skip
-    if base and not (manifest.root() / base).exists():
+    if HUB_ID.fullmatch(base) and not (manifest.root() / base).exists():
         data["base_model"] = base
     if licence := architectures.licence(base):
         data["license"] = licence
@@ -145,8 +148,12 @@ def _prompts(params: Mapping[str, Any]) -> str:
     return "\n\n".join([f"Family `{family.name}`, {how}; a step ends at {family.stop!r}.", *blocks])
 
 
-def _limits(made: Manifest, evaluated: Manifest | None) -> str:
-    source = (evaluated or made)["params"].get("data", {}).get("source", "")
+def _base(made: Manifest) -> str:
+    return made["params"].get("model", {}).get("base", "")
+
+
+def _limits(run: RunDir) -> str:
+    source = (manifest.read(run.data) or {"params": {}})["params"].get("data", {}).get("source")
     found = [LABORATORY] if source == PROCEDURAL else []
     found += ["Its verdicts are its own: outside the control `gold-judge` no gold answer took part "
               "in the preference pairs, and wrong ones are among them."]  # fmt: skip
@@ -217,15 +224,22 @@ def _settings(made: Manifest) -> str:
 
 
 def _flat(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}: {value}" for key, value in values.items())
+    return ", ".join(f"{key}: {_public(v)}" for key, v in values.items() if key != "url")
+
+
+def _public(value: Any) -> Any:
+    """A value without the folders of this machine, which a card that is shared should not tell."""
+    if isinstance(value, str) and value.removeprefix("path:").startswith(("/", "~")):
+        return f"…/{Path(value).name}"
+    return value
 
 
 def _data_limits(settings: Mapping[str, Any]) -> str:
     source = settings.get("source", "")
     if source == PROCEDURAL:
         return LABORATORY
-    return (f"The problems are from `{source}`: its own licence holds, and what was left out of it "
-            "is listed in `removed.jsonl`.")  # fmt: skip
+    return (f"The problems are from `{_public(source)}`: its own licence holds, and what was left "
+            "out of it is listed in `removed.jsonl`.")  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------ both
@@ -239,7 +253,9 @@ def _complete(folder: Path) -> Manifest:
 
 
 def _inputs(made: Manifest) -> str:
-    rows = [[f"`{name}`", f"`{entry['hash'][:16]}`"] for name, entry in made["inputs"].items()]
+    rows = [
+        [f"`{_public(name)}`", f"`{entry['hash'][:16]}`"] for name, entry in made["inputs"].items()
+    ]
     return table(["input", "hash (first 16)"], rows)
 
 

@@ -6,9 +6,11 @@ attention that stores no score matrix), or 2 h for its input alone where the res
 (Korthikanti et al., arXiv 2205.05198).
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from psr_lib import manifest
 from psr_lib.architectures import Architecture
 from psr_lib.machines import Machine
 from psr_lib.presets import Preset
@@ -75,6 +77,12 @@ def generation(model: Architecture, preset: Preset) -> Parts:
             label: tokens * model.cache_bytes(width) / split}  # fmt: skip
 
 
+def beside(policy: Architecture, preset: Preset) -> Parts:
+    """What the policy of a tree search takes beside its step PRM; vLLM gives each its own share."""
+    parts = generation(policy, preset)
+    return {} if engine_kind(preset) == "vllm" else {"its policy": sum(parts.values())}
+
+
 def room(preset: Preset, machine: Machine) -> float:
     """Bytes of a device that generation may use."""
     share = preset.engine.gpu_memory if engine_kind(preset) == "vllm" else 1.0
@@ -86,15 +94,15 @@ def engine_kind(preset: Preset) -> str:
     return preset.engine.worker if preset.engine.kind == "ray" else preset.engine.kind
 
 
-def disk(model: Architecture, preset: Preset, works: Iterable[Work], local: bool) -> Parts:
-    """Bytes that the stages leave on the disk, by part; `local`: the base model is there."""
-    works = list(works)
-    full = 4 * model.parameters  # saved as trained, in 32 bits
-    parts: Parts = {} if local else {"base model from the hub (16 bits)": 2 * model.parameters}
-    for section in ("sft", "dpo", "prm"):
-        made = sum(work.section == section and not work.base for work in works)
-        if made:
-            adapter = 4 * model.adapter(getattr(preset, section).lora_r)
-            parts[f"{made} trained by {section} (32 bits)"] = made * (full + adapter)
-    tokens = sum(work.written for work in works)
-    return parts | {f"texts and traces (at most, {LETTERS:.0f} bytes a token)": LETTERS * tokens}
+def disk(parts: Iterable[tuple[Work, Architecture]], preset: Preset) -> Parts:
+    """Bytes that the stages leave on the disk, by part; models are saved whole, in 32 bits."""
+    found, tokens, models = Counter(), 0.0, {}
+    for work, model in parts:
+        tokens, models[model.name] = tokens + work.written, model
+        if work.section:
+            adapter = model.adapter(getattr(preset, work.section).lora_r)
+            found[f"trained by {work.section} (32 bits)"] += 4 * (model.parameters + adapter)
+    away = [model for name, model in models.items() if not (manifest.root() / name).is_dir()]
+    base = {f"{model.name} from the hub (16 bits)": 2 * model.parameters for model in away}
+    texts = {f"texts and traces (at most, {LETTERS:.0f} bytes a token)": LETTERS * tokens}
+    return base | found | texts

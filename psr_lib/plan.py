@@ -194,9 +194,10 @@ def memory(plan: Plan) -> dict[str, tuple[dict[str, float], float]]:
             parts = footprint.training(model, getattr(preset, work.section), machine, rows)
             found[f"training by {work.section}"] = parts, machine.memory
         elif work.written + work.read:
-            name = f"{preset.engine.kind}, {model.name}"
-            name += " as step PRM, beside its policy" if work.kind == "read" else ""
-            parts = footprint.generation(model, preset)
+            name, parts = f"{preset.engine.kind}, {model.name}", footprint.generation(model, preset)
+            if work.kind == "read":
+                name, policy = f"{name} as step PRM", architectures.of(preset.model.base)
+                parts |= footprint.beside(policy, preset)
             found[f"generation by {name}"] = parts, footprint.room(preset, machine)
     return found
 
@@ -236,9 +237,7 @@ def disk_lines(plan: Plan, run: RunDir) -> list[str]:
 
 
 def _disk(plan: Plan) -> dict[str, float]:
-    preset, own = plan.case.preset, architectures.of(plan.case.preset.model.base)
-    local = (manifest.root() / preset.model.base).is_dir()
-    return footprint.disk(own, preset, plan.works, local)
+    return footprint.disk([(work, model) for work, model, _ in plan.parts], plan.case.preset)
 
 
 def _free(run: RunDir) -> int:
@@ -285,5 +284,5 @@ def warning_lines(plan: Plan, run: RunDir) -> list[str]:
         short.append(f"the disk takes {_size(size)} of {_size(_free(run))}")
     if not short:
         return []
-    return [f"warning: {plan.machine} cannot hold this: {', '.join(short)}; plan for other devices "
-            "with ON=8xH100, or lower max_length, batch_tokens, or set lora_r"]  # fmt: skip
+    return [f"warning: {plan.machine} cannot hold this: {', '.join(short)}; take more or larger "
+            "devices (ON=16xH100), LoRA (lora_r), a lower max_length or batch_tokens"]  # fmt: skip

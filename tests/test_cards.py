@@ -123,6 +123,23 @@ def test_data_of_another_source_has_no_licence_of_ours(run):
     assert card.data.license is None and "`numina`: its own licence holds" in card.text
 
 
+def test_cards_tell_no_folder_and_no_address_of_the_machine(run):
+    for folder in (run.data, run.model("psrlm", 2), run.ppd("psrlm", 2)):
+        made = json.loads((folder / manifest.NAME).read_text())
+        made["inputs"]["path:/home/me/secret/base"] = {"hash": "a" * 64}
+        made["params"].setdefault("model", {})["base"] = "/home/me/secret/base"
+        if "data" in made["params"]:
+            made["params"]["data"]["source"] = "~/secret/problems.jsonl"
+        write_json(folder / manifest.NAME, made)
+    shown = [cards.data_card(run, "psrlm", n) for n in (1, 2)] + [cards.model_card(run, "psrlm", 2)]
+    assert all("secret" not in text and "127.0.0.1" not in text for text in shown)
+    assert "`…/base`" in shown[2] and "source: …/problems.jsonl" in shown[0]
+
+
+def test_the_limits_name_the_laboratory_before_an_evaluation_too(run):
+    assert "small laboratory" in cards.model_card(run, "psrlm", 1)
+
+
 def test_a_model_that_is_not_there_has_no_card(run):
     with pytest.raises(PSRError, match="no complete stage made it"):
         cards.model_card(run, "psrlm", 3)

@@ -27,6 +27,7 @@ from psr_lib import (
     rate_table,
     results,
     search_tokens,
+    shipped,
     stages,
     workload,
 )
@@ -396,6 +397,46 @@ def test_generation_holds_weights_and_the_cache_of_its_engine():
     assert sum(found.values()) - found["weights"] == 1024 * model.cache_bytes(2) / 2
     assert footprint.room(vllm, GPU) == pytest.approx(0.9 * 80 * GIB)
     assert footprint.generation(model, load("tiny", ["engine.kind=server"])) == {}
+
+
+def test_a_step_prm_and_its_policy_are_open_together():
+    tiny = load("tiny", ["data.eft_from=chain", "data.ift=999"])  # its EFT does not ship
+    found = plan.memory(plan.make(tiny, RunDir("tiny"), [Key("01_data_prep")], GPU, []))
+    alone, _ = found[f"generation by hf, {TINY}"]
+    both, room = found[f"generation by hf, {TINY} as step PRM"]
+    assert sum(both.values()) == 2 * sum(alone.values()) and room == GPU.memory
+    vllm = load("tiny", ["data.ift=999", "engine.kind=vllm", "engine.gpu_memory=0.4"])
+    found = plan.memory(plan.make(vllm, RunDir("tiny"), [Key("01_data_prep")], GPU, []))
+    both, room = found[f"generation by vllm, {TINY} as step PRM"]
+    assert "its policy" not in both and room == pytest.approx(0.4 * GPU.memory)
+
+
+def test_the_disk_takes_every_model_that_is_made_or_fetched():
+    own, prm = (architectures.of(f"Qwen/Qwen2.5-{name}") for name in ("Math-7B", "72B"))
+    preset = load("tiny", [*REAL, "prm.base=Qwen/Qwen2.5-72B", "sft.lora_r=4"])
+    keys = [Key("01_data_prep"), Key(INIT, "psrlm", 1), DPO]
+    made = plan.make(preset, RunDir("tiny"), keys, GPU, [])
+    found = footprint.disk([(work, model) for work, model, _ in made.parts], preset)
+    assert found["Qwen/Qwen2.5-72B from the hub (16 bits)"] == 2 * prm.parameters
+    assert found["trained by sft (32 bits)"] == 2 * 4 * (own.parameters + own.adapter(4))
+    assert found["trained by prm (32 bits)"] == 4 * prm.parameters
+    assert found["trained by dpo (32 bits)"] == 4 * own.parameters
+    tiny = plan.make(load("tiny"), RunDir("tiny"), [DPO], GPU, [])
+    found = footprint.disk([(work, model) for work, model, _ in tiny.parts], load("tiny"))
+    assert not any("hub" in name for name in found), "a local base model is there already"
+
+
+def test_eft_that_ships_is_not_planned(tmp_path):
+    run = RunDir("tiny", 0, tmp_path)
+    marked = ROOT / "data/tiny/chain/seed0/made_from.json"
+    params = stages.parameters(load("tiny"), Key("01_data_prep"), 0)
+    ships = json.loads(marked.read_text()) == shipped.key_of(params, manifest.identity(ROOT / TINY))
+    works = plan.make(load("tiny"), run, [Key("01_data_prep")], GPU, []).works
+    assert (len(works) == 1) == ships
+    (run.making).mkdir(parents=True)
+    (run.making / stages.FORCED).touch()
+    works = plan.make(load("tiny"), run, [Key("01_data_prep")], GPU, []).works
+    assert len(works) == 4, "FORCE=1 makes it anew"
 
 
 def test_named_devices_are_those_of_the_table():
