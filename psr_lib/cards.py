@@ -1,7 +1,7 @@
 """MODEL_CARD.md and DATA_CARD.md of each M[n], written beside its model from manifests alone.
 
 The runner writes them when its stages are done. Whatever a card says stands in a manifest or in a
-table that a manifest names, so equal runs have equal cards.
+table that a manifest names and that is unchanged, so a run always has the same cards.
 """
 
 import csv
@@ -57,8 +57,7 @@ def model_card(run: RunDir, method: str, n: int) -> str:
 
     Raises PSRError where M[n] is not complete.
     """
-    made = _complete(run.model(method, n))
-    evaluated = manifest.read(run.eval(method, n))
+    made, evaluated = _complete(run.model(method, n)), _evaluation(run.eval(method, n))
     rows = accuracy(run.eval(method, n)) if evaluated else []
     split = evaluated["params"].get("data", {}).get("split", "") if evaluated else ""
     settings = made["params"].get("dpo") or made["params"].get("sft") or {}
@@ -76,6 +75,12 @@ def model_card(run: RunDir, method: str, n: int) -> str:
         "## Provenance", _provenance(made), CITATION,
     ]  # fmt: skip
     return _front(_model_data(made, rows, split)) + "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _evaluation(home: Path) -> Manifest | None:
+    """The manifest of an evaluation whose files are as it left them; None where there is none."""
+    made = manifest.read(home)
+    return made if made and not manifest.damage(home, made) else None
 
 
 def name_of(made: Manifest) -> str:
@@ -118,7 +123,7 @@ def _result(row: Mapping[str, str], split: str) -> dict[str, Any]:
 def _results(home: Path, rows: Sequence[Mapping[str, str]], split: str) -> str:
     """Accuracy with its interval, and the model as a judge."""
     if not rows:
-        return "Not evaluated yet."
+        return "Not evaluated."
     cells = [[row["benchmark"], row["n"], f"{_percent(row['accuracy'])}", _interval(row)]
              for row in rows]  # fmt: skip
     found = [f"Greedy accuracy on the `{split}` problems, in percent (the boxed answer).",

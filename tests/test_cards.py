@@ -74,9 +74,16 @@ def test_results_are_those_of_the_evaluation_and_follow_it(run):
     assert rows(cards.model_card(run, "psrlm", 2), "easy")[0][2] == "50.0"
 
 
+def test_results_that_were_changed_by_hand_are_not_shown(run):
+    path = run.eval("psrlm", 2) / "accuracy.csv"
+    path.write_text(path.read_text().replace("0.625", "0.925"))
+    text = cards.model_card(run, "psrlm", 2)
+    assert "Not evaluated" in text and "92.5" not in text
+
+
 def test_a_model_that_was_not_evaluated_says_so(run):
     text = cards.model_card(run, "psrlm", 1)
-    assert "Not evaluated yet." in text and ModelCard(text).data.eval_results is None
+    assert "Not evaluated." in text and ModelCard(text).data.eval_results is None
 
 
 def test_training_lineage_and_provenance_stand_in_the_model_card(run):
