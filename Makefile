@@ -11,12 +11,14 @@ FORCE   ?=           ## FORCE=1 runs the named stages again
 ITEM    ?=           ## number that why explains, as table1/psrlm/M4/average; without it all are listed
 STAGE   ?=           ## stage that clean-stage removes, as 03
 KILLS   ?= 100       ## kills of torture
+ON      ?=           ## devices for plan, as 8xH100 (default: those at hand)
+TO      ?=           ## folder for export (default: export/ beside the model)
 BENCH   ?=           ## options of bench, as "--only rates --problems 40"
 COUNT   ?= 1000000   ## outputs that fuzz generates
 PYTHON3 ?= python3   ## Python 3.11 or later that makes .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce iteration base evaluate judge data paper keep confirm readme status verify why clean-stage bench fuzz test torture lab lint format clean laboratories
+.PHONY: help setup reproduce iteration base evaluate judge data paper keep confirm readme status verify why clean-stage plan export bench fuzz test torture lab lint format clean laboratories
 
 # Threads that spin while they wait starve each other as soon as another process runs; those that
 # sleep at once are woken for every operation. A short spin, then sleep, is quick either way.
@@ -86,6 +88,12 @@ why: setup  ## where a number of a table comes from: make why ITEM=table1/psrlm/
 
 clean-stage: setup  ## remove one stage of a run, and say what is stale without it
 	@$(RUNS) clean-stage $(RUN) --stage "$(strip $(STAGE))" --n "$(strip $(N))"
+
+plan: setup  ## what a run costs before it runs: tokens, hours, memory, disk, API calls (N, ON)
+	@$(RUNS) plan $(RUN) --n "$(strip $(N))" --on "$(strip $(ON))"
+
+export: setup  ## M[N] as a folder that transformers, vllm serve and the hub accept (TO)
+	@$(RUNS) export $(RUN) --n "$(strip $(N))" --to "$(strip $(TO))"
 
 bench: setup  ## measure search and judging: make bench BENCH="--only rates,calls" (hours in full)
 	@$(PYTHON) -m psr_lib.bench $(BENCH)

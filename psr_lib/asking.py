@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from psr_lib import prices
@@ -18,8 +19,7 @@ def opened(stage: Any, use: str) -> Iterator[Chat]:
     Raises PSRError that says how many are kept where the teacher's server fails for good.
     """
     settings = stage.preset.teacher
-    path = stage.run.paid / f"{settings.model.replace('/', '--')}-{use}.jsonl"
-    chat = Chat(settings, Paid(path))
+    chat = Chat(settings, Paid(kept_answers(stage.run, settings.model, use)))
     try:
         yield chat
     except EngineError as error:
@@ -30,6 +30,11 @@ def opened(stage: Any, use: str) -> Iterator[Chat]:
         stage.count(**{f"{use}_calls": chat.asked, f"{use}_prompt_tokens": chat.prompt_tokens,
                        f"{use}_tokens": chat.tokens, f"{use}_answers_kept": len(chat.paid),
                        f"{use}_unreadable_lines": chat.paid.unreadable})  # fmt: skip
+
+
+def kept_answers(run: Any, model: str, use: str) -> Path:
+    """The file that keeps a teacher's answers of one use."""
+    return run.paid / f"{model.replace('/', '--')}-{use}.jsonl"
 
 
 def announce(chat: Chat, conversations: Iterable[Messages]) -> None:

@@ -20,9 +20,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from psr_lib import architectures, manifest, presets, prompts, rate_table
 from psr_lib import bench_rates as rates
-from psr_lib import manifest, presets
-from psr_lib.records import PSRError, Question, read_jsonl, write_json
+from psr_lib.records import IFTExample, PSRError, Question, read_jsonl, write_json
 
 Part = Callable[[argparse.Namespace], list[dict[str, Any]]]
 
@@ -86,27 +86,49 @@ def close(engine: Any) -> None:
     getattr(engine, "close", lambda: None)()
 
 
-def rate_of(name: str, subject: rates.Subject, repeats: int) -> list[dict[str, Any]]:
-    """One row: search rate over raw rate."""
-    row = {"engine": name, **rates.token_rates(subject, repeats)}
+def rate_of(
+    name: str, subject: rates.Subject, repeats: int, folder: str, dtype: str = ""
+) -> list[dict[str, Any]]:
+    """One row: search rate over raw rate, and what the table of rates says of its subject."""
+    dtype = dtype or subject.preset.engine.dtype or subject.preset.model.dtype
+    measured = rates.token_rates(subject, repeats) | rates.read_rate(subject, repeats)
+    row = {"engine": name, **_subject(name, folder, dtype), **measured}
     close(subject.engine)
     return [row]
 
 
+def _subject(name: str, folder: str, dtype: str) -> dict[str, Any]:
+    model, _, kind = name.partition("/")
+    parameters = architectures.of(folder).parameters
+    return {"model": model, "kind": kind, "parameters": parameters, "dtype": dtype}
+
+
 def part_rates(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Generated tokens a second: raw engine on the prompts of a search, and the search."""
-    return rate_of("tiny/hf", tiny(args), args.repeats)
+    return rate_of("tiny/hf", tiny(args), args.repeats, args.model)
 
 
 def part_smol(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The same for SmolLM2-135M on transformers."""
-    return rate_of("SmolLM2-135M/hf", smol(args, "hf"), args.smol_repeats)
+    name, subject = "SmolLM2-135M/hf", smol(args, "hf")
+    return rate_of(name, subject, args.smol_repeats, args.smol, args.smol_dtype)
 
 
 def part_vllm(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The same for SmolLM2-135M on vLLM."""
     need("vllm", "psr_lib.engines.vllm")
-    return rate_of("SmolLM2-135M/vllm", smol(args, "vllm"), args.smol_repeats)
+    name, subject = "SmolLM2-135M/vllm", smol(args, "vllm")
+    return rate_of(name, subject, args.smol_repeats, args.smol, args.smol_dtype)
+
+
+def part_train(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Tokens a second of SFT with the preset tiny, on the IFT of the model's own run."""
+    preset, model = presets.load("tiny"), Path(args.model)
+    rows = read_jsonl(_run_files(model)[0].with_name("ift.jsonl"), IFTExample)
+    family, kind = prompts.load(preset.prompts), rate_table.TRAINER[preset.sft.lora_r > 0]
+    found = rates.train_rate(model, rows, preset.sft, family, args.updates, args.repeats)
+    dtype = "bfloat16" if preset.sft.bf16 else "float32"
+    return [{"engine": f"tiny/{kind}", **_subject(f"tiny/{kind}", args.model, dtype), **found}]
 
 
 def part_literal(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -199,7 +221,8 @@ def part_ray(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 PARTS: dict[str, Part] = {
-    "rates": part_rates, "smol": part_smol, "vllm": part_vllm, "literal": part_literal,
+    "rates": part_rates, "train": part_train, "smol": part_smol, "vllm": part_vllm,
+    "literal": part_literal,
     "batched": part_batched, "calls": part_calls, "lossy": part_lossy, "equal": part_equal,
     "memory": part_memory, "ray": part_ray,
 }  # fmt: skip
@@ -234,6 +257,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{name}: {(PARTS[name].__doc__ or '').splitlines()[0]}", flush=True)
             result["parts"][name] = PARTS[name](args)
             print(table(result["parts"][name]), flush=True)
+            _keep_rates(result["made"], result["parts"][name], args.rates)
         except Skipped as reason:
             print(f"  skipped: {reason}", flush=True)
         except PSRError as error:
@@ -243,12 +267,17 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
+def _keep_rates(made: dict[str, Any], rows: list[dict[str, Any]], file: str) -> None:
+    """Put what a part measured into the table of rates, which plans read."""
+    found = rate_table.of_bench(rows, made["device"], made["git"]["commit"] or "")
+    rate_table.add(found, Path(file) if file else None)
+
+
 def _made(args: argparse.Namespace) -> dict[str, Any]:
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     machine = {"device": manifest.device(), "python": platform.python_version()}
-    options = {
-        k: v for k, v in vars(args).items() if k not in ("model", "smol", "questions", "out")
-    }
+    places = ("model", "smol", "questions", "out", "rates")
+    options = {k: v for k, v in vars(args).items() if k not in places}
     return {"started": started, **machine, "git": manifest.git_state(), "options": options}
 
 
@@ -269,7 +298,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--memory", type=int, nargs="*", default=[1000, 10000], help="scripted problem counts")
     add("--memory-hf", type=int, nargs="*", default=[100, 1000], help="tiny/hf problem counts")
     add("--only", default="", help=f"parts, with commas: {','.join(PARTS)}")
+    add("--updates", type=int, default=40, help="training: updates of each repeat")
     add("--out", default="data/results/bench.json")
+    add("--rates", default="", help=f"the table of rates; else {rate_table.FILE}")
     return parser
 
 

@@ -3,6 +3,7 @@
 Two things that are compared run in turns, in changing order, and a ratio is taken of each turn.
 """
 
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from psr_lib.agreement import agreement
 from psr_lib.engines.base import Engine
 from psr_lib.judge import Judge
 from psr_lib.literal import LiteralLoop
+from psr_lib.models import load_tokenizer
 from psr_lib.presets import Preset
 from psr_lib.records import PSRError, Question
 from psr_lib.search import step_search
@@ -150,6 +152,40 @@ def token_rates(subject: Subject, repeats: int) -> dict[str, Any]:
         "seconds": seconds,
         **{f"search_{name}": value for name, value in judge_calls(traces).items()},
     }
+
+
+def read_rate(subject: Subject, repeats: int) -> dict[str, Any]:
+    """Prompt tokens a second of the engine as a step PRM: an option is scored, nothing written.
+
+    The prompts are those of a search; tokens of a common beginning count once.
+    """
+    recorder, engine, found = Recorder(subject.engine), subject.engine, []
+    subject.search(recorder)
+    asked = [prompt for prompts, _ in recorder.calls.values() for prompt in prompts]
+    for _ in range(repeats + 1):
+        before, started = engine.usage.copy(), time.perf_counter()
+        engine.choose(asked, [" +"])
+        found.append(engine.usage.since(before).prefill / (time.perf_counter() - started))
+    return {"read_rate": median(found[1:])}  # the first call warms up
+
+
+def train_rate(
+    folder: Any, rows: Sequence[Any], settings: Any, family: Any, updates: int, repeats: int
+) -> dict[str, Any]:
+    """Tokens a second through forward and backward of SFT on a model folder, padding not counted.
+
+    Loading and saving are left out; the first run, which warms up, is not counted.
+    """
+    from psr_lib.sft import train_sft  # TRL takes seconds to load
+
+    tokenizer, found = load_tokenizer(folder), []
+    for seed in range(repeats + 1):
+        with tempfile.TemporaryDirectory() as work:
+            made = train_sft(
+                folder, tokenizer, rows, settings, work, seed, family, max_steps=updates
+            )
+        found.append(made["tokens"] / made["seconds"])
+    return {"updates": updates, "repeats": repeats, "train_rate": median(found[1:])}
 
 
 def judge_calls(traces: Sequence[SearchTrace]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from psr_lib import (
+    cards,
     integrity,
     leftovers,
     manifest,
@@ -108,18 +109,21 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--stage", default="", help="for build and clean-stage: which stage")
     command.add_argument("--item", default="", help="for why: table1/psrlm/M4/average")
     command.add_argument("--each", action="store_true", help="for status: a line a stage")
+    command.add_argument("--on", default="", help="for plan: devices such as 8xH100")
+    command.add_argument("--to", default="", help="for export: the folder to write")
     command.add_argument("--runs-dir", default="runs")
     command.add_argument("--force", action="store_true", help="run the named stages again")
 
 
 def build(request: Request, targets: Sequence[Key], extra: dict[str, Any] | None = None) -> int:
     """Run the targets and what they need, in order, skipping what is current; how many ran."""
-    plan = stages.in_order(targets)
-    for key in plan:  # every notebook is checked before the first one runs
+    due = stages.in_order(targets)
+    for key in due:  # every notebook is checked before the first one runs
         notebook_runner.check(stages.notebook_of(key), {**request.values(key), **(extra or {})})
     with locked(request.run, f"{request.preset.name} {targets[-1]}"):
         leftovers.sweep(request.run)
-        ran = sum(_step(request, key, key in targets, extra or {}) for key in plan)
+        ran = sum(_step(request, key, key in targets, extra or {}) for key in due)
+        cards.refresh(request.run, request.method, request.preset.rounds)
     if not ran:
         print("nothing to do: everything is up to date")
     return ran
@@ -274,6 +278,25 @@ def keep(args: argparse.Namespace) -> None:
         print(f"kept {manifest.shown(path)}")
 
 
+def plan(args: argparse.Namespace) -> None:
+    """Print what the stages up to round N will cost, without N those of the whole path."""
+    from psr_lib.plan import printed  # loads torch, and runs nothing
+
+    request = Request(args)
+    keys = stages.round_keys(request.method, request.round(args.n)) if args.n else all_keys(request)
+    due = stages.in_order(keys)
+    print(printed(request.preset, request.method, request.run, due, args.on))
+
+
+def export_model(args: argparse.Namespace) -> None:
+    """Write M[N] as a folder that transformers, vllm serve and the hub accept."""
+    from psr_lib.export import export, next_steps
+
+    request = Request(args)
+    folder = export(request.run, request.method, request.round(args.n), args.to)
+    print(*next_steps(folder), sep="\n")
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "iteration": iteration,
     "reproduce": reproduce,
@@ -283,6 +306,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "data": data,
     "paper": paper,
     "keep": keep,
+    "plan": plan,
+    "export": export_model,
     "build": build_before,
     "help-notebook": help_notebook,
     **upkeep.COMMANDS,

@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
 RUNNER = ("__init__", "records", "steps", "runs", "commands", "stages", "manifest")
 RUNNER += ("notebook_runner", "progress", "budgets", "methods", "run_dirs", "locks", "request")
-RUNNER += ("integrity", "leftovers", "lineage", "overview", "upkeep")
+RUNNER += ("integrity", "leftovers", "lineage", "overview", "upkeep", "cards", "architectures")
 
 PARAMETERS = """preset: str = "smoke"  # which preset
 method: str = "psrlm"  # which method
@@ -146,6 +146,7 @@ def make_repo(root: Path) -> Repo:
     for name in RUNNER:
         (root / "psr_lib").mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "psr_lib" / f"{name}.py", root / "psr_lib")
+    shutil.copy(ROOT / "psr_lib" / "architectures.yaml", root / "psr_lib")
     ignore = shutil.ignore_patterns("__pycache__")
     for name in ("presets", "prompts"):
         shutil.copytree(ROOT / "psr_lib" / name, root / "psr_lib" / name, ignore=ignore)

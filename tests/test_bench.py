@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT
 from scripted import Scripted, questions, random_script
 
-from psr_lib import bench, bench_memory, bench_rates, prompts
+from psr_lib import bench, bench_memory, bench_rates, prompts, rate_table
 from psr_lib.engines.hf import HFEngine
 from psr_lib.presets import load
 from psr_lib.prompts import Family
@@ -136,3 +136,38 @@ def test_the_search_equals_the_literal_loop_on_the_tiny_model_in_float32(monkeyp
     monkeypatch.setattr(bench_rates.Subject, "family", family)
     ours = [[bench_rates._plain(pair) for pair in trace.pairs] for trace in one.search()]
     assert one.literal(False).run(asked) == ours and sum(map(len, ours)) > 1
+
+
+def test_reading_is_timed_over_the_tokens_that_went_through_the_model():
+    engine = HFEngine.load(ROOT / "data/tiny/base", "float32", "cpu")
+    changes = ["search.width=2", "search.max_iterations=1", "search.max_step_tokens=8",
+               "judge.max_tokens=4"]  # fmt: skip
+    asked = [Question(id="0", text="Tom has 4 pens. How many pens does Tom have?")]
+    one = bench_rates.Subject(load("tiny", changes), engine, asked, 3)
+    read = []
+    choose = engine.choose
+    engine.choose = lambda *call: read.append(call) or choose(*call)
+    row = bench_rates.read_rate(one, 2)
+    assert row["read_rate"] > 0 and len(read) == 3, "one call warms up"
+    assert all(prompts and options == [" +"] for prompts, options in read)
+
+
+def test_a_rate_names_the_model_that_it_was_measured_on():
+    found = bench._subject("tiny/hf", "data/tiny/base", "float32")
+    size = 1_094_784
+    assert found == {"model": "tiny", "kind": "hf", "parameters": size, "dtype": "float32"}
+
+
+def test_what_a_part_measured_reaches_the_table_of_rates(tmp_path, monkeypatch):
+    row = {"model": "tiny", "kind": "hf", "parameters": 7, "dtype": "float32", "search_rate": 9.0}
+
+    def part(args):
+        """A part."""
+        return [row]
+
+    monkeypatch.setitem(bench.PARTS, "rates", part)
+    file = tmp_path / "rates.csv"
+    assert bench.main(options(tmp_path, "--only", "rates", "--rates", str(file))) == 0
+    (found,) = rate_table.load(file)
+    assert (found.work, found.tokens_per_second, found.parameters) == ("search", 9.0, 7)
+    assert str(tmp_path) not in (tmp_path / "b.json").read_text()

@@ -281,6 +281,14 @@ def test_a_manifest_tells_what_was_read_used_and_written(finished):
     )
 
 
+def test_the_runner_leaves_cards_beside_every_model(finished):
+    repo, _ = finished
+    for n in (1, 2):
+        card = (repo.run / f"psrlm/M{n}/MODEL_CARD.md").read_text()
+        assert f"# psr-smoke-psrlm-M{n}-seed0\n" in card
+        assert (repo.run / f"psrlm/M{n}/DATA_CARD.md").is_file()
+
+
 def test_a_second_call_does_nothing_and_says_so(repo):
     before = repo.files()
     done = repo.call("iteration", "--n", "2")

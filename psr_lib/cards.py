@@ -1,0 +1,293 @@
+"""MODEL_CARD.md and DATA_CARD.md of each M[n], written beside its model from manifests alone.
+
+The runner writes them when its stages are done. Whatever a card says stands in a manifest or in a
+table that a manifest names and that is unchanged, so a run always has the same cards.
+"""
+
+import csv
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from psr_lib import architectures, manifest, prompts
+from psr_lib.methods import BORROWED_PAIRS, METHODS, SRLM
+from psr_lib.presets import PROCEDURAL
+from psr_lib.records import PSRError, read_json, write_text
+from psr_lib.run_dirs import RunDir
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+MODEL, DATA = "MODEL_CARD.md", "DATA_CARD.md"
+PAPER = "arXiv:2503.03746"
+CITATION = (
+    "The method is by Zhang et al., Process-based Self-Rewarding Language Models, "
+    f"{PAPER} (Findings of ACL 2025)."
+)
+LABORATORY = (
+    "The problems are procedural word problems of a small laboratory, checked by an oracle: "
+    "neither data nor numbers say anything about other problems or large models."
+)
+SIZES = {"n<1K": 1e3, "1K<n<10K": 1e4, "10K<n<100K": 1e5, "100K<n<1M": 1e6}
+Manifest = dict[str, Any]
+
+
+def refresh(run: RunDir, method: str, rounds: int) -> list[Path]:
+    """Write the cards of every M[n] that is complete; those that would not change are left."""
+    written = []
+    for n in range(1, rounds + 1):
+        try:
+            cards = {MODEL: model_card(run, method, n), DATA: data_card(run, method, n)}
+        except PSRError:  # a stage is missing or damaged, which is for `make status` to say
+            continue
+        for name, text in cards.items():
+            path = run.round(method, n) / name
+            if not path.is_file() or path.read_text(encoding="utf-8") != text:
+                write_text(path, text)
+                written.append(path)
+    return written
+
+
+# ------------------------------------------------------------------------------------ the model
+
+
+def model_card(run: RunDir, method: str, n: int) -> str:
+    """The card of M[n]; its results are there once it was evaluated.
+
+    Raises PSRError where M[n] is not complete.
+    """
+    made, evaluated = _complete(run.model(method, n)), _evaluation(run.eval(method, n))
+    rows = accuracy(run.eval(method, n)) if evaluated else []
+    split = evaluated["params"].get("data", {}).get("split", "") if evaluated else ""
+    settings = made["params"].get("dpo") or made["params"].get("sft") or {}
+    parts = [
+        f"# {name_of(made)}",
+        f"M{n} of method `{made['method']}` ({METHODS[made['method']]}), preset "
+        f"`{made['preset']}`, seed {made['seed']}; base model `{_public(_base(made))}`, stage "
+        f"`{made['stage']}`.",
+        "## Results", _results(run.eval(method, n), rows, split),
+        "## Made from", _inputs(made),
+        "## Training", table(["setting", "value"], settings.items()),
+        table(["count", "value"], _plain(made["counts"]).items()),
+        "## Prompts", _prompts(made["params"]),
+        "## Limits", _limits(run),
+        "## Provenance", _provenance(made), CITATION,
+    ]  # fmt: skip
+    return _front(_model_data(made, rows, split)) + "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _evaluation(home: Path) -> Manifest | None:
+    """The manifest of an evaluation whose files are as it left them; None where there is none."""
+    made = manifest.read(home)
+    return made if made and not manifest.damage(home, made) else None
+
+
+def name_of(made: Manifest) -> str:
+    """What a model is called, such as `psr-tiny-psrlm-M2-seed0`."""
+    return f"psr-{made['preset']}-{made['method']}-M{made['iteration']}-seed{made['seed']}"
+
+
+def accuracy(home: Path) -> list[dict[str, str]]:
+    """The rows of an evaluation's accuracy table, the mean last; [] where there is none."""
+    if not (home / "accuracy.csv").is_file():
+        return []
+    with open(home / "accuracy.csv", encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    return [row for row in rows if row.get("benchmark") and row.get("accuracy")]
+
+
+def _model_data(made: Manifest, rows: Sequence[Mapping], split: str) -> dict[str, Any]:
+    """The hub's metadata."""
+    base = _base(made)
+    data: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation",
+                            "language": ["en"]}  # fmt: skip
+    if HUB_ID.fullmatch(base) and not (manifest.root() / base).exists():
+        data["base_model"] = base
+    if licence := architectures.licence(base):
+        data["license"] = licence
+    data["tags"] = ["math", "self-rewarding", "step-dpo", PAPER.lower()]
+    if rows:
+        results = [_result(row, split) for row in rows]
+        data["model-index"] = [{"name": name_of(made), "results": results}]
+    return data
+
+
+def _result(row: Mapping[str, str], split: str) -> dict[str, Any]:
+    name = row["benchmark"]
+    metric = {"type": "accuracy", "value": _percent(row["accuracy"]), "name": "greedy accuracy, %"}
+    data = {"name": f"{name} ({row['n']} problems)", "type": name, "split": split}
+    return {"task": {"type": "text-generation"}, "dataset": data, "metrics": [metric]}
+
+
+def _results(home: Path, rows: Sequence[Mapping[str, str]], split: str) -> str:
+    """Accuracy with its interval, and the model as a judge."""
+    if not rows:
+        return "Not evaluated."
+    cells = [[row["benchmark"], row["n"], f"{_percent(row['accuracy'])}", _interval(row)]
+             for row in rows]  # fmt: skip
+    found = [f"Greedy accuracy on the `{split}` problems, in percent (the boxed answer).",
+             table(["benchmark", "problems", "accuracy", "95 % interval"], cells)]  # fmt: skip
+    if (home / "judge.json").is_file():
+        judge = read_json(home / "judge.json")
+        found.append(f"As a judge of {judge['n']} held-out pairs: {_percent(judge['accuracy'])} % "
+                     f"right {_interval(judge)}.")  # fmt: skip
+    return "\n\n".join(found)
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return f"[{_percent(row['low'])}, {_percent(row['high'])}]"
+
+
+def _percent(share: Any) -> float:
+    return round(100 * float(share), 1)
+
+
+def _prompts(params: Mapping[str, Any]) -> str:
+    """The solver's and the judge's template, if they are still those of the manifest."""
+    family = prompts.load(params["prompts"])
+    if family.hashes != params.get("templates"):
+        return f"Family `{params['prompts']}`, whose templates have changed since."
+    how = "as the user's turn of the chat template" if family.chat else "as plain text"
+    blocks = [f"{role}:\n\n```\n{family.templates[role]}\n```" for role in ("solve", "judge")]
+    return "\n\n".join([f"Family `{family.name}`, {how}; a step ends at {family.stop!r}.", *blocks])
+
+
+def _base(made: Manifest) -> str:
+    return made["params"].get("model", {}).get("base", "")
+
+
+def _limits(run: RunDir) -> str:
+    source = (manifest.read(run.data) or {"params": {}})["params"].get("data", {}).get("source")
+    found = [LABORATORY] if source == PROCEDURAL else []
+    found += ["Its verdicts are its own: outside the control `gold-judge` no gold answer took part "
+              "in the preference pairs, and wrong ones are among them."]  # fmt: skip
+    return " ".join(found)
+
+
+# ------------------------------------------------------------------------------------ the data
+
+
+def data_card(run: RunDir, method: str, n: int) -> str:
+    """The card of what M[n] was trained on; raises PSRError where that is not complete."""
+    folders = data_folders(run, method, n)
+    made = [_complete(folder) for folder in folders]
+    title = f"{name_of(_complete(run.model(method, n)))}-data"
+    parts = [f"# {title}", _about(method, n)]
+    for folder, one in zip(folders, made, strict=True):
+        place = folder.relative_to(run.path).as_posix()
+        parts += [f"## {place}", _files(one), "### Settings", _settings(one), "### Counts",
+                  table(["count", "value"], _plain(one["counts"]).items()),
+                  "### Made from", _inputs(one), "### Provenance", _provenance(one)]  # fmt: skip
+    first = _complete(run.data)["params"].get("data", {})
+    parts += ["## Limits", _data_limits(first), CITATION]
+    return _front(_data_data(title, made, first)) + "\n\n".join(filter(None, parts)) + "\n"
+
+
+def data_folders(run: RunDir, method: str, n: int) -> list[Path]:
+    """Where the rows lie that M[n] was trained on."""
+    if n > 1 and method != "ift-more":
+        return [run.ppd(method, n)]
+    return [run.data, *([run.path / SRLM / "data"] if method == SRLM else [])]
+
+
+def _about(method: str, n: int) -> str:
+    if n == 1:
+        return "IFT and EFT, on which M0 is fine-tuned to M1, and the questions of every round."
+    if method == "ift-more":
+        return (
+            f"More IFT, `ift_more_{n}.jsonl`, with which this control trains in the place of DPO."
+        )
+    whose = "psrlm's M" if method in BORROWED_PAIRS else "M"
+    what = "whole solutions" if method == SRLM else "next steps"
+    return f"Preference pairs of {what} that {whose}{n - 1} proposed, with the judge of `{method}`."
+
+
+def _data_data(title: str, made: Sequence[Manifest], settings: Mapping) -> dict[str, Any]:
+    rows = sum(entry.get("rows", 0) for one in made for entry in one["outputs"].values())
+    size = next((name for name, most in SIZES.items() if rows < most), "n>1M")
+    data: dict[str, Any] = {"pretty_name": title, "language": ["en"], "size_categories": [size],
+                            "task_categories": ["text-generation"]}  # fmt: skip
+    if settings.get("source") == PROCEDURAL:
+        data["license"] = "apache-2.0"
+    return data | {"tags": ["math", "preference", "self-rewarding", PAPER.lower()]}
+
+
+def _files(made: Manifest) -> str:
+    """The stage's rows; figures and reports are left out."""
+    rows = [[name, entry.get("rows", ""), entry.get("bytes", ""), f"`{entry['hash'][:16]}`"]
+            for name, entry in made["outputs"].items() if ".jsonl" in name]  # fmt: skip
+    return table(["file", "rows", "bytes", "sha256 (first 16)"], rows)
+
+
+def _settings(made: Manifest) -> str:
+    """The preset's sections that the stage read, each on its line."""
+    found = {
+        k: v for k, v in made["params"].items() if isinstance(v, dict) and "templates" not in k
+    }
+    return table(["section", "values"], [[name, _flat(values)] for name, values in found.items()])
+
+
+def _flat(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {_public(v)}" for key, v in values.items() if key != "url")
+
+
+def _public(value: Any) -> Any:
+    """A value without the folders of this machine, which a card that is shared should not tell."""
+    if isinstance(value, str) and value.removeprefix("path:").startswith(("/", "~")):
+        return f"…/{Path(value).name}"
+    return value
+
+
+def _data_limits(settings: Mapping[str, Any]) -> str:
+    source = settings.get("source", "")
+    if source == PROCEDURAL:
+        return LABORATORY
+    return (f"The problems are from `{_public(source)}`: its own licence holds, and what was left "
+            "out of it is listed in `removed.jsonl`.")  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------ both
+
+
+def _complete(folder: Path) -> Manifest:
+    made = manifest.read(folder)
+    if made is None:
+        raise PSRError(f"{manifest.shown(folder)}: no complete stage made it; run make iteration")
+    return made
+
+
+def _inputs(made: Manifest) -> str:
+    rows = [
+        [f"`{_public(name)}`", f"`{entry['hash'][:16]}`"] for name, entry in made["inputs"].items()
+    ]
+    return table(["input", "hash (first 16)"], rows)
+
+
+def _provenance(made: Manifest) -> str:
+    git = made["git"]
+    commit = f"{git['commit']}{' with changes' if git['dirty'] else ''}"
+    rows = {"commit": commit, "parameters": made["params_hash"][:16], "seed": made["seed"],
+            "device": made["device"], "seconds": made["wall_seconds"],
+            "tokens generated": made["tokens"]["generated"],
+            "tokens judged": made["tokens"]["judged"],
+            "packages": _flat(made["versions"])}  # fmt: skip
+    return table(["", "value"], rows.items())
+
+
+def _plain(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers as they are read: four digits of a fraction."""
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in counts.items()}
+
+
+def _front(data: Mapping[str, Any]) -> str:
+    """YAML front matter, as the hub reads it."""
+    text = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=1000)
+    return f"---\n{text}---\n\n"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table, '' without rows."""
+    lines = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    shown = [list(header), ["---"] * len(header), *lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in shown) if lines else ""

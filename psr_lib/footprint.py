@@ -1,0 +1,108 @@
+"""Memory that training and generation take on one device, and what a run leaves on the disk.
+
+Weights, gradients, Adam's two moments and the key-value cache follow from the architecture and the
+settings. Activations are estimates: for a layer of width h, 34 h bytes a token in 16 bits (with an
+attention that stores no score matrix), or 2 h for its input alone where the rest is computed again
+(Korthikanti et al., arXiv 2205.05198).
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from psr_lib import manifest
+from psr_lib.architectures import Architecture
+from psr_lib.machines import Machine
+from psr_lib.presets import Preset
+from psr_lib.prices import LETTERS
+from psr_lib.work import Work
+
+WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes
+STORED, RECOMPUTED = 34, 2  # bytes of activations a token, layer and unit of width, in 16 bits
+Parts = dict[str, float]
+
+
+def training(model: Architecture, settings: Any, machine: Machine, rows: int = 1) -> Parts:
+    """Bytes on each device while a section of the preset (`sft`, `dpo`, `prm`) trains, by part.
+
+    `rows` pass together for each row of a batch (two in DPO). With several devices weights,
+    gradients and moments are sharded (FSDP, ZeRO-3). The trainer holds 32-bit weights.
+    """
+    trained = model.trained(settings.lora_r)
+    parts = {"weights": 4 * model.parameters, "gradients": 4 * trained, "Adam": 8 * trained}
+    parts = {name: size / machine.count for name, size in parts.items()}
+    if settings.bf16 and machine.count == 1:
+        parts["16-bit copies of the weights"] = 2 * model.parameters
+    tokens = micro_tokens(settings, machine, rows)
+    return parts | {
+        "activations (estimate)": activations(model, settings, machine, tokens),
+        "logits and their gradient (estimate)": tokens * model.vocabulary * 4 * 2,
+    }
+
+
+def micro_tokens(settings: Any, machine: Machine, rows: int) -> int:
+    """Tokens of the largest micro-batch, if the rows are as long as they may be."""
+    from psr_lib.training import MICRO_TOKENS, plan_batch
+
+    row = rows * settings.max_length
+    devices = machine.count if settings.batch % machine.count == 0 else 1
+    return plan_batch(settings.batch, devices, row, MICRO_TOKENS[machine.device]).micro * row
+
+
+def activations(model: Architecture, settings: Any, machine: Machine, tokens: int) -> float:
+    """Bytes of activations of so many tokens; large models on GPUs compute them again."""
+    from psr_lib.training import LARGE
+
+    layer = STORED * tokens * model.hidden * (1 if settings.bf16 else 2)
+    if machine.device == "cuda" and model.parameters > LARGE:
+        return layer + model.layers * layer * RECOMPUTED / STORED
+    return model.layers * layer
+
+
+def generation(model: Architecture, preset: Preset) -> Parts:
+    """Bytes on each device while the preset's engine generates, by part; none for a server.
+
+    transformers fills `engine.batch_tokens` columns of cache; vLLM takes what is left of its share
+    of the memory, and needs one sequence of the whole context at least.
+    """
+    engine, width = preset.engine, WIDTHS[preset.engine.dtype or preset.model.dtype]
+    kind = engine_kind(preset)
+    if kind == "server":
+        return {}
+    split = engine.tensor_parallel if kind == "vllm" else 1
+    tokens = (engine.context or model.context) if kind == "vllm" else engine.batch_tokens
+    label = f"key-value cache of {tokens:,} tokens"
+    label += " (one sequence, the least)" if kind == "vllm" else ""
+    return {"weights": model.parameters * width / split,
+            label: tokens * model.cache_bytes(width) / split}  # fmt: skip
+
+
+def beside(policy: Architecture, preset: Preset) -> Parts:
+    """What the policy of a tree search takes beside its step PRM; vLLM gives each its own share."""
+    parts = generation(policy, preset)
+    return {} if engine_kind(preset) == "vllm" else {"its policy": sum(parts.values())}
+
+
+def room(preset: Preset, machine: Machine) -> float:
+    """Bytes of a device that generation may use."""
+    share = preset.engine.gpu_memory if engine_kind(preset) == "vllm" else 1.0
+    return machine.memory * share
+
+
+def engine_kind(preset: Preset) -> str:
+    """What generates on a device: the preset's engine, or the workers of `ray`."""
+    return preset.engine.worker if preset.engine.kind == "ray" else preset.engine.kind
+
+
+def disk(parts: Iterable[tuple[Work, Architecture]], preset: Preset) -> Parts:
+    """Bytes that the stages leave on the disk, by part; models are saved whole, in 32 bits."""
+    found, tokens, models = Counter(), 0.0, {}
+    for work, model in parts:
+        tokens, models[model.name] = tokens + work.written, model
+        if work.section:
+            adapter = model.adapter(getattr(preset, work.section).lora_r)
+            found[f"trained by {work.section} (32 bits)"] += 4 * (model.parameters + adapter)
+    away = [model for name, model in models.items() if not (manifest.root() / name).is_dir()]
+    base = {f"{model.name} from the hub (16 bits)": 2 * model.parameters for model in away}
+    texts = {f"texts and traces (at most, {LETTERS:.0f} bytes a token)": LETTERS * tokens}
+    return base | found | texts

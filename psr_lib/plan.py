@@ -1,0 +1,288 @@
+"""`make plan`: what a run costs before anything runs: tokens, hours, memory, disk, API calls.
+
+Nothing is refused and nothing is written. A number that was not measured says what it rests on; a
+device that cannot hold the run is one line of warning.
+"""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+from psr_lib import (
+    architectures,
+    durations,
+    footprint,
+    machines,
+    manifest,
+    plan_check,
+    rate_table,
+    shipped,
+    workload,
+)
+from psr_lib.architectures import Architecture
+from psr_lib.durations import Duration
+from psr_lib.expected import LARGE, Fact
+from psr_lib.machines import GIB, Machine
+from psr_lib.methods import DATA
+from psr_lib.presets import Preset
+from psr_lib.rate_table import Rate
+from psr_lib.run_dirs import Key, RunDir
+from psr_lib.stages import parameters, stage_preset
+from psr_lib.teacher_bill import bills
+from psr_lib.work import Case, Work, case_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The parts of a run with their model and duration, and what they were counted from."""
+
+    case: Case
+    machine: Machine
+    parts: list[tuple[Work, Architecture, Duration]]
+
+    @property
+    def works(self) -> list[Work]:
+        """The parts alone."""
+        return [work for work, _, _ in self.parts]
+
+
+def make(
+    preset: Preset, run: RunDir, keys: Iterable[Key], machine: Machine,
+    rates: Sequence[Rate] | None = None,
+) -> Plan:  # fmt: skip
+    """The plan of these stages of a run on a machine, by the rates of the table (or those given).
+
+    Raises PSRError where the model's configuration is not at hand.
+    """
+    rates = rate_table.load() if rates is None else rates
+    own = architectures.of(preset.model.base)
+    ships = preset.data.eft_from == "chain" and bool(_shipped(preset, run))
+    case, parts = case_of(preset, own.parameters >= LARGE, shipped=ships), []
+    for one in workload.of_stages(case, keys):
+        model = architectures.of(one.base) if one.base else own
+        seen = stage_preset(preset, one.key)
+        parts.append((one, model, durations.of(one, seen, model, machine, rates)))
+    return Plan(case, machine, parts)
+
+
+def _shipped(preset: Preset, run: RunDir) -> Path | None:
+    """Where EFT of just this run lies in the repository, if it ships."""
+    params, base = parameters(preset, Key(DATA), run.seed), manifest.root() / preset.model.base
+    stage = SimpleNamespace(seed=run.seed, run=run, params=params, model=lambda _: base)
+    return shipped.find(stage)
+
+
+def printed(preset: Preset, method: str, run: RunDir, keys: Iterable[Key], on: str = "") -> str:
+    """What `make plan` prints for these stages on the machine that `on` names, '' for this one.
+
+    Raises PSRError where the model's configuration is not at hand, or the device is unknown.
+    """
+    found = make(preset, run, keys, machines.named(on))
+    return "\n".join(filter(None, [text(found, run, method), plan_check.line(preset.name)]))
+
+
+def text(plan: Plan, run: RunDir, method: str) -> str:
+    """The whole plan as it is printed."""
+    head = (f"plan of {method}, preset {plan.case.preset.name}, seed {run.seed}, "
+            f"on {plan.machine}; nothing was run")  # fmt: skip
+    device = f"{plan.machine.name}, {plan.machine.memory / GIB:,.0f} GiB"
+    blocks = {
+        f"memory of one device ({device})": memory_lines(plan),
+        "disk": disk_lines(plan, run),
+        "paid calls": bills(plan.case, run, plan.works) or ["none"],
+        "where the numbers come from": source_lines(plan),
+    }
+    below = [line for head, lines in blocks.items()
+             for line in (head, *(f"  {line}" for line in lines))]  # fmt: skip
+    return "\n".join([head, *hour_lines(plan), *below, *warning_lines(plan, run)])
+
+
+# ------------------------------------------------------------------------------------ hours
+
+
+COLUMNS = {"generated": "generated", "judged": "judged", "most": "if all differ", "read": "read",
+           "trained": "trained"}  # fmt: skip
+
+
+def hour_lines(plan: Plan) -> list[str]:
+    """A row a part: tokens and hours; then which hours were not measured, and why."""
+    head = ["stage", "part", *COLUMNS.values(), _unit(plan), "assumed"]
+    rows = [_row(str(work.key), work, duration) for work, _, duration in plan.parts]
+    table = _aligned([head, *rows, _totals(plan)])
+    lacking = {
+        durations.missing(work, stage_preset(plan.case.preset, work.key), model, plan.machine)
+        for work, model, duration in plan.parts if duration.measured is None
+    }  # fmt: skip
+    assumed = any(d.measured is None and d.assumed is not None for _, _, d in plan.parts)
+    used = {str(duration.rate) for _, _, duration in plan.parts if duration.rate}
+    notes = [*sorted(used), *sorted(lacking), *([durations.assumption()] if assumed else [])]
+    return [*table, *notes, *_spread(plan)]
+
+
+def _unit(plan: Plan) -> str:
+    return "GPU hours" if plan.machine.device == "cuda" else "hours"
+
+
+def _row(name: str, work: Work, duration: Duration) -> list[str]:
+    tokens = [getattr(work, name) for name in COLUMNS]
+    measured = "not measured" if duration.measured is None else _hours(duration.measured)
+    guess = duration.assumed if duration.measured is None else None
+    return [name, work.what, *map(amount, tokens), measured, _hours(guess)]
+
+
+def _totals(plan: Plan) -> list[str]:
+    """Sums; of the measured hours only where every part was measured."""
+    columns = [[getattr(work, name) for work in plan.works] for name in COLUMNS]
+    measured = [duration.measured for _, _, duration in plan.parts]
+    whole = None not in measured
+    best = [duration.hours for _, _, duration in plan.parts]
+    known = _hours(sum(measured)) if whole else "not measured"
+    rest = "" if whole else _hours(None if None in best else sum(best))
+    return ["all", "", *(amount(sum(column)) for column in columns), known, rest]
+
+
+def _spread(plan: Plan) -> list[str]:
+    hours = [duration.hours for _, _, duration in plan.parts]
+    if plan.machine.count < 2 or None in hours:
+        return []
+    each = _hours(sum(hours) / plan.machine.count)
+    return [f"on {plan.machine.count} devices {each} hours, if the work spreads evenly"]
+
+
+def _hours(hours: float | None) -> str:
+    """Hours with three digits, '' for none.
+
+    >>> _hours(0.01234), _hours(1234.5)
+    ('0.0123', '1,234')
+    """
+    if hours is None:
+        return ""
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
+
+
+def amount(tokens: float) -> str:
+    """Tokens in words, '' for none.
+
+    >>> amount(0), amount(950), amount(12_345), amount(3_210_000)
+    ('', '950', '12.3 k', '3.2 M')
+    """
+    for size, sign in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if tokens >= size:
+            return f"{tokens / size:,.1f}{sign}"
+    return f"{tokens:.0f}" if tokens else ""
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    sides = ["<", "<", *">" * (len(widths) - 2)]
+    cells = [[f"{c:{s}{w}}" for c, s, w in zip(row, sides, widths, strict=True)] for row in rows]
+    return ["  ".join(row).rstrip() for row in cells]
+
+
+# ------------------------------------------------------------------------------------ memory, disk
+
+
+def memory(plan: Plan) -> dict[str, tuple[dict[str, float], float]]:
+    """What holds memory, by name: its parts in bytes, and the bytes that it may take."""
+    found, machine = {}, plan.machine
+    for work, model, _ in plan.parts:
+        preset = stage_preset(plan.case.preset, work.key)
+        if work.section:
+            rows = 2 if work.section == "dpo" else 1
+            parts = footprint.training(model, getattr(preset, work.section), machine, rows)
+            found[f"training by {work.section}"] = parts, machine.memory
+        elif work.written + work.read:
+            name, parts = f"{preset.engine.kind}, {model.name}", footprint.generation(model, preset)
+            if work.kind == "read":
+                name, policy = f"{name} as step PRM", architectures.of(preset.model.base)
+                parts |= footprint.beside(policy, preset)
+            found[f"generation by {name}"] = parts, footprint.room(preset, machine)
+    return found
+
+
+def memory_lines(plan: Plan) -> list[str]:
+    """One line for each use of a device: its parts and their sum, in GiB."""
+    models = {model.name: model for _, model, _ in plan.parts}.values()
+    lines = [f"{m.name}: {m.parameters:,} parameters (configuration: {m.source})" for m in models]
+    for name, (parts, room) in memory(plan).items():
+        most = f" of {_size(room)}" if room < plan.machine.memory else ""
+        lines.append(f"{name}: {_sum(parts)}{most}" if parts else f"{name}: held elsewhere")
+    if plan.machine.count > 1:
+        lines.append("weights, gradients and Adam are shared by the devices (FSDP, ZeRO-3)")
+    return lines
+
+
+def _sum(parts: dict[str, float]) -> str:
+    terms = " + ".join(f"{name} {_size(size)}" for name, size in parts.items())
+    return f"{terms} = {_size(sum(parts.values()))}"
+
+
+def _size(size: float) -> str:
+    """Bytes in words.
+
+    >>> _size(2**20 * 3.14159), _size(2**30 * 1234)
+    ('3.14 MiB', '1,234 GiB')
+    """
+    number, unit = (size / GIB, "GiB") if size >= GIB / 10 else (size / 2**20, "MiB")
+    return f"{number:,.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"
+
+
+def disk_lines(plan: Plan, run: RunDir) -> list[str]:
+    """What the run leaves on the disk, and what is free there."""
+    parts = _disk(plan)
+    free = f", {_size(_free(run))} free here" if plan.machine.at_hand else ""
+    return [f"{_sum(parts)}{free}"]
+
+
+def _disk(plan: Plan) -> dict[str, float]:
+    return footprint.disk([(work, model) for work, model, _ in plan.parts], plan.case.preset)
+
+
+def _free(run: RunDir) -> int:
+    """Free bytes where the run will lie; its folder need not be there yet."""
+    place = next(folder for folder in (run.path, *run.path.parents) if folder.exists())
+    return shutil.disk_usage(place).free
+
+
+# ------------------------------------------------------------------------------------ words
+
+
+def source_lines(plan: Plan) -> list[str]:
+    """Every number that no setting gives, and its source."""
+    found: dict[str, list[str]] = {}
+    for n in sorted({max(0, work.key.n - (work.kind == "search")) for work in plan.works}):
+        for name, fact in vars(plan.case.model(n)).items():
+            found.setdefault(fact.source, []).append(_said(name, fact, n))
+    question = plan.case.rows.question
+    found.setdefault(question.source, []).append(f"tokens of a question {question.value:.3g}")
+    unknown = [name for name, size in workload.sizes(plan.case.preset).items() if not size]
+    lines = [f"{', '.join(dict.fromkeys(names))}: {source}" for source, names in found.items()]
+    return lines + [f"{name}: its size is not known, counted as 0" for name in unknown]
+
+
+NAMES = {
+    "steps": "steps of a solution", "step_tokens": "tokens of a step",
+    "visits": "expansions a step", "asked": "share of ordered pairs judged",
+    "pairs": "pairs an expansion", "verdict_tokens": "tokens of a verdict",
+    "sampled": "share of a tree's steps sampled", "siblings": "sibling pairs an iteration",
+}  # fmt: skip
+
+
+def _said(name: str, fact: Fact, n: int) -> str:
+    return f"{NAMES[name]} {fact.value:.3g}"
+
+
+def warning_lines(plan: Plan, run: RunDir) -> list[str]:
+    """One line if the machine cannot hold the run, none if it can."""
+    short = [f"{name} takes {_size(sum(parts.values()))} of {_size(room)}"
+             for name, (parts, room) in memory(plan).items()
+             if sum(parts.values()) > room]  # fmt: skip
+    size = sum(_disk(plan).values())
+    if plan.machine.at_hand and size > _free(run):
+        short.append(f"the disk takes {_size(size)} of {_size(_free(run))}")
+    if not short:
+        return []
+    return [f"warning: {plan.machine} cannot hold this: {', '.join(short)}; take more or larger "
+            "devices (ON=16xH100), LoRA (lora_r), a lower max_length or batch_tokens"]  # fmt: skip

@@ -1,0 +1,70 @@
+"""What models behind an API are likely to be asked and paid, before any row exists.
+
+The price table, the rule of thumb and the answers paid for so far are those of the dry run
+(`asking.announce`), which knows the rows themselves; here their number and length are expected.
+"""
+
+from collections.abc import Iterable
+
+from psr_lib import asking, prices, prompts, workload
+from psr_lib.methods import DATA, EVALUATE, REFERENCE
+from psr_lib.paid import Paid
+from psr_lib.presets import PROCEDURAL
+from psr_lib.run_dirs import Key, RunDir
+from psr_lib.work import Case, Work
+
+
+def bills(case: Case, run: RunDir, works: Iterable[Work]) -> list[str]:
+    """A line for each use of an API in these works; none where nobody is paid."""
+    keys, found = {work.key for work in works}, []
+    data, teacher = case.preset.data, case.preset.teacher
+    made = Key(DATA) in keys
+    if made and teacher.ift == "api" and data.source != PROCEDURAL:
+        found.append(_line(case, run, "segment", *_segmented(case)))
+    if made and teacher.judge == "api" and data.eft_from == "chain":
+        found.append(_line(case, run, "judge", *_judged(case)))
+    return found + ([_reference(case)] if Key(EVALUATE, REFERENCE) in keys else [])
+
+
+def _segmented(case: Case) -> tuple[float, float]:
+    """Solutions that are cut into steps, and letters of each request: problem and solution."""
+    data = case.preset.data
+    count = data.ift + data.ift_more * (case.preset.rounds - 1)
+    tokens = case.rows.question.value + case.model(1).answer_tokens
+    return count, _template(case, "segment") + tokens * prices.LETTERS
+
+
+def _judged(case: Case) -> tuple[float, float]:
+    """Requests to judge a pair, in both orders, and letters of each.
+
+    At most: of the sibling pairs of the trees the best share goes on, if no gap is too small.
+    """
+    tree, model = case.preset.tree, case.model(1)
+    pairs = tree.questions * tree.iterations * model.siblings.value
+    pairs *= case.preset.annotate.best_share
+    shown = model.answer_tokens / 2 + 2 * model.step_tokens.value
+    tokens = case.rows.question.value + shown
+    return 2 * pairs, _template(case, "judge") + tokens * prices.LETTERS
+
+
+def _reference(case: Case) -> str:
+    """The API model that is measured: an answer a problem and a verdict a held-out pair."""
+    data, reference = case.preset.data, case.preset.reference
+    calls = sum(workload.sizes(case.preset).values()) + data.eft_heldout
+    letters = (case.rows.judge + case.rows.question.value) * prices.LETTERS
+    written = round(case.model(1).answer_tokens)
+    texts = ["x" * round(letters)] * calls
+    return f"reference: {prices.estimate(reference.model, texts, [], written)}"
+
+
+def _template(case: Case, role: str) -> int:
+    return len(prompts.load(case.preset.teacher.prompts).templates[role])
+
+
+def _line(case: Case, run: RunDir, use: str, calls: float, letters: float) -> str:
+    teacher, most = case.preset.teacher, "at most, " if use == "judge" else ""
+    paid = Paid(asking.kept_answers(run, teacher.model, use))
+    left = max(0, round(calls) - len(paid))
+    texts = ["x" * round(letters)] * left
+    found = prices.estimate(teacher.model, texts, paid.values(), teacher.answer_tokens)
+    return f"{use}: {most}{found}"

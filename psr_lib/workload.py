@@ -1,0 +1,151 @@
+"""The tokens of each stage of a run, before it runs: written, read and trained on.
+
+What settings fix is counted from them; the rest is `expected`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from psr_lib import benchmarks, expected, manifest, search_tokens
+from psr_lib.methods import BASE, DATA, DPO, EVALUATE, INIT, SEARCH, SRLM
+from psr_lib.presets import Preset
+from psr_lib.records import PSRError
+from psr_lib.run_dirs import Key
+from psr_lib.stages import stage_preset
+from psr_lib.work import Case, Work
+
+REFERENCE_PASS = 1 / 3  # a forward pass costs a third of forward and backward
+PRM800K = 75_000  # solutions in it (Lightman et al., arXiv 2305.20050)
+SIZES = {  # problems of the sets that are read from the hub
+    "gsm8k": 1319, "math": 5000, "gaokao2023en": 385, "olympiadbench": 675, "aime2024": 30,
+    "amc2023": 40, "math500": 500, "svamp": 1000,
+}  # fmt: skip
+
+
+def of_stages(case: Case, keys: Iterable[Key]) -> list[Work]:
+    """The work of these stages, part by part, in order."""
+    return [work for key in keys for work in STAGES[key.stage](_seen(case, key), key)]
+
+
+def _seen(case: Case, key: Key) -> Case:
+    """The case with the preset as the stage sees it."""
+    return replace(case, preset=stage_preset(case.preset, key))
+
+
+def _base(case: Case, key: Key) -> list[Work]:
+    return [Work(key, "look at the base model", "generate")]
+
+
+def _data(case: Case, key: Key) -> list[Work]:
+    """Nothing for a device, unless EFT comes from the chain (paper section 3.2)."""
+    if key.method or case.preset.data.eft_from != "chain":
+        return [Work(key, "rows", "generate")]
+    if case.shipped:
+        return [Work(key, "rows; EFT ships with the repository", "generate")]
+    return [*_policy(case, key), *_prm(case, key), *search_tokens.of_trees(case, key)]
+
+
+def _policy(case: Case, key: Key) -> list[Work]:
+    if case.preset.tree.policy == "base":
+        return []
+    tokens = case.preset.data.ift * case.rows.asked(case.model(1).answer_tokens)
+    trained = tokens * case.preset.tree.policy_epochs
+    return [Work(key, "policy of the tree search", "train", trained=trained, section="sft")]
+
+
+def _prm(case: Case, key: Key) -> list[Work]:
+    settings = case.preset.prm
+    if settings.model:
+        return []
+    rows = settings.solutions if settings.labels == "oracle" else PRM800K
+    tokens = rows * case.rows.asked(case.model(1).answer_tokens) * settings.epochs
+    return [Work(key, "step PRM", "train", trained=tokens, base=settings.base, section="prm")]
+
+
+def _init(case: Case, key: Key) -> list[Work]:
+    """SFT on IFT and EFT; the baseline's EFT holds whole solutions."""
+    data, rows, model = case.preset.data, case.rows, case.model(1)
+    answer, step = model.answer_tokens, model.step_tokens.value
+    shown = rows.shown(answer, 0.0) if key.method == SRLM else rows.shown(answer / 2, step)
+    eft = 0 if data.eft_from == "none" else data.eft
+    tokens = data.ift * rows.asked(answer) + eft * (shown + model.verdict_tokens.value)
+    trained = tokens * case.preset.sft.epochs
+    return [Work(key, f"SFT on {data.ift:,} + {eft:,} rows", "train", trained=trained,
+                 section="sft")]  # fmt: skip
+
+
+def _search(case: Case, key: Key) -> list[Work]:
+    return [search_tokens.of_round(case, key)]
+
+
+def _dpo(case: Case, key: Key) -> list[Work]:
+    """Both siblings of every pair, once through the reference and `epochs` times through DPO."""
+    model, epochs = case.model(key.n - 1), case.preset.dpo.epochs
+    count, answer = search_tokens.pairs(case, key.n), model.answer_tokens
+    row = case.rows.asked(answer / 2) + model.step_tokens.value
+    each = {"sft-chosen": row * epochs, "ift-more": case.rows.asked(answer) * epochs}
+    trained = count * each.get(key.method, 2 * row * (epochs + REFERENCE_PASS))
+    what = f"step-wise DPO on about {count:,.0f} pairs"
+    what = what if key.method not in each else f"{key.method}, as many updates"
+    return [Work(key, what, "train", trained=trained, section="dpo")]
+
+
+def _evaluate(case: Case, key: Key) -> list[Work]:
+    found = [_greedy(case, key), _heldout(case, key)]
+    searched = key.n in case.preset.eval.search_rounds and key.method != SRLM
+    return found + ([_test_time(case, key)] if searched and case.preset.data.search_size else [])
+
+
+def sizes(preset: Preset) -> dict[str, int]:
+    """Problems of each benchmark; 0 where the set is not at hand and its size not known."""
+    data = preset.data
+    return {name: data.benchmark_size or _size(preset, name) for name in data.benchmarks}
+
+
+def _size(preset: Preset, name: str) -> int:
+    data = preset.data
+    if data.benchmark_folder != "hub":
+        try:
+            folder = manifest.root() / data.benchmark_folder
+            return len(benchmarks.load(folder, (name,), 0, data.split)[name])
+        except PSRError:
+            pass
+    return SIZES.get(name, 0)
+
+
+def _greedy(case: Case, key: Key) -> Work:
+    """One greedy answer to every problem, `eval.samples` more on small sets."""
+    settings, answers, total = case.preset.eval, 0, 0.0
+    for name, size in sizes(case.preset).items():
+        more = settings.samples if size <= settings.samples_up_to else 0
+        more += bool(settings.own_prompts) and not key.n
+        answer = expected.on_benchmark(name, case.model(key.n), key.n, case.large)
+        answers += size * (1 + more)
+        total += size * (1 + more) * min(answer, settings.max_tokens)
+    return Work(key, f"{answers:,} answers to the benchmarks", "generate", generated=total,
+                read=answers * case.rows.asked())  # fmt: skip
+
+
+def _heldout(case: Case, key: Key) -> Work:
+    """A verdict a pair; M0 sees worked examples first."""
+    data, model = case.preset.data, case.model(key.n)
+    count = 0 if data.eft_from == "none" else data.eft_heldout
+    verdict = model.verdict_tokens.value
+    shown = case.rows.shown(model.answer_tokens / 2, model.step_tokens.value)
+    shots = 0 if key.n else case.preset.eval.judge_shots
+    return Work(key, f"{count:,} held-out pairs", "generate", judged=count * verdict,
+                read=count * (shown + shots * (shown + verdict)))  # fmt: skip
+
+
+def _test_time(case: Case, key: Key) -> Work:
+    """No roll-back there: an expansion a step."""
+    most = case.preset.data.search_size
+    count = sum(min(size, most) for size in sizes(case.preset).values())
+    steps = min(case.model(key.n).steps.value, case.preset.search.max_iterations)
+    what = f"test-time search, {count:,} problems"
+    return search_tokens.judged(case, key, what, count * steps, key.n)
+
+
+STAGES: dict[str, Callable[[Case, Key], list[Work]]] = {
+    BASE: _base, DATA: _data, INIT: _init, SEARCH: _search, DPO: _dpo, EVALUATE: _evaluate,
+}  # fmt: skip
