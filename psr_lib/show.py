@@ -43,13 +43,19 @@ def judge(trace: Trace, visit: int = 0) -> View:
 
 
 def telling(traces: Iterable[Trace]) -> Trace:
-    """The search to look at: it gave pairs, rolled back, and gave most; the first of equals."""
+    """The search to look at: it gave pairs, rolled back, and gave most of them.
 
-    def worth(trace: Trace) -> tuple[bool, bool, int]:
-        back = any(e.rolled_back for e in getattr(trace, "expansions", ()))
-        return bool(trace.pairs), back, len(trace.pairs)
+    At test time, without pairs: a complete one with most different candidates.
+    """
+    return max(traces, key=_worth)
 
-    return max(traces, key=worth)
+
+def _worth(trace: Trace) -> tuple[int, ...]:
+    if isinstance(trace, SolutionTrace):
+        return (len(trace.pairs),)
+    back = any(e.rolled_back for e in trace.expansions)
+    variety = sum(len({c.text for c in e.candidates}) for e in trace.expansions)
+    return bool(trace.pairs), back, len(trace.pairs), trace.status == "complete", variety
 
 
 def moved(
