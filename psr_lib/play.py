@@ -54,13 +54,9 @@ def watch(stage: Any, engine: Engine, text: str, model: Path | str = "") -> Sear
     if stage.method == SRLM:
         print(f"models of {SRLM} score whole solutions; watch a search with method psrlm")
         return None
-    if not text.strip():
-        raise PSRError("question: it is empty; write a problem as in the data, with its question")
-    if model:
-        folder = manifest.root() / model
-        engine = opening.open_engine(stage.preset.engine, stage.preset.model, folder)
-    search, question = open_search(stage, engine), asked(text)
-    if strange := unknown_words(engine.tokenizer, text):
+    question, trace = asked(text), None
+    search = open_search(stage, _opened(stage, model) if model else engine)
+    if strange := unknown_words(search.tokenizer, question.text):
         print("words that this model has never read:", ", ".join(strange))
     shown = display(show.search(SearchTrace(question)), display_id=True)
     for trace in visits(search, question):
@@ -70,8 +66,15 @@ def watch(stage: Any, engine: Engine, text: str, model: Path | str = "") -> Sear
 
 
 def asked(text: str) -> Question:
-    """A typed problem; its blanks are made single, as in the data."""
+    """A typed problem, its blanks made single as in the data; raises PSRError if it is empty."""
+    if not text.strip():
+        raise PSRError("question: it is empty; write a problem as in the data, with its question")
     return Question(id="typed", text=" ".join(text.split()))
+
+
+def _opened(stage: Any, model: Path | str) -> Engine:
+    folder = manifest.root() / model
+    return opening.open_engine(stage.preset.engine, stage.preset.model, folder)
 
 
 def unknown_words(tokenizer: Any, text: str) -> list[str]:

@@ -32,6 +32,15 @@ def truth(question: str, prefix: Sequence[str], step: str) -> bool | None:
     return problems.is_right(question, prefix, step) if has_oracle(question) else None
 
 
+def count(number: int, name: str) -> str:
+    """A number of things.
+
+    >>> count(1, "win"), count(3, "win")
+    ('1 win', '3 wins')
+    """
+    return f"{number} {name}{'' if number == 1 else 's'}"
+
+
 def truths(question: str, steps: Sequence[str]) -> list[bool | None]:
     """`truth` of every step of a solution."""
     return [truth(question, steps[:k], step) for k, step in enumerate(steps)]

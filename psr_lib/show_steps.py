@@ -122,8 +122,8 @@ def _side(name: str, kind: str, text: str, other: str, look: str, right: bool | 
 
 
 def _context(question: str, prefix: Sequence[str]) -> list[Html]:
-    count = f"{len(prefix)} step{'' if len(prefix) == 1 else 's'} before it"
-    before = [fold(count, tag("div", join_steps(prefix), look="line"),
+    count = show_marks.count(len(prefix), "step")
+    before = [fold(f"{count} before it", tag("div", join_steps(prefix), look="line"),
                    opened=len(prefix) < 4)] if prefix else []  # fmt: skip
     return [_question(question), *before]
 

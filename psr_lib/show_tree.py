@@ -13,6 +13,7 @@ from psr_lib.markup import Html, View, bar, chip, fold, join, tag
 from psr_lib.traces import Expansion, SearchTrace
 
 KINDS = {"kept": "kept", "dropped later": "tie", "rejected": "rejected"}  # a fate's colour
+ENDS = {"complete": "complete", "cap": "out of visits", "overflow": "out of context"}
 SIGNS = {"kept": "●", "dropped later": "◌", "rejected": "▼", "ill-formed": "✕", "cut": "✕"}
 
 
@@ -36,7 +37,12 @@ class Leaf:
     wins: int | None
     fate: str
     right: bool | None
-    tokens: int
+
+    @property
+    def counted(self) -> str:
+        """A sign for its fate, and its wins."""
+        wins = "no score" if self.wins is None else show_marks.count(self.wins, "win")
+        return f"{SIGNS.get(self.fate, '○')} {wins}"
 
 
 def grow(trace: SearchTrace) -> list[Visit]:
@@ -74,7 +80,7 @@ def leaves(visit: Visit, question: str) -> list[Leaf]:
         fate = _fate(visit, i)
         if c.text not in found or fate in KINDS:  # a chosen copy speaks for all of its text
             right = show_marks.truth(question, e.prefix, c.text) if c.valid else None
-            found[c.text] = Leaf(c.text, copies[c.text], e.scores[i], fate, right, c.tokens)
+            found[c.text] = Leaf(c.text, copies[c.text], e.scores[i], fate, right)
     return sorted(found.values(), key=lambda leaf: (leaf.text in visit.below, leaf.fate in
                   ("kept", "dropped later")))  # fmt: skip
 
@@ -121,15 +127,11 @@ def tree(trace: SearchTrace) -> View:
 
 def summary(trace: SearchTrace) -> str:
     """How a search ended and what it took."""
-    ties, back = (
-        sum(getattr(e, name) for e in trace.expansions) for name in ("tie", "rolled_back")
-    )
-    ends = {"complete": "complete", "cap": "out of visits", "overflow": "out of context"}
-    counted = [(len(trace.expansions), "visit"), (ties, "tie"), (back, "roll-back"),
-               (len(trace.pairs), "pair")]  # fmt: skip
-    parts = [ends.get(trace.status, "not finished")]
-    parts += [f"{n} {name}{'' if n == 1 else 's'}" for n, name in counted]
-    spent = trace.tokens
+    visits, spent = trace.expansions, trace.tokens
+    ties, back = (sum(getattr(e, name) for e in visits) for name in ("tie", "rolled_back"))
+    counts = {"visit": len(visits), "tie": ties, "roll-back": back, "pair": len(trace.pairs)}
+    parts = [ENDS.get(trace.status, "not finished")]
+    parts += [show_marks.count(number, name) for name, number in counts.items()]
     return (f"{', '.join(parts)}; {spent['generated']:,} tokens proposed, "
             f"{spent['judged']:,} judged")  # fmt: skip
 
@@ -153,8 +155,7 @@ def _visit_html(visit: Visit, question: str) -> Html:
 
 def _leaf_html(leaf: Leaf, most: int, visit: Visit, question: str) -> Html:
     first, rest = show_marks.clipped(leaf.text)
-    wins = "no score" if leaf.wins is None else f"{leaf.wins} win{'' if leaf.wins == 1 else 's'}"
-    counted = tag("b", f"{SIGNS.get(leaf.fate, '○')} {wins}")
+    counted = tag("b", leaf.counted)
     copies = f" × {leaf.copies}" if leaf.copies > 1 else ""
     fate = join([" ", chip(leaf.fate, KINDS.get(leaf.fate, "plain"))]) if leaf.fate else ""
     body = [bar((leaf.wins or 0) / most, "kept"), " ", counted, copies, fate,
@@ -169,9 +170,8 @@ def _visit_lines(visit: Visit, question: str, indent: str = "") -> list[str]:
     """The same in plain text, one level of indentation a step."""
     lines = [f"{indent}{_title(visit)}; {outcome(visit)[0]}"]
     for leaf in leaves(visit, question):
-        wins = "no score" if leaf.wins is None else f"{leaf.wins} wins"
-        parts = [f"{SIGNS.get(leaf.fate, '○')} {wins} x{leaf.copies}", leaf.fate,
-                 show_marks.word(leaf.right)]  # fmt: skip
+        copies = f" × {leaf.copies}" if leaf.copies > 1 else ""
+        parts = [f"{leaf.counted}{copies}", leaf.fate, show_marks.word(leaf.right)]
         lines.append(f"{indent}  {', '.join(filter(None, parts))}: {leaf.text}")
         for below in visit.below.get(leaf.text, []):
             lines += _visit_lines(below, question, f"{indent}    ")
