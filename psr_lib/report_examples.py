@@ -13,8 +13,7 @@ from psr_lib.traces import TraceFile
 
 Example = dict[str, Any]
 # By which rule an example was taken.
-SEARCH = ("Of the searches that gave pairs, one with a roll-back where there is one, and of those "
-          "the one with most pairs.")  # fmt: skip
+SEARCH = "Of those that gave pairs the shortest with a roll-back, without any that with most pairs."
 TESTED = "Of the searches that came to an end, the one with most different candidates."
 JUDGE = "The visit of this search with most verdicts."
 PAIR = "The first of the file. Marked are the words that only one of the steps has."

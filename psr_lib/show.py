@@ -43,9 +43,10 @@ def judge(trace: Trace, visit: int = 0) -> View:
 
 
 def telling(traces: Iterable[Trace]) -> Trace:
-    """The search to look at: it gave pairs, rolled back, and gave most of them.
+    """The search to look at: of those that gave pairs the shortest with a roll-back.
 
-    At test time, without pairs: a complete one with most different candidates.
+    Where none rolled back the one with most pairs; at test time, without pairs, a complete one with
+    most different candidates.
     """
     return max(traces, key=_worth)
 
@@ -53,9 +54,11 @@ def telling(traces: Iterable[Trace]) -> Trace:
 def _worth(trace: Trace) -> tuple[int, ...]:
     if isinstance(trace, SolutionTrace):
         return (len(trace.pairs),)
-    back = any(e.rolled_back for e in trace.expansions)
-    variety = sum(len({c.text for c in e.candidates}) for e in trace.expansions)
-    return bool(trace.pairs), back, len(trace.pairs), trace.status == "complete", variety
+    visits = trace.expansions
+    back = any(e.rolled_back for e in visits)
+    size = -len(visits) if back else len(trace.pairs)
+    variety = sum(len({c.text for c in e.candidates}) for e in visits)
+    return bool(trace.pairs), back, trace.status == "complete", size, variety
 
 
 def moved(

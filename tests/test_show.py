@@ -317,3 +317,19 @@ def test_displays_make_no_stage_stale():
     for path in sorted((manifest.root() / "notebooks").glob("*.ipynb")):
         files = manifest.code_hashes(path, manifest.root() / "psr_lib")
         assert not [name for name in files if "/show" in name or "/play" in name], path.name
+
+
+def test_the_search_to_look_at_is_short_and_rolled_back():
+    def one(pairs, visits, back=False, status="complete"):
+        made = [expansion([candidate(str(k)) for k in range(n)], {}) for n in visits]
+        made[0].rolled_back = back
+        return SearchTrace(Question(id="q", text=""), status=status, expansions=made,
+                           pairs=[pair(FIRST, SIGN)] * pairs)  # fmt: skip
+
+    long, short, most = one(3, [1] * 9, back=True), one(1, [1] * 4, back=True), one(5, [1] * 5)
+    empty = one(0, [1] * 3, back=True)
+    assert show.telling([most, long, empty, short]) is short
+    assert show.telling([empty, one(1, [1]), most]) is most
+    dull, varied, cut = one(0, [1, 1]), one(0, [3, 2]), one(0, [6, 6], status="cap")
+    assert show.telling([dull, cut, varied]) is varied
+    assert show.telling([solution_trace("a"), solution_trace("b")]).question.text == "a"
