@@ -122,9 +122,16 @@ def _rise(evidence: Evidence, method: str) -> dict[str, str] | None:
         level = tables.measured(evidence.share((method, name, GREEDY)))
     except NotRun:
         return None
-    more = f"95 % interval {level.interval}"
-    if name not in ("M0", "M1"):
-        change = evidence.change((method, "M1", GREEDY), (method, name, GREEDY))
-        moved = tables.measured(change, signed=True)
-        more += f"; {moved.shown} points from M1 {moved.interval}"
+    more = f"95 % interval {level.interval}{_change(evidence, method, name)}"
     return {"what": f"{method}: mean accuracy of {name}", "value": f"{level.shown} %", "more": more}
+
+
+def _change(evidence: Evidence, method: str, name: str) -> str:
+    if name in ("M0", "M1"):
+        return ""
+    try:
+        found = evidence.change((method, "M1", GREEDY), (method, name, GREEDY))
+    except NotRun:  # a round may be built without evaluating the one before it
+        return ""
+    moved = tables.measured(found, signed=True)
+    return f"; {moved.shown} points from M1 {moved.interval}"

@@ -3,7 +3,6 @@
 Row: the step in slot A; column: the step in slot B. Eq. 2 counts the A of a row.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 
 from psr_lib import show_marks
@@ -54,16 +53,19 @@ def most_telling(trace: SearchTrace) -> int:
 
 
 def players(trace: SearchTrace, e: Expansion) -> list[Player]:
-    """The distinct candidates that took part, in order."""
+    """The candidates that took part, in order: each text once where equal calls were made once.
+
+    A sampled judge is asked about copies too, and may say something else of each: they stand apart.
+    """
     texts = [c.text for c in e.candidates if c.valid]
-    copies, seen = Counter(texts), dict[str, Player]()
-    for place, text in enumerate(texts):
-        if text not in seen:
-            right = show_marks.truth(trace.question.text, e.prefix, text)
-            seen[text] = Player(
-                len(seen) + 1, place, text, copies[text], e.robin.scores[place], right
-            )
-    return list(seen.values())
+    first = [texts.index(text) for text in texts]
+    apart = any(first[place] != place for pair in e.robin.verdicts for place in pair)
+    places = [k for k in range(len(texts)) if apart or first[k] == k]
+    rights = {k: show_marks.truth(trace.question.text, e.prefix, texts[k]) for k in places}
+    return [
+        Player(n, k, texts[k], 1 if apart else texts.count(texts[k]), e.robin.scores[k], rights[k])
+        for n, k in enumerate(places, 1)
+    ]
 
 
 def games(found: list[Player], e: Expansion) -> dict[tuple[int, int], Game]:

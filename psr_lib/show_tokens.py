@@ -30,6 +30,15 @@ def tokens(
     return View(join(parts), "\n".join(_lines(found, logs)))
 
 
+def signed(value: float) -> str:
+    """A number with its sign; nothing has none.
+
+    >>> signed(-0.004), signed(-0.5)
+    ('0.00', '-0.50')
+    """
+    return f"{value:+.2f}" if abs(value) >= SEEN else "0.00"
+
+
 def _scored(tokens: Tokens) -> list[str]:
     return [text for text, scored in tokens if scored]
 
@@ -40,7 +49,7 @@ def _plain(texts: Sequence[str]) -> Html:
 
 def _side(side: str, texts: Sequence[str], logs: TokenLogs | None, top: float) -> Html:
     kind = {"chosen": "kept", "rejected": "rejected"}.get(side, "plain")
-    moved = f" moved by {sum(logs.ratios):+.2f} nats" if logs else ""
+    moved = f" moved by {signed(sum(logs.ratios))} nats" if logs else ""
     ratios: Sequence[float | None] = logs.ratios if logs else [None] * len(texts)
     drawn = [_token(text, r, top, _told(logs, k)) for k, (text, r)
              in enumerate(zip(texts, ratios, strict=True))]  # fmt: skip
@@ -54,7 +63,7 @@ def _token(text: str, ratio: float | None, top: float, told: str) -> Html:
         seen = abs(ratio) >= SEEN
         depth = round(FULL * min(1.0, abs(ratio) / top)) if seen else 0
         colour = f"{BLUE if ratio > 0 else ORANGE}{depth:02x}"
-        number = f" {ratio:+.2f}" if seen else ""
+        number = f" {signed(ratio)}" if seen else ""
     before, after = (tag("span", sign, look="fallback") for sign in ("[", f"{number}] "))
     style = f"background-color:{colour};padding:1px 2px;margin:0 1px;border-radius:2px"
     return join([tag("span", before, _sign(text), after,
@@ -86,6 +95,6 @@ def _lines(found: Mapping[str, Tokens], logs: Mapping[str, TokenLogs] | None) ->
     lines = []
     for k, (side, one) in enumerate(found.items()):
         shown = one if k == 0 else [token for token in one if token[1]]
-        moved = f" ({sum(logs[side].ratios):+.2f} nats)" if logs else ""
+        moved = f" ({signed(sum(logs[side].ratios))} nats)" if logs else ""
         lines.append(f"{side}{moved}: {bracketed(shown)}")
     return lines

@@ -5,7 +5,6 @@ its first attempt. Works for the paper's search and for `search.kind=mcts`, whos
 from any candidate.
 """
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 from psr_lib import show_marks
@@ -14,7 +13,7 @@ from psr_lib.traces import Expansion, SearchTrace
 
 KINDS = {"kept": "kept", "dropped later": "tie", "rejected": "rejected"}  # a fate's colour
 ENDS = {"complete": "complete", "cap": "out of visits", "overflow": "out of context"}
-SIGNS = {"kept": "●", "dropped later": "◌", "rejected": "▼", "ill-formed": "✕", "cut": "✕"}
+SIGNS = {"kept": "●", "dropped later": "◌", "rejected": "▼", "ill-formed": "✕", "cut": "✕", "": "○"}
 
 
 @dataclass
@@ -28,21 +27,22 @@ class Visit:
     below: dict[str, list["Visit"]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Leaf:
-    """The equal candidates of a visit: how many, their wins, what became of them."""
+    """The candidates of a visit with one text and one score: how many, and what became of them."""
 
     text: str
     copies: int
     wins: int | None
     fate: str
     right: bool | None
+    below: list[Visit] = field(default_factory=list)
 
     @property
     def counted(self) -> str:
         """A sign for its fate, and its wins."""
         wins = "no score" if self.wins is None else show_marks.count(self.wins, "win")
-        return f"{SIGNS.get(self.fate, '○')} {wins}"
+        return f"{SIGNS[self.fate]} {wins}"
 
 
 def grow(trace: SearchTrace) -> list[Visit]:
@@ -72,17 +72,27 @@ def _mark(trace: SearchTrace, latest: dict[tuple[str, ...], Visit]) -> None:
 
 
 def leaves(visit: Visit, question: str) -> list[Leaf]:
-    """The distinct candidates of a visit, the one that it goes on from last."""
-    found: dict[str, Leaf] = {}
-    e = visit.expansion
-    copies = Counter(c.text for c in e.candidates)
+    """The candidates of a visit, equal ones together, the one that it goes on from last.
+
+    Copies may differ in their wins, where the judge is sampled.
+    """
+    e, groups = visit.expansion, dict[tuple[str, int | None], list[int]]()
     for i, c in enumerate(e.candidates):
-        fate = _fate(visit, i)
-        if c.text not in found or fate in KINDS:  # a chosen copy speaks for all of its text
-            right = show_marks.truth(question, e.prefix, c.text) if c.valid else None
-            found[c.text] = Leaf(c.text, copies[c.text], e.scores[i], fate, right)
-    return sorted(found.values(), key=lambda leaf: (leaf.text in visit.below, leaf.fate in
-                  ("kept", "dropped later")))  # fmt: skip
+        groups.setdefault((c.text, e.scores[i]), []).append(i)
+    found = [_leaf(visit, places, question) for places in groups.values()]
+    found.sort(key=lambda leaf: leaf.fate in ("kept", "dropped later"))
+    left = dict(visit.below)
+    for leaf in reversed(found):  # of equal texts the kept one
+        leaf.below = left.pop(leaf.text, [])
+    return sorted(found, key=lambda leaf: bool(leaf.below))
+
+
+def _leaf(visit: Visit, places: list[int], question: str) -> Leaf:
+    e, fates = visit.expansion, [_fate(visit, i) for i in places]
+    candidate = e.candidates[places[0]]
+    right = show_marks.truth(question, e.prefix, candidate.text) if candidate.valid else None
+    fate = min(fates, key=list(SIGNS).index)
+    return Leaf(candidate.text, len(places), e.scores[places[0]], fate, right)
 
 
 def _fate(visit: Visit, i: int) -> str:
@@ -148,12 +158,12 @@ def _visit_html(visit: Visit, question: str) -> Html:
     """A visit as a list that can be folded; what the path does not go through is folded."""
     words, kind = outcome(visit)
     most = max([1, *(wins for wins in visit.expansion.scores if wins is not None)])
-    items = [_leaf_html(leaf, most, visit, question) for leaf in leaves(visit, question)]
+    items = [_leaf_html(leaf, most, question) for leaf in leaves(visit, question)]
     head = join([tag("b", _title(visit)), " ", chip(words, kind)])
     return fold(head, tag("ul", *items, look="list"), opened=visit.on_path)
 
 
-def _leaf_html(leaf: Leaf, most: int, visit: Visit, question: str) -> Html:
+def _leaf_html(leaf: Leaf, most: int, question: str) -> Html:
     first, rest = show_marks.clipped(leaf.text)
     counted = tag("b", leaf.counted)
     copies = f" × {leaf.copies}" if leaf.copies > 1 else ""
@@ -162,8 +172,7 @@ def _leaf_html(leaf: Leaf, most: int, visit: Visit, question: str) -> Html:
             show_marks.badge(leaf.right), " ", tag("bdi", first)]  # fmt: skip
     body += [fold("…", tag("bdi", rest))] if rest else []
     line = tag("div", *body, look=KINDS.get(leaf.fate, "line"))
-    return tag("li", line, *(_visit_html(v, question) for v in visit.below.get(leaf.text, [])),
-               look="item")  # fmt: skip
+    return tag("li", line, *(_visit_html(v, question) for v in leaf.below), look="item")
 
 
 def _visit_lines(visit: Visit, question: str, indent: str = "") -> list[str]:
@@ -173,6 +182,6 @@ def _visit_lines(visit: Visit, question: str, indent: str = "") -> list[str]:
         copies = f" × {leaf.copies}" if leaf.copies > 1 else ""
         parts = [f"{leaf.counted}{copies}", leaf.fate, show_marks.word(leaf.right)]
         lines.append(f"{indent}  {', '.join(filter(None, parts))}: {leaf.text}")
-        for below in visit.below.get(leaf.text, []):
+        for below in leaf.below:
             lines += _visit_lines(below, question, f"{indent}    ")
     return lines

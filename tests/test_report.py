@@ -188,6 +188,14 @@ def test_several_seeds_are_one_page(tmp_path, monkeypatch):
     assert text.count("tiny, seeds 0, 1") == 2 and "seeds 0; 1" in text
 
 
+def test_a_run_of_which_m1_was_not_evaluated_has_a_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "root", lambda: tmp_path)
+    run = make_run(tmp_path / "runs")
+    (run.eval("psrlm", 1) / manifest.NAME).unlink()
+    text = plain(report.write(run, TINY).read_text())
+    assert "psrlm: mean accuracy of M2" in text and "points from M1" not in text
+
+
 def test_a_run_that_holds_nothing_has_no_page(tmp_path):
     with pytest.raises(PSRError, match="nothing to report; run make reproduce first"):
         report.write(RunDir("tiny", 5, tmp_path), TINY)

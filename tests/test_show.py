@@ -136,14 +136,30 @@ def matrix_of(verdicts, scores):
 
 
 def test_the_matrix_counts_valid_candidates_and_marks_order_and_error():
-    verdicts = {(0, 1): "B", (1, 0): "B", (1, 1): None, (0, 2): "A"}
+    verdicts = {(0, 1): "B", (1, 0): "B", (1, 1): None}
     page = Page(show.judge(matrix_of(verdicts, (4, 1, 1))))
     assert "1 ✓ right Step 1" in page.text and "2 × 2 ✗ wrong Step 1" in page.text
     rows = re.search(r"wins, each copy(.*?)A: the row's", page.text)[1].replace(" ", "")
-    assert rows == "1–B≠✗42B≠?1", "the copy's own verdict (0, 2) stands nowhere"
+    assert rows == "1–B≠✗42B≠?1"
     assert page.text.index("said (0, 1)") < page.text.index("said (1, 0)")
     lines = repr(show.judge(matrix_of(verdicts, (4, 1, 1)))).split("\n")
     assert "A is 1, B is 2: B ≠✗: said (0, 1)" in lines
+
+
+def test_copies_of_a_sampled_judge_stand_apart():
+    verdicts = {(0, 1): "A", (1, 0): "B", (0, 2): "B", (1, 2): "A"}
+    page = Page(show.judge(matrix_of(verdicts, (1, 1, 0)))).text
+    rows = re.search(r"wins, each copy(.*?)A: the row's", page)[1].replace(" ", "")
+    assert rows == "1–AB✗12B–A13–––0" and page.count("Step 1: Tom buys 38") == 3
+    e = expansion([candidate(FIRST), candidate(FIRST), candidate(FIRST), candidate(SIGN)], {},
+                  chosen=1, rejected=2, outcome="kept")  # fmt: skip
+    e.scores = [1, 3, 0, 1]
+    after = expansion([candidate(LAST)] * 2, {}, [FIRST], outcome="tie", tie=True)
+    trace = SearchTrace(Question(id="q", text=TEXT), path=[FIRST], expansions=[e, after])
+    told = [(leaf.wins, leaf.copies, leaf.fate) for leaf in
+            show_tree.leaves(show_tree.grow(trace)[0], TEXT)]  # fmt: skip
+    assert told == [(1, 1, ""), (0, 1, "rejected"), (1, 1, ""), (3, 1, "kept")]
+    assert repr(show.search(trace)).count("Visit 2") == 1
 
 
 def test_a_search_without_verdicts_says_so_and_a_missing_visit_is_an_error():
