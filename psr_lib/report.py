@@ -5,6 +5,7 @@ drew, examples come from the run's own searches and answers. The same run gives 
 """
 
 import base64
+import struct
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,10 +86,16 @@ def tables_of(found: Sequence[Table]) -> dict[str, Any]:
 def figures_of(run: RunDir) -> dict[str, Any]:
     """The figures of notebook 08 as data, and the captions of those that it could not draw."""
     paths = {run.paper / "figures" / f"{name}.png": text for name, text in paper.CAPTIONS.items()}
-    drawn = [{"caption": text, "data": base64.b64encode(path.read_bytes()).decode("ascii")}
-             for path, text in paths.items() if path.is_file()]  # fmt: skip
+    drawn = [_figure(path.read_bytes(), text) for path, text in paths.items() if path.is_file()]
     missing = [text for path, text in paths.items() if not path.is_file()]
     return {"figures": drawn, "missing_figures": missing}
+
+
+def _figure(picture: bytes, caption: str) -> dict[str, Any]:
+    """A PNG as data; one that is far wider than high takes the page's width."""
+    width, height = struct.unpack(">II", picture[16:24])  # of its header
+    data = base64.b64encode(picture).decode("ascii")
+    return {"caption": caption, "data": data, "wide": width > 1.6 * height}
 
 
 def claims_of(findings: Sequence[Finding]) -> dict[str, Any]:

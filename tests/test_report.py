@@ -2,6 +2,7 @@
 
 import base64
 import re
+import struct
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from psr_lib.traces import SearchTrace
 TINY = presets.load("tiny", "rounds=2 data.benchmark_folder=nowhere")
 PAGE = {"html", "head", "meta", "title", "style", "body", "main", "header", "nav", "h1", "h2", "h3",
         "p", "a", "figure", "figcaption", "img"}  # fmt: skip
-PNG = b"\x89PNG\r\n\x1a\nnot really a picture"
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 2000, 900) + b"no more of it"
 
 
 def searched(question):
