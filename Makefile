@@ -18,7 +18,7 @@ COUNT   ?= 1000000   ## outputs that fuzz generates
 PYTHON3 ?= python3   ## Python 3.11 or later that makes .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce iteration base evaluate judge data paper keep confirm readme status verify why clean-stage plan export bench fuzz test torture lab lint format clean laboratories
+.PHONY: help setup reproduce iteration base evaluate judge data paper report keep confirm readme status verify why clean-stage plan export bench fuzz test torture lab lint format clean laboratories
 
 # Threads that spin while they wait starve each other as soon as another process runs; those that
 # sleep at once are woken for every operation. A short spin, then sleep, is quick either way.
@@ -64,6 +64,9 @@ data: setup  ## data of a run only (notebook 01)
 
 paper: setup  ## every table and figure of the paper from a run, beside its own numbers
 	@$(RUNS) paper $(RUN) --seeds "$(strip $(SEEDS))"
+
+report: setup  ## one self-contained HTML page of a run, to be mailed: tables, figures, claims, examples, cost
+	@$(RUNS) report $(RUN) --seeds "$(strip $(SEEDS))"
 
 keep: setup  ## store a finished run's summary in data/results, and log it
 	@$(RUNS) keep $(RUN) --methods "$(strip $(METHODS))" --seeds "$(strip $(SEEDS))"

@@ -238,6 +238,15 @@ def judge(args: argparse.Namespace) -> None:
 
 def paper(args: argparse.Namespace) -> None:
     """Make every table and figure of the paper that the run, or SEEDS together, can give."""
+    run = _with_paper(args).run
+    place = manifest.shown(run.paper)
+    print(f"tables and figures: {place}/paper.md, beside it tables/ and figures/")
+    if mixed := sum(map(len, map(integrity.mixed, run.parts))):
+        print(f"note: {mixed} stages read other files than are there now; make verify names them")
+
+
+def _with_paper(args: argparse.Namespace) -> Request:
+    """The request for a run, or for SEEDS together, whose tables and figures are up to date."""
     seeds = args.seeds.replace(",", " ").split() or [args.seed]
     for seed in seeds:
         build(Request(args, seed=seed), [Key(STEPS)])
@@ -245,10 +254,15 @@ def paper(args: argparse.Namespace) -> None:
     together = " ".join(seeds)
     request.run = run_of(request.preset.name, request.run.seed, args.runs_dir, together)
     build(request, [Key(PAPER)], {"seeds": together})
-    place = manifest.shown(request.run.paper)
-    print(f"tables and figures: {place}/paper.md, beside it tables/ and figures/")
-    if mixed := sum(map(len, map(integrity.mixed, request.run.parts))):
-        print(f"note: {mixed} stages read other files than are there now; make verify names them")
+    return request
+
+
+def write_report(args: argparse.Namespace) -> None:
+    """Make tables and figures, then one self-contained page of the run, or of SEEDS together."""
+    from psr_lib import report as pages  # loads matplotlib; most commands do without
+
+    request = _with_paper(args)
+    print(f"report: {manifest.shown(pages.write(request.run, request.preset))}")
 
 
 def help_notebook(args: argparse.Namespace) -> None:
@@ -305,6 +319,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "base": base,
     "data": data,
     "paper": paper,
+    "report": write_report,
     "keep": keep,
     "plan": plan,
     "export": export_model,

@@ -37,13 +37,15 @@ def _cell(part: Checked) -> Cell:
 
 def short(findings: Sequence[Finding]) -> str:
     """A Markdown table with a line a claim."""
-    return tables.grid(SHORT, [_line(one) for one in findings])
+    rows = [line(one) for one in findings]
+    return tables.grid(SHORT, [[*row[:4], f"**{row[4]}**", row[5]] for row in rows])
 
 
-def _line(one: Finding) -> list[str]:
+def line(one: Finding) -> list[str]:
+    """A claim as the cells of `SHORT`."""
     effect, interval = "–", "–"
     if one.effect is not None and one.effect.found is not None:
         signed = one.effect.unit != "%" or "change" in one.effect.what
         cell = tables.measured(one.effect.found, signed=signed)
         effect, interval = f"{cell.shown} {one.effect.unit}", cell.interval
-    return [one.claim, one.paper, effect, interval, f"**{one.verdict}**", one.decides or "–"]
+    return [one.claim, one.paper, effect, interval, one.verdict, one.decides or "–"]

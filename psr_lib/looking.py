@@ -1,36 +1,20 @@
-"""What notebook 03 shows of a search, of steps or (under `srlm`) of whole solutions."""
+"""What notebooks 03 and 05 read only to look at it: the judge's report, the pairs it judged."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from psr_lib import rounds, srlm_rounds
-from psr_lib.records import Rows
-from psr_lib.solution_traces import SolutionTrace, SolutionTraceFile
-from psr_lib.traces import SearchTrace
+from psr_lib.methods import SRLM
+from psr_lib.records import JudgeExample, Rows, read_jsonl
 
 SHOWN = ("pairs", "expansions", "distinct", "duplicate_rate", "tie_rate", "rollback_rate",
          "judge_first_position", "judge_unreadable", "judge_consistency")  # fmt: skip
 
 
-def story(trace: SearchTrace | SolutionTrace) -> list[str]:
-    """What became of a question, in lines: candidates, their scores and their fate."""
-    if isinstance(trace, SolutionTrace):
-        return srlm_rounds.story(trace)
-    lines = [trace.question.text]
-    for expansion in trace.expansions[:6]:
-        lines.append(f"\nstep {expansion.depth}, attempt {expansion.attempt}: {expansion.outcome}")
-        lines += map("{copies} x, {wins} wins  {fate:<5}  {step}".format_map,
-                     rounds.candidate_rows(expansion))  # fmt: skip
-    return lines
-
-
-def explanations(traces: Iterable[SearchTrace] | Iterable[SolutionTrace]) -> list[str]:
-    """Two of the judge's explanations in full."""
-    if isinstance(traces, SolutionTraceFile):
-        return srlm_rounds.explanations(traces)
-    expansion = next((e for t in traces for e in t.expansions if e.robin.verdicts), None)
-    found = list(expansion.robin.verdicts.items())[:2] if expansion else []
-    return [f"A = candidate {a}, B = candidate {b}: {v.explanation}" for (a, b), v in found]
+def heldout(stage: Any) -> list[JudgeExample]:
+    """The held-out pairs that M[n] was asked about; none for models that score solutions."""
+    if stage.method == SRLM and stage.iteration:
+        return []
+    return read_jsonl(stage.input("data/eft_heldout.jsonl"), JudgeExample)
 
 
 def judge_report(stage: Any, traces: Rows) -> dict[str, Any]:
@@ -38,7 +22,7 @@ def judge_report(stage: Any, traces: Rows) -> dict[str, Any]:
 
     The oracle's part is counted for the manifest.
     """
-    ours = stage.method == "srlm"
+    ours = stage.method == SRLM
     report = (srlm_rounds if ours else rounds).oracle_report(traces)
     stage.count(**report)
     names = srlm_rounds.SHOWN if ours else SHOWN

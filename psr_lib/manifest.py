@@ -26,12 +26,12 @@ NESTED = ("notebooks", "eval", "judge")  # folders of other owners inside base/ 
 FORMAT = 1
 LARGE = 64 * 2**20  # bytes from which a file is sampled instead of read whole
 SAMPLES, SAMPLE = 16, 2**20
+PLAY = "play"  # the tag of a cell that is the reader's: nothing of it goes into a result
 STANDARD = ("preset", "method", "iteration", "seed", "runs_dir", "overrides")
-# These carry files and parameters to a stage and watch it; no number of a result comes from them
+# These carry files and parameters to a stage, watch and show it; no number of a result is theirs
 # (what presets resolve to is hashed as the stage's parameters).
-CARRIERS = frozenset(
-    {"runs", "commands", "stages", "manifest", "notebook_runner", "progress", "presets", "lineage"}
-)
+CARRIERS = frozenset({"runs", "commands", "stages", "manifest", "notebook_runner", "progress",
+                       "presets", "lineage", "show", "play"})  # fmt: skip
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers")
 PACKAGES += ("numpy", "pandas", "scipy", "vllm")
 
@@ -196,11 +196,12 @@ def parameters_source(notebook: Path) -> str:
 
 
 def code_cells(notebook: Path) -> list[tuple[str, bool]]:
-    """Source of each code cell, and whether it is tagged `parameters`."""
+    """Source of each code cell but the reader's, and whether it is tagged `parameters`."""
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-        code = (cell for cell in cells if cell["cell_type"] == "code")
-        return [("".join(c["source"]), "parameters" in c["metadata"].get("tags", [])) for c in code]
+        code = [("".join(cell["source"]), cell["metadata"].get("tags", []))
+                for cell in cells if cell["cell_type"] == "code"]  # fmt: skip
+        return [(text, "parameters" in tags) for text, tags in code if PLAY not in tags]
     except FileNotFoundError:
         raise PSRError(f"{shown(notebook)}: no such notebook") from None
     except (ValueError, KeyError, TypeError):

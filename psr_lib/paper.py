@@ -26,6 +26,7 @@ from psr_lib.evidence import Evidence, NotRun
 from psr_lib.memory import Memory
 from psr_lib.methods import METHODS
 from psr_lib.records import IFTExample, JudgeExample, iter_jsonl, write_text
+from psr_lib.run_details import Take
 
 MAP = "figure2"
 APART = "figure2_separation"
@@ -44,12 +45,15 @@ CAPTIONS = {
 def collect(stage: Any) -> tuple[Evidence, Memory]:
     """All that the run (or its seeds together) has measured, and what is remembered of it."""
     stage.holdings()
-    memory = Memory(stage.run.path / "memory" / "paper.json")
-    found = [
-        results.gather(part, method, stage.preset.rounds, stage.holding)
-        for part in stage.run.parts for method in methods_in(part)
-    ]  # fmt: skip
-    found += [results.gather_reference(part, stage.holding) for part in stage.run.parts]
+    return evidence_of(stage.run, stage.preset.rounds, stage.holding)
+
+
+def evidence_of(run: Any, rounds: int, take: Take = lambda path: path) -> tuple[Evidence, Memory]:
+    """The same of a run, or of its seeds together; `take` is told each file before it is read."""
+    memory = Memory(run.path / "memory" / "paper.json")
+    found = [results.gather(part, method, rounds, take)
+             for part in run.parts for method in methods_in(part)]  # fmt: skip
+    found += [results.gather_reference(part, take) for part in run.parts]
     return Evidence([one for one in found if one], memory), memory
 
 

@@ -296,18 +296,6 @@ def pair_report(traces: Iterable[SearchTrace]) -> dict[str, float | int]:
     }
 
 
-def candidate_rows(expansion: Any) -> list[dict[str, Any]]:
-    """The distinct candidates of an expansion with their copies, wins and fate."""
-    rows: dict[str, dict[str, Any]] = {}
-    for i, candidate in enumerate(expansion.candidates):
-        fate = {expansion.chosen: "best", expansion.rejected: "worst"}.get(i, "")
-        if fate or candidate.text not in rows:  # a chosen copy speaks for all of its text
-            rows[candidate.text] = {"copies": expansion.multiplicity[i],
-                                    "wins": expansion.scores[i],
-                                    "fate": fate, "step": candidate.text}  # fmt: skip
-    return list(rows.values())
-
-
 def funnel(counts: Mapping[str, Any]) -> list[dict[str, Any]]:
     """From questions to pairs: how many of each there were."""
     names = {"problems": "questions", "expansions": "expansions", "candidates": "candidates",

@@ -191,27 +191,3 @@ def is_right(question: str, solution: str) -> bool:
     answer = boxed(solution)
     found = compare_plainly(str(problems.parse(question).answer()), answer) if answer else None
     return bool(found and found[0])
-
-
-def story(trace: SolutionTrace) -> list[str]:
-    """The question and each distinct solution: its copies, points, mean and fate."""
-    lines, seen = [trace.question.text], set()
-    for k, solution in enumerate(trace.solutions):
-        fate = {trace.chosen: "best", trace.rejected: "worst"}.get(k, "")
-        if solution.text not in seen or fate:
-            seen.add(solution.text)
-            copies = sum(other.text == solution.text for other in trace.solutions)
-            found = trace.scored.get(solution.text)
-            points = "cut" if found is None else f"{found.mean} of {list(found.points)}"
-            lines.append(f"\n{copies} x, {points}  {fate}\n{solution.text}")
-    return lines
-
-
-def explanations(traces: Iterable[SolutionTrace]) -> list[str]:
-    """What the judge wrote about the chosen and the rejected solution of the first pair."""
-    trace = next((trace for trace in traces if trace.pairs), None)
-    if trace is None:
-        return []
-    places = {"best": trace.chosen, "worst": trace.rejected}
-    return [f"{name}: {trace.scored[trace.solutions[k].text].texts[0]}"
-            for name, k in places.items()]  # fmt: skip

@@ -76,6 +76,16 @@ def test_several_seeds_are_read_together(reporting):
     assert "08_paper: up to date" in again.stdout
 
 
+def test_the_page_is_written_after_its_tables(reporting):
+    reporting.write("psr_lib/report.py", "def write(run, preset):\n"
+                    "    assert (run.paper / 'names.txt').is_file()\n"
+                    "    return run.path / 'report.html'\n")  # fmt: skip
+    done = reporting.call("report")
+    assert done.returncode == 0, done.stderr
+    assert "08_paper: done" in done.stdout
+    assert done.stdout.endswith("report: runs/smoke/seed0/report.html\n")
+
+
 def test_a_run_that_holds_nothing_is_reported_as_such(reporting):
     done = reporting.call("paper", "--seed", "7")
     assert done.returncode == 0, done.stderr

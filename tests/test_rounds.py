@@ -84,13 +84,6 @@ def test_reports_of_nothing_are_zero():
     assert set(rounds.oracle_report([]).values()) == {0}
 
 
-def test_candidates_are_shown_once_with_their_fate():
-    seen = [candidate(SIGN), candidate(FIRST), candidate(SIGN), candidate(JUNK, valid=False)]
-    rows = rounds.candidate_rows(expansion(seen, {}, chosen=1, rejected=2))
-    assert [(r["step"], r["fate"]) for r in rows] == [(SIGN, "worst"), (FIRST, "best"), (JUNK, "")]
-    assert [(r["copies"], r["wins"]) for r in rows] == [(2, 2), (1, 1), (0, None)]
-
-
 def test_funnel_reads_the_counts_of_a_search():
     counts = search_stats([trace([expansion(SIBLINGS, VERDICTS)], [pair(FIRST, SIGN)])])
     found = {row["what"]: row["count"] for row in rounds.funnel(counts)}

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from scripted import Scripted, questions, search_settings
 
-from psr_lib import looking, problems, prompts, rounds, srlm_rounds
+from psr_lib import looking, problems, prompts, rounds, show, srlm_rounds
 from psr_lib.budgets import budget_lines, budgets
 from psr_lib.engines.base import Completion
 from psr_lib.presets import load
@@ -435,18 +435,18 @@ def test_the_oracle_rates_verdicts_between_solutions_and_pairs():
     assert set(srlm_rounds.oracle_report([]).values()) == {0}
 
 
-def test_a_search_is_shown_in_lines(tmp_path):
+def test_a_search_is_shown_with_points_copies_and_fates():
     trace = lab_trace((RIGHT, (5, None)), (RIGHT, (5, None)), (WRONG, (1, 2)), ("cut", None))
     trace.scored[RIGHT] = Scored((5, None), ("full", "?"))
     trace.scored[WRONG] = Scored((1, 2), ("slip", "slip"))
-    lines = looking.story(trace)
+    lines = repr(show.search(trace)).split("\n\n")
     assert lines[0] == TEXT and len(lines) == 4
-    assert lines[1].startswith("\n2 x, 5.0 of [5, None]  best") and lines[1].endswith(RIGHT)
-    assert lines[2].startswith("\n1 x, 1.5 of [1, 2]  worst")
-    assert lines[3] == "\n1 x, cut  \ncut"
-    write_jsonl(tmp_path / "t.jsonl", [trace.to_row()])
-    said = looking.explanations(SolutionTraceFile(tmp_path / "t.jsonl"))
-    assert said == ["best: full", "worst: slip"]
+    assert lines[1] == f"chosen, 2 ×, mean 5.0 of [5, None]\n{RIGHT}"
+    assert lines[2].startswith("rejected, 1 ×, mean 1.5 of [1, 2]")
+    assert lines[3] == "-, 1 ×, cut, not scored\ncut"
+    assert repr(show.judge(trace)).split("\n") == [
+        "chosen: full", "chosen: ?", "rejected: slip", "rejected: slip"
+    ]  # fmt: skip
 
 
 def test_the_report_and_the_funnel_are_those_of_the_method(tmp_path):
