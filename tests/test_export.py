@@ -157,7 +157,7 @@ def test_a_model_that_does_not_verify_is_refused(run):
 
 def test_an_adapter_on_another_base_is_refused(run):
     save_model(random_model(len(word_tokenizer()), 9), word_tokenizer(), run.model("psrlm", 1))
-    with pytest.raises(PSRError, match="not the one it was trained on"):
+    with pytest.raises(PSRError, match="this adapter is for another base"):
         export.export(run, "psrlm", 2)
     config = run.model("psrlm", 2) / ADAPTER
     config.write_text(json.dumps(read_json(config) | {"r": 3}))

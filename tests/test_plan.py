@@ -515,7 +515,7 @@ def test_a_teacher_behind_an_api_is_priced_and_answers_that_are_there_are_not(tm
     segment, judge = plan.bills(found.case, run, found.works)
     calls = 28889 + 3 * 1000
     assert f"segment: o1: {calls} calls to make, 0 answers there" in segment
-    assert f"judge: at most, o1: {2 * 1450 * 100 * 0.5:.0f} calls" in judge
+    assert f"judge: at most, o1: {2 * preset.tree.questions * 100 * 0.5:.0f} calls" in judge
     assert "US dollars at the price of" in segment
     run.paid.mkdir()
     value = {"letters": 100, "prompt_tokens": 20, "tokens": 300}
