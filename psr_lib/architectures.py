@@ -107,7 +107,7 @@ def _read(folder: Path, base: str) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # damaged, or of a model that brings its own code
         reason = str(error).strip().splitlines()[0][:120]
         raise PSRError(f"{base}: unreadable configuration ({reason}); copy it again") from None

@@ -81,7 +81,7 @@ def read_tokenizer(file: Path) -> Any:
     """The tokenizer of a GGUF file, by transformers."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    return AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
 
 
 def _read_model(file: Path) -> Any:
@@ -92,5 +92,6 @@ def _read_model(file: Path) -> Any:
     plain = GgufConfig(dequantize=True)  # else the weights can be read but not saved
     with quiet():
         return AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, dtype=torch.float32, quantization_config=plain
-        )
+            file.parent, gguf_file=file.name, dtype=torch.float32, quantization_config=plain,
+            trust_remote_code=False,
+        )  # fmt: skip
