@@ -1,5 +1,6 @@
 """Answers against gold: a table of formats, exact numbers, hostile answers, hard limits."""
 
+import json
 import random
 import signal
 import time
@@ -155,7 +156,8 @@ def test_hostile_answers_end_in_time_and_are_not_equal():
 def test_a_worker_whose_parent_is_stopped_ends_by_itself():
     worker = grading.Worker()
     assert worker.is_ready()
-    worker.process.stdin.write('{"gold": "x", "answer": "(x+1)^{99999}", "seconds": 0.1}\n')
+    slow = "\\frac{" * 3000 + "1" + "}{2}" * 3000  # seconds of work on any machine
+    worker.process.stdin.write(json.dumps({"gold": "x", "answer": slow, "seconds": 0.1}) + "\n")
     worker.process.stdin.flush()
     assert worker.process.wait(timeout=60) == -signal.SIGPROF
     worker.kill()
