@@ -1,5 +1,6 @@
 """The benchmark's own arithmetic, on a scripted engine: it must not flatter anyone."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -150,6 +151,19 @@ def test_reading_is_timed_over_the_tokens_that_went_through_the_model():
     row = bench_rates.read_rate(one, 2)
     assert row["read_rate"] > 0 and len(read) == 3, "one call warms up"
     assert all(prompts and options == [" +"] for prompts, options in read)
+
+
+def test_a_rate_of_training_is_tokens_over_seconds_without_the_first_run(monkeypatch):
+    runs = iter([(100, 50.0), (100, 4.0), (100, 2.0), (100, 1.0)])
+
+    def train_sft(folder, tokenizer, rows, settings, out, seed, family, *, max_steps):
+        assert (rows, settings, max_steps) == (["a row"], "settings", 7)
+        return dict(zip(("tokens", "seconds"), next(runs), strict=True))
+
+    monkeypatch.setitem(sys.modules, "psr_lib.sft", SimpleNamespace(train_sft=train_sft))
+    base = ROOT / "data/tiny/base"
+    found = bench_rates.train_rate(base, ["a row"], "settings", None, updates=7, repeats=3)
+    assert found == {"updates": 7, "repeats": 3, "train_rate": 50.0}
 
 
 def test_a_rate_names_the_model_that_it_was_measured_on():

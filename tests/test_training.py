@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_model import eft, ift, make_tiny_model, random_model, settings, step_pair
 
-from psr_lib import bench_rates, dpo, prompts, sft
+from psr_lib import dpo, prompts, sft
 from psr_lib.models import check_dtype, load_model, load_tokenizer, save_model, whole_folder
 from psr_lib.records import PSRError, read_json, write_json
 from psr_lib.token_rows import sft_rows
@@ -128,16 +128,6 @@ def test_sft_on_chosen_makes_the_updates_of_dpo(folder, tmp_path):
 
 def test_max_steps_fixes_the_updates(folder, tmp_path):
     assert train("sft", folder, tmp_path, max_steps=5)["updates"] == 5
-
-
-def test_a_rate_of_training_is_tokens_over_seconds_without_the_first_run(folder, monkeypatch):
-    made, train_sft = [], sft.train_sft
-    monkeypatch.setattr(
-        sft, "train_sft", lambda *a, **k: made.append(train_sft(*a, **k)) or made[-1]
-    )
-    found = bench_rates.train_rate(folder, ROWS, settings(), FAMILY, updates=2, repeats=1)
-    assert [one["updates"] for one in made] == [2, 2]
-    assert found["train_rate"] == made[1]["tokens"] / made[1]["seconds"] > 0
 
 
 def test_broken_loss_stops_the_run(folder, tmp_path):
