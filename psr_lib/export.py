@@ -28,8 +28,9 @@ SHARD = "5GB"  # of one weight file; the hub and readers take larger ones, but n
 def export(run: RunDir, method: str, n: int, to: str = "") -> Path:
     """Write M[n] to `to` (default: `export` beside its model) and return the folder.
 
-    The weights are stored in the preset's `model.dtype`. Raises PSRError where M[n] does not
-    verify, its adapter's base is another one, or the folder holds something else.
+    The weights are stored in the preset's `model.dtype`, by way of this machine's memory, which
+    must hold them once. Raises PSRError where M[n] does not verify, its adapter's base is another
+    one, or the folder holds something else.
     """
     source, made = verified(run, method, n)
     target = manifest.root() / Path(to).expanduser() if to else run.round(method, n) / "export"

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 from scripted import Scripted, questions, random_script
 
-from psr_lib import bench, bench_memory, bench_rates, prompts, rate_table
+from psr_lib import architectures, bench, bench_memory, bench_rates, prompts, rate_table
 from psr_lib.engines.hf import HFEngine
 from psr_lib.presets import load
 from psr_lib.prompts import Family
@@ -168,7 +168,7 @@ def test_a_rate_of_training_is_tokens_over_seconds_without_the_first_run(monkeyp
 
 def test_a_rate_names_the_model_that_it_was_measured_on():
     found = bench._subject("tiny/hf", "data/tiny/base", "float32")
-    size = 1_094_784
+    size = architectures.of("data/tiny/base").parameters
     assert found == {"model": "tiny", "kind": "hf", "parameters": size, "dtype": "float32"}
 
 

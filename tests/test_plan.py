@@ -45,7 +45,8 @@ TINY = "data/tiny/base"
 REAL = ["model.base=Qwen/Qwen2.5-Math-7B", "prompts=paper", "data.source=numina",
         "model.dtype=bfloat16", "teacher.ift=api", "teacher.judge=api", "prm.labels=prm800k",
         "data.benchmark_folder=hub", "data.benchmarks=[gsm8k,math]", "data.benchmark_size=0",
-        "tree.iterations=100", "data.ift=28889", "data.eft=4179",
+        "tree.questions=10", "tree.iterations=100", "annotate.best_share=0.5", "data.ift=28889",
+        "data.ift_more=1000", "data.eft=4179", "judge.max_tokens=99",
         "data.questions=[400,800,1200]"]  # fmt: skip
 GPU = Machine("some GPU", "cuda", 1, 80 * GIB, 1e15, at_hand=False)
 SEARCH, DPO, INIT = Key("03_search_judge", "psrlm", 2), Key("04_step_dpo", "psrlm", 2), "02_init"
@@ -162,12 +163,14 @@ def test_the_baseline_gets_psrlms_tokens_or_its_own():
     key = Key("03_search_judge", "srlm", 2)
     given = only(workload.of_stages(case(), [key]))
     assert given.generated == pytest.approx(usual.generated + usual.judged)
-    own = only(workload.of_stages(case("srlm.budget=none", "data.questions=[10,1,1]"), [key]))
+    sizes = ("data.questions=[10,1,1]", "srlm.solutions=4", "srlm.scores=3")
+    own = only(workload.of_stages(case("srlm.budget=none", *sizes), [key]))
     assert own.generated == pytest.approx(10 * 4 * 40) and own.judged == 10 * 4 * 3 * 20
 
 
 def test_training_counts_every_row_in_every_epoch():
-    one = case("data.ift=100", "data.eft=10", "sft.epochs=3", "data.questions=[100,1,1]")
+    one = case("data.ift=100", "data.eft=10", "sft.epochs=3", "dpo.epochs=1",
+               "data.questions=[100,1,1]")  # fmt: skip
     work = only(workload.of_stages(one, [Key(INIT, "psrlm", 1)]))
     ift, eft = 5 + 30 + 40, 9 + 30 + 20 + 2 * 10 + 20
     assert work.trained == 3 * (100 * ift + 10 * eft)
@@ -181,7 +184,9 @@ def test_training_counts_every_row_in_every_epoch():
 
 
 def test_an_evaluation_counts_every_answer_and_searches_in_its_rounds():
-    one = case("data.benchmark_size=30", "eval.samples=4", "eval.own_prompts=qwen")
+    one = case("data.benchmark_size=30", "data.eft_heldout=500", "eval.samples=4",
+               "eval.samples_up_to=40", "eval.own_prompts=qwen", "eval.search_rounds=[1,4]",
+               "data.search_size=100")  # fmt: skip
     first, last = (workload.of_stages(one, [Key("05_evaluate", "psrlm", n)]) for n in (2, 4))
     assert [work.what for work in first] == ["900 answers to the benchmarks", "500 held-out pairs"]
     assert first[0].generated == 6 * 30 * 40 * 5 and first[1].judged == 500 * 20
@@ -236,7 +241,7 @@ def test_the_sources_of_a_real_model_are_the_paper_and_named_as_such():
     assert (found.steps.value, found.step_tokens.value) == (9.35, 61.61)
     assert found.steps.source == "the paper, Table 7, 7B M1 on math"
     assert found.visits.source.startswith("another model, kept run of tiny")
-    assert found.verdict_tokens.value == 128 and "at most" in found.verdict_tokens.source
+    assert found.verdict_tokens.value == 99 and "at most" in found.verdict_tokens.source
     large = expected.of_model(load("tiny", REAL), 3, large=True)
     assert large.steps.source == "the paper, Table 8, 72B M3 on math"
     assert expected.on_benchmark("gsm8k", found, 1, False) == pytest.approx(5.91 * 48.59)
@@ -515,7 +520,8 @@ def test_a_teacher_behind_an_api_is_priced_and_answers_that_are_there_are_not(tm
     segment, judge = plan.bills(found.case, run, found.works)
     calls = 28889 + 3 * 1000
     assert f"segment: o1: {calls} calls to make, 0 answers there" in segment
-    assert f"judge: at most, o1: {2 * preset.tree.questions * 100 * 0.5:.0f} calls" in judge
+    pairs = 10 * 100 * found.case.model(1).siblings.value * 0.5
+    assert f"judge: at most, o1: {2 * pairs:.0f} calls" in judge
     assert "US dollars at the price of" in segment
     run.paid.mkdir()
     value = {"letters": 100, "prompt_tokens": 20, "tokens": 300}
