@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -101,13 +101,15 @@ class Attempt:
         """Processor time of the stage's kernel; by the clock a busy machine would be elsewhere."""
         return cpu(pid for kernel in self.kernels() for pid in (kernel, *below(kernel)))
 
-    def reach(self, names: Sequence[str], share: float, work: dict[str, float]) -> bool:
-        """Wait until this share of a stage is done, of one of these; False if the path ends."""
+    def reach(self, point: Point, work: dict[str, float]) -> bool:
+        """Wait for the point, in its stage or one after it; False if the path ends before."""
+        names = list(work)[list(work).index(point.stage) :]
         while self.process.is_alive():
-            if self.stage in names and self.work >= share * work[self.stage]:
-                return True
+            if self.stage in names and self.work >= point.share * work[self.stage]:
+                self.process.join(point.pause)
+                break
             time.sleep(POLL)
-        return False
+        return self.process.is_alive()
 
     def end(self) -> int:
         """Wait for its end; its exit code."""
@@ -133,7 +135,8 @@ class Attempt:
             self.process.join(2.0)
             self.process.kill()
         code = self.end()
-        if victim in STOPS and (code != 130 or "interrupted:" not in self.text.splitlines()[-1]):
+        last = self.text.splitlines()[-1]
+        if victim in STOPS and code and (code != 130 or "interrupted:" not in last):
             raise Failed(f"{victim} ended in {code} without a word\n{self.text}")
         if left := left_of(family, self.kernels):
             raise Failed(f"{victim} left processes behind: {left}\n{self.text}")
@@ -158,8 +161,11 @@ def _path(words: list[str], log: Path) -> None:
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - as long as the process
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     forkserver._forkserver.ensure_running = lambda: None  # it runs, but is no child of this one
-    code = next((code for name in PATH if (code := commands.main([name, *words]))), 0)
-    sys.exit(code)
+    try:
+        sys.exit(next((code for name in PATH if (code := commands.main([name, *words]))), 0))
+    except KeyboardInterrupt:  # between the two, where nobody is there to say it
+        print("interrupted: before the next command")
+        sys.exit(130)
 
 
 def warm_up() -> None:
@@ -192,12 +198,12 @@ def tortured(
     words: Sequence[str], work: dict[str, float], plan: Sequence[Point], folder: Path
 ) -> Counter:
     """Strike at every point, then let the path end; what was hit, by stage and victim."""
-    hit, names = Counter(), list(work)
+    hit = Counter()
     for k, point in enumerate(plan, 1):
-        attempt, share = Attempt(words, folder / f"{k}.log"), point.share
-        while not attempt.reach(names[names.index(point.stage) :], share, work):
-            attempt, share = again(words, point.stage, attempt), 0.8 * share
-        attempt.process.join(point.pause)
+        attempt = Attempt(words, folder / f"{k}.log")
+        while not attempt.reach(point, work):
+            attempt = again(words, point.stage, attempt)
+            point = replace(point, share=0.8 * point.share)  # it may take less than the first time
         stage = attempt.stage
         attempt.strike(point.victim)
         hit[stage, point.victim] += 1
