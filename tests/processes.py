@@ -33,6 +33,16 @@ def alive(pids: Iterable[int]) -> dict[int, str]:
     return {pid: now[pid][1] for pid in pids if pid in now and now[pid][2] not in "ZX"}
 
 
+def cpu(pids: Iterable[int]) -> float:
+    """Seconds of processor time that they, and children of theirs that have ended, have taken."""
+    ticks = 0
+    for pid in pids:
+        with suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def command(pid: int) -> str:
     """Its command line, the beginning of it."""
     with suppress(OSError):

@@ -113,20 +113,20 @@ def test_a_report_is_the_same_if_the_manifests_it_read_differ_in_time_alone(tmp_
     assert same_runs.differences(tmp_path / "one", tmp_path / "other") == []
 
 
-SECONDS = {"01_data_prep": 1.0, "02_init M1": 2.0, "03_search_judge M2": 9.0, "08_paper": 4.0}
+WORK = {"01_data_prep": 1.0, "02_init M1": 2.0, "03_search_judge M2": 9.0, "08_paper": 4.0}
 
 
 def test_points_go_through_all_stages_with_every_victim():
-    plan = torture.points(SECONDS, 40, 4, random.Random(1))
-    assert plan == torture.points(SECONDS, 40, 4, random.Random(1))
-    assert plan != torture.points(SECONDS, 40, 4, random.Random(2))
+    plan = torture.points(WORK, 40, 4, random.Random(1))
+    assert plan == torture.points(WORK, 40, 4, random.Random(1))
+    assert plan != torture.points(WORK, 40, 4, random.Random(2))
     stages = [point.stage for point in plan]
-    assert stages == sorted(stages) and set(stages) == set(SECONDS)
+    assert stages == sorted(stages) and set(stages) == set(WORK)
     victims = Counter(point.victim for point in plan)
     assert victims == {**dict.fromkeys(torture.KILLS, 10), "SIGTERM": 2, "SIGINT": 2}
-    assert all(0 < point.share < 1 for point in plan)
+    assert all(0 <= point.share <= 1 for point in plan)
     assert Counter(stages).most_common(1)[0][0] == "03_search_judge M2"
-    assert len(torture.points(SECONDS, 2, 0, random.Random(0))) == 2
+    assert len(torture.points(WORK, 2, 0, random.Random(0))) == 2
 
 
 # --- whoever ends the runner, nothing is left

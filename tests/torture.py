@@ -3,10 +3,10 @@
     python tests/torture.py --kills 100 --seed 0
 
 The whole path of a preset (`reproduce`, `paper`) runs once undisturbed. Then it runs in the same
-place again: at moments that are drawn by seed and go through all stages, SIGKILL hits the runner,
-its kernel, one of the kernel's workers or all of them, and the same command starts again. In
-between a few SIGTERM and SIGINT ask it to end. After each no process may be left; at the end every
-file has to be what it was (`same_runs` says what may differ).
+place again: at points of the work that are drawn by seed and go through all stages, SIGKILL hits
+the runner, its kernel, one of the kernel's workers or all of them, and the same command starts
+again. In between a few SIGTERM and SIGINT ask it to end. After each no process may be left; at the
+end every file has to be what it was (`same_runs` says what may differ).
 
 A kill costs what was not finished, no more: the processes that start anew are forks of this one,
 which has the libraries loaded. Linux only, as it looks into /proc.
@@ -25,12 +25,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import forkserver
 from pathlib import Path
 
 import same_runs
-from processes import alive, below, command, send
+from processes import alive, below, command, cpu, send
 
 from psr_lib import commands, notebook_runner, stages, warm_kernels
 from psr_lib.run_dirs import Key
@@ -40,8 +40,8 @@ KILLS = ("runner", "kernel", "worker", "all")
 STOPS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
 KINDS = {"01": "data", "02": "SFT", "03": "search", "04": "DPO", "05": "evaluate", "08": "paper"}
 RUNNING = re.compile(r"^(\d\d_\w+.*): running ", re.MULTILINE)
-DONE = re.compile(r"^(\d\d_\w+.*): done in ", re.MULTILINE)
 PATIENCE = 180.0  # seconds that a process may take to end
+POLL = 0.04
 
 
 class Failed(Exception):
@@ -50,24 +50,28 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Point:
-    """Where to strike: at this share of a stage's time, at whom or with which signal."""
+    """Where to strike: after a share of a stage's work and a pause, at whom or with which signal.
+
+    The pause, in seconds, takes some to where one stage ends and the next begins.
+    """
 
     stage: str
     share: float
+    pause: float
     victim: str
 
 
-def points(seconds: dict[str, float], kills: int, stops: int, rng: random.Random) -> list[Point]:
-    """Kills and stops in the order of the stages: each stage once, the others by its time."""
-    names = list(seconds)
+def points(work: dict[str, float], kills: int, stops: int, rng: random.Random) -> list[Point]:
+    """Kills and stops in the order of the stages: each stage once, the others by its work."""
+    names = list(work)
     total = kills + stops
     drawn = names[:total] if total < len(names) else names
-    drawn = drawn + rng.choices(names, list(seconds.values()), k=total - len(drawn))
+    drawn = drawn + rng.choices(names, list(work.values()), k=total - len(drawn))
     victims = [KILLS[k % len(KILLS)] for k in range(kills)]
     victims += [list(STOPS)[k % len(STOPS)] for k in range(stops)]
     rng.shuffle(victims)
     drawn.sort(key=names.index)
-    return [Point(name, rng.uniform(0.02, 0.95), victim)
+    return [Point(name, rng.uniform(0.0, 0.98), rng.uniform(0.0, 0.3), victim)
             for name, victim in zip(drawn, victims, strict=True)]  # fmt: skip
 
 
@@ -87,13 +91,25 @@ class Attempt:
         """What it has printed."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
-    def reach(self, names: Sequence[str]) -> bool:
-        """Wait until one of these stages runs; False if the process ends before."""
+    @property
+    def stage(self) -> str:
+        """The stage that it began last, '' before the first."""
+        return (RUNNING.findall(self.text) or [""])[-1]
+
+    @property
+    def work(self) -> float:
+        """Processor time of the stage's kernel; by the clock a busy machine would be elsewhere."""
+        return cpu(pid for kernel in self.kernels() for pid in (kernel, *below(kernel)))
+
+    def reach(self, point: Point, work: dict[str, float]) -> bool:
+        """Wait for the point, in its stage or one after it; False if the path ends before."""
+        names = list(work)[list(work).index(point.stage) :]
         while self.process.is_alive():
-            if set(RUNNING.findall(self.text)) & set(names):
-                return True
-            time.sleep(0.02)
-        return False
+            if self.stage in names and self.work >= point.share * work[self.stage]:
+                self.process.join(point.pause)
+                break
+            time.sleep(POLL)
+        return self.process.is_alive()
 
     def end(self) -> int:
         """Wait for its end; its exit code."""
@@ -119,7 +135,8 @@ class Attempt:
             self.process.join(2.0)
             self.process.kill()
         code = self.end()
-        if victim in STOPS and (code != 130 or "interrupted:" not in self.text.splitlines()[-1]):
+        last = self.text.splitlines()[-1]
+        if victim in STOPS and code and (code != 130 or "interrupted:" not in last):
             raise Failed(f"{victim} ended in {code} without a word\n{self.text}")
         if left := left_of(family, self.kernels):
             raise Failed(f"{victim} left processes behind: {left}\n{self.text}")
@@ -144,8 +161,11 @@ def _path(words: list[str], log: Path) -> None:
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - as long as the process
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     forkserver._forkserver.ensure_running = lambda: None  # it runs, but is no child of this one
-    code = next((code for name in PATH if (code := commands.main([name, *words]))), 0)
-    sys.exit(code)
+    try:
+        sys.exit(next((code for name in PATH if (code := commands.main([name, *words]))), 0))
+    except KeyboardInterrupt:  # between the two, where nobody is there to say it
+        print("interrupted: before the next command")
+        sys.exit(130)
 
 
 def warm_up() -> None:
@@ -163,69 +183,61 @@ def warm_up() -> None:
 
 
 def undisturbed(words: Sequence[str], log: Path) -> dict[str, float]:
-    """Run the path once; the seconds that each stage took, by the log."""
-    attempt, seen, started, lives = Attempt(words, log), {}, {}, True
-    while lives:
-        lives = attempt.process.is_alive()  # asked first, so that its last words are read
-        for name in RUNNING.findall(attempt.text):
-            started.setdefault(name, time.monotonic())
-        for name in DONE.findall(attempt.text):
-            seen.setdefault(name, time.monotonic() - started[name])
-        time.sleep(0.02)
+    """Run the path once; the processor time that each stage took."""
+    attempt, work = Attempt(words, log), {}
+    while attempt.process.is_alive():
+        if name := attempt.stage:
+            work[name] = max(work.get(name, 0.0), attempt.work)
+        time.sleep(POLL)
     if attempt.end():
         raise Failed(f"the path fails even if nobody kills it\n{attempt.text}")
-    return seen
+    return work
 
 
 def tortured(
-    words: Sequence[str], seconds: dict[str, float], plan: Sequence[Point], work: Path
+    words: Sequence[str], work: dict[str, float], plan: Sequence[Point], folder: Path
 ) -> Counter:
     """Strike at every point, then let the path end; what was hit, by stage and victim."""
-    hit, names = Counter(), list(seconds)
+    hit = Counter()
     for k, point in enumerate(plan, 1):
-        attempt = Attempt(words, work / f"attempt{k}.log")
-        attempt.reach(names[names.index(point.stage) :])
-        attempt.process.join(point.share * seconds[point.stage])
-        while not attempt.process.is_alive():
+        attempt = Attempt(words, folder / f"{k}.log")
+        while not attempt.reach(point, work):
             attempt = again(words, point.stage, attempt)
-            attempt.process.join(point.share * seconds[point.stage])
-        stage = RUNNING.findall(attempt.text)[-1]
+            point = replace(point, share=0.8 * point.share)  # it may take less than the first time
+        stage = attempt.stage
         attempt.strike(point.victim)
         hit[stage, point.victim] += 1
         print(f"{k:>4} {point.victim:<8} {stage}", flush=True)
-    last = Attempt(words, work / "last.log")
+    last = Attempt(words, folder / "last.log")
     last.process.join()
     if last.end():
         raise Failed(f"the path does not end after all kills\n{last.text}")
     return hit
 
 
-def again(words: Sequence[str], stage: str, ended_: Attempt) -> Attempt:
-    """The path was at its end too early: remove a stage, and wait until it runs once more."""
-    if ended_.end():
-        raise Failed(f"the path fails after a kill\n{ended_.text}")
+def again(words: Sequence[str], stage: str, before: Attempt) -> Attempt:
+    """The path was at its end too early: remove a stage and start once more."""
+    if before.end():
+        raise Failed(f"the path fails after a kill\n{before.text}")
     name, *rest = stage.split()
     number = [f"--n={one[1:]}" for one in rest if one.startswith("M")]
     if commands.main(["clean-stage", *words, f"--stage={name}", *number]):
         raise Failed(f"{stage} can't be removed")
-    attempt = Attempt(words, ended_.log.with_stem(f"{ended_.log.stem}-again"))
-    if not attempt.reach([stage]):
-        raise Failed(f"{stage} was removed and did not run again\n{attempt.text}")
-    return attempt
+    return Attempt(words, before.log.with_stem(f"{before.log.stem}-again"))
 
 
-def torture(args: argparse.Namespace, work: Path) -> None:
+def torture(args: argparse.Namespace, folder: Path) -> None:
     """Run, kill, compare. Raises Failed."""
-    runs = work / "runs"
+    runs = folder / "runs"
     words = ["--preset", args.preset, "--set", args.set, "--runs-dir", str(runs)]
     warm_up()
-    seconds = undisturbed(words, work / "undisturbed.log")
-    print(f"undisturbed: {len(seconds)} stages in {sum(seconds.values()):.0f} s", flush=True)
-    runs.rename(work / "undisturbed")  # the same paths for both, as notebooks show their parameters
-    plan = points(seconds, args.kills, args.stops, random.Random(args.seed))
+    work = undisturbed(words, folder / "undisturbed.log")
+    print(f"undisturbed: {len(work)} stages, {sum(work.values()):.0f} s of work", flush=True)
+    runs.rename(folder / "undisturbed")  # the same paths for both: notebooks show their parameters
+    plan = points(work, args.kills, args.stops, random.Random(args.seed))
     started = time.monotonic()
-    hit = tortured(words, seconds, plan, work)
-    if found := same_runs.differences(work / "undisturbed", runs):
+    hit = tortured(words, work, plan, folder)
+    if found := same_runs.differences(folder / "undisturbed", runs):
         raise Failed("\n".join(["not as if it had never been killed:", *found]))
     kinds = Counter(KINDS.get(stage[:2], "other") for stage, victim in hit if victim in KILLS)
     if missing := set(KINDS.values()) - set(kinds) if args.kills >= 25 else ():
@@ -245,15 +257,15 @@ def main() -> int:
     parser.add_argument("--set", default="", help="changed values of the preset")
     parser.add_argument("--keep", action="store_true", help="keep runs and logs anyway")
     args = parser.parse_args()
-    work = Path(tempfile.mkdtemp(prefix="torture-"))
+    folder = Path(tempfile.mkdtemp(prefix="torture-"))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        torture(args, work)
+        torture(args, folder)
     except Failed as error:
-        print(f"{error}\nruns and logs are in {work}", file=sys.stderr)
+        print(f"{error}\nruns and logs are in {folder}", file=sys.stderr)
         return 1
     if not args.keep:
-        shutil.rmtree(work)
+        shutil.rmtree(folder)
     return 0
 
 
