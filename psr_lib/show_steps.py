@@ -167,9 +167,12 @@ def scored(trace: SolutionTrace) -> View:
 
 
 def _points(trace: SolutionTrace, text: str) -> str:
+    """Copies of a solution, its mean score, and the points of each justification, ? unreadable."""
     copies, score = sum(one.text == text for one in trace.solutions), trace.scored.get(text)
-    said = "cut, not scored" if score is None else f"mean {score.mean} of {list(score.points)}"
-    return f"{copies} ×, {said}"
+    if score is None or score.mean is None:
+        return f"{copies} ×, {'cut, not scored' if score is None else 'no readable score'}"
+    points = ", ".join("?" if p is None else f"{p:g}" for p in score.points)
+    return f"{copies} ×, mean {score.mean:.2f} of {points}"
 
 
 def _scored_card(trace: SolutionTrace, text: str, fate: str) -> Html:

@@ -436,13 +436,15 @@ def test_the_oracle_rates_verdicts_between_solutions_and_pairs():
 
 
 def test_a_search_is_shown_with_points_copies_and_fates():
-    trace = lab_trace((RIGHT, (5, None)), (RIGHT, (5, None)), (WRONG, (1, 2)), ("cut", None))
+    trace = lab_trace((RIGHT, (5, None)), (RIGHT, (5, None)), (WRONG, (1, 2)), ("cut", None),
+                      (OTHER, (None,)))  # fmt: skip
     trace.scored[RIGHT] = Scored((5, None), ("full", "?"))
     trace.scored[WRONG] = Scored((1, 2), ("slip", "slip"))
     lines = repr(show.search(trace)).split("\n\n")
-    assert lines[0] == TEXT and len(lines) == 4
-    assert lines[1] == f"chosen, 2 ×, mean 5.0 of [5, None]\n{RIGHT}"
-    assert lines[2].startswith("rejected, 1 ×, mean 1.5 of [1, 2]")
+    assert lines[0] == TEXT and len(lines) == 5
+    assert lines[4].startswith("-, 1 ×, no readable score")
+    assert lines[1] == f"chosen, 2 ×, mean 5.00 of 5, ?\n{RIGHT}"
+    assert lines[2].startswith("rejected, 1 ×, mean 1.50 of 1, 2")
     assert lines[3] == "-, 1 ×, cut, not scored\ncut"
     assert repr(show.judge(trace)).split("\n") == [
         "chosen: full", "chosen: ?", "rejected: slip", "rejected: slip"
