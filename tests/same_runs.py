@@ -3,6 +3,7 @@
 - of a manifest: when it was made, how long it took, its seal over both, and, where its stage read
   other manifests, their hashes and sizes, which hold the same;
 - of an executed notebook: metadata, the ids of cells, progress lines, and numbers of seconds;
+- of a card: the seconds that its stage took;
 - lock files, which say who worked here last.
 
 All other files have to be there in both, with the same bytes.
@@ -18,6 +19,8 @@ from psr_lib.locks import RUN, STAGE
 
 TIMES = ("started", "wall_seconds", "seal")
 SECONDS = re.compile(r"(\bseconds\b(?:<[^>]*>|\s)*)[\d.]+")  # as text, or as a row of an HTML table
+CARDS = ("MODEL_CARD.md", "DATA_CARD.md")
+CARD_SECONDS = re.compile(rb"^(\| seconds \| )[\d.]+", re.MULTILINE)
 PROGRESS = re.compile(rf"^{re.escape(progress.MARK)}.*\n?", re.MULTILINE)
 
 
@@ -42,6 +45,8 @@ def essence(path: Path) -> bytes:
         return _manifest(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".ipynb":
         return _notebook(json.loads(path.read_text(encoding="utf-8")))
+    if path.name in CARDS:
+        return CARD_SECONDS.sub(rb"\1-", path.read_bytes())
     return path.read_bytes()
 
 

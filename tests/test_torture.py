@@ -69,12 +69,15 @@ def test_times_ids_progress_and_locks_may_differ(twins):
         lines = f"{progress.MARK}SFT 3/9, 1:0{seconds[0]} left", f"seconds    {seconds}"
         change(folder / "psrlm/M2/notebooks/04_step_dpo.ipynb",
                lambda book, lines=lines: book["cells"].append(stream(*lines)))  # fmt: skip
+        (folder / "psrlm/M2/MODEL_CARD.md").write_text(f"| rows | 7 |\n| seconds | {seconds} |\n")
         (folder / ".lock").write_text(seconds)
     change(
         other / "base/notebooks/00_base_model.ipynb",
         lambda book: book["cells"][0]["outputs"].append(stream(progress.MARK)["outputs"][0]),
     )
     assert same_runs.differences(one, other) == []
+    (other / "psrlm/M2/MODEL_CARD.md").write_text("| rows | 8 |\n| seconds | 3.1 |\n")
+    assert same_runs.differences(one, other) == ["psrlm/M2/MODEL_CARD.md: differs"]
 
 
 CHANGES = {
