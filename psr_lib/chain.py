@@ -264,13 +264,18 @@ def _balanced(k: int) -> str:
 def cached(
     stage: Any, folder: Path, made_from: dict[str, Any], build: Callable[[Path], None]
 ) -> Path:
-    """The folder, built anew unless it holds what was made from the same settings and inputs."""
+    """The folder, built anew unless it holds, unchanged, what the same settings and inputs gave."""
     mark, key = folder / "made_from.json", hash_json(_common(stage) | made_from)
-    if not mark.is_file() or read_json(mark) != key:
+    if not mark.is_file() or read_json(mark) != _contents(folder, key):
         shutil.rmtree(folder, ignore_errors=True)
         build(folder)
-        write_json(mark, key)
+        write_json(mark, _contents(folder, key))
     return folder
+
+
+def _contents(folder: Path, key: str) -> dict[str, str]:
+    model = folder / "model"
+    return {"key": key, "model": manifest.fingerprint(model) if model.is_dir() else ""}
 
 
 def _common(stage: Any) -> dict[str, Any]:

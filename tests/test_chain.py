@@ -235,3 +235,19 @@ def test_a_chain_that_keeps_no_pair_says_which_rows_are_missing(made):
 def test_a_server_cannot_hold_the_chains_weights(copied):
     with pytest.raises(PSRError, match=r"set engine\.kind to hf or vllm"):
         data_prep.make_pools(opened(copied, "engine.kind=server"))
+
+
+def test_what_takes_long_is_made_again_where_it_was_changed(tmp_path):
+    stage, home, built = opened(tmp_path), making(tmp_path) / "thing", []
+
+    def build(folder):
+        built.append(folder)
+        (folder / "model").mkdir(parents=True)
+        (folder / "model/weights").write_text("1")
+
+    for spoil in (lambda: None, lambda: None, lambda: (home / "model/weights").write_text("2")):
+        spoil()
+        assert chain.cached(stage, home, {"a": 1}, build) == home
+    assert len(built) == 2 and (home / "model/weights").read_text() == "1"
+    chain.cached(stage, home, {"a": 2}, build)
+    assert len(built) == 3
