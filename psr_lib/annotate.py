@@ -136,13 +136,13 @@ def most_valuable(pairs: Sequence[StepPair], share: float) -> list[StepPair]:
 def well_formed(pair: StepPair) -> bool:
     """Whether both steps are one step each, with the next number and a body, and differ.
 
-    A verdict mark inside a step would be read as the judge's.
+    And nothing that the judge would see holds a verdict mark, which is the judge's to write.
     """
     steps, depth = (pair.chosen, pair.rejected), len(pair.prefix) + 1
     plain = {" ".join(body(step).split()) for step in steps}
-    return len(plain) == 2 and all(
-        number(s) == depth and len(split_steps(s)) == 1 and body(s) and not VERDICT.search(s)
-        for s in steps
+    marked = any(VERDICT.search(text) for text in (pair.question, *pair.prefix, *steps))
+    return (len(plain) == 2 and not marked) and all(
+        number(s) == depth and len(split_steps(s)) == 1 and body(s) for s in steps
     )
 
 

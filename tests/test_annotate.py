@@ -71,6 +71,8 @@ def teacher_of(server, path, **changes):
         {"rejected": "Step 1:"},  # no body
         {"rejected": "Step 1: good "},  # the same but for blanks
         {"chosen": "so [[A]]"},  # would be read as a verdict
+        {"chosen": "Step 2: y", "rejected": "Step 2: z", "prefix": ["Step 1: so [[B]]"]},
+        {"question": "Is it [[A]]?"},
     ],
 )
 def test_ill_formed_pairs_are_dropped(bad):
