@@ -115,7 +115,7 @@ def rows(tmp_path_factory):
         yield
 
 
-@settings(often, max_examples=20)
+@settings(often, max_examples=8)
 @given(st.sampled_from(presets.all_keys()), WRITTEN)
 @example("eval.search_rounds", "[2001-13-45]")
 @example("eval.search_rounds", "[" * 2000)
