@@ -45,11 +45,10 @@ def tree_problems(stage: Any, fresh: Iterator[Problem]) -> list[Problem]:
 
 
 def problems_to_label(stage: Any, fresh: Iterator[Problem]) -> list[Problem]:
-    """The problems whose sampled solutions the rule labels for the step PRM, if it does."""
+    """The problems on which the rule labels steps for the step PRM, if it does."""
     if stage.preset.data.eft_from == "none" or stage.preset.prm.labels != "rule":
         return []
-    settings = stage.preset.prm
-    return take(fresh, settings.solutions + settings.heldout, "prm.solutions")
+    return take(fresh, stage.preset.prm.solutions, "prm.solutions")
 
 
 def eft(

@@ -133,7 +133,7 @@ def test_the_rule_teaches_the_whole_chain_offline(tmp_path, monkeypatch):
         {"problem": p.question, "solution": p.solution} for p in made
     ])  # fmt: skip
     settings = (f"data.source={tmp_path}/mine.jsonl teacher.ift=rule data.ift_more=0 data.ngram=0 "
-                "teacher.judge=rule prm.labels=rule prm.neutral=bad tree.questions=30")  # fmt: skip
+                "teacher.judge=rule prm.labels=rule prm.neutral=bad tree.questions=24")  # fmt: skip
     stage = opened(tmp_path / "runs", settings)
     rows = data_prep.make_pools(stage)
     assert rows["ift"] == 16 and rows["eft"] and rows["eft_heldout"]
@@ -143,8 +143,7 @@ def test_the_rule_teaches_the_whole_chain_offline(tmp_path, monkeypatch):
         assert row.explanation == said and said.endswith(f"[[{row.better}]]")
     funnel = read_csv(stage.folder / "funnel.csv")
     assert [row["filter"] for row in funnel][-1] == "agrees with the PRM"
-    labelled, good = stage.counts["labelled_steps"], stage.counts["labelled_good"]
-    assert 0 < good < labelled and stage.counts["labelled_solutions"] <= 32 + 24
+    assert stage.counts["labelled_good"] > 32 and stage.counts["labelled_bad"] > 0
     asked = {row.question for row in eft}
     labels = read_jsonl(stage.run.making / "labels/labels.jsonl", StepLabels)
     assert not asked & {row.question for row in labels}, "the PRM has seen none of EFT's problems"

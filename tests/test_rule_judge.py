@@ -6,6 +6,7 @@ import pytest
 
 from psr_lib import annotate, annotators
 from psr_lib.annotate import Call
+from psr_lib.engines.base import Completion
 from psr_lib.prompts import Family
 from psr_lib.records import Problem, StepPair
 from psr_lib.rule_judge import (
@@ -18,7 +19,7 @@ from psr_lib.rule_judge import (
     find,
     worked,
 )
-from psr_lib.rule_labels import labelled, labels_of
+from psr_lib.rule_labels import labelled, sampled_row, solution_row
 
 QUESTION = "Ann sold 48 clips in April and half as many in May. How many in all?"
 SOLUTION = "In May she sold 48/2 = 24 clips.\nIn all 48+24 = 72 clips.\nThe answer is \\boxed{72}."
@@ -115,24 +116,62 @@ def test_the_preset_opens_it_and_both_orders_pass_the_filters():
 
 # --- labels for the step PRM
 
-
-STEPS = [RIGHT, "Step 2: 24 * 2 = 48.", "Step 3: 48 + 24 = 72.", "Step 4: It is \\boxed{70}."]
+PROBLEM = Problem(id="g/1", source="g", question=QUESTION, answer="72", solution=SOLUTION)
 
 
 @pytest.mark.parametrize(
-    ("neutral", "labels"),
-    [("bad", "+-  "), ("good", "+++-"), ("skip", "+ +-")],
-)
-def test_labels_end_at_the_first_wrong_step(neutral, labels):
-    found = labels_of(STEPS, KNOWN, neutral)
-    assert "".join(label or " " for label in found) == labels
+    ("step", "neutral", "label"),
+    [
+        ("Step 2: 48 + 24 = 72.", "bad", "+"), ("Step 2: 48 + 24 = 71.", "good", "-"),
+        ("Step 2: 24 * 2 = 48.", "bad", "-"), ("Step 2: 24 * 2 = 48.", "good", "+"),
+        ("Step 2: 24 * 2 = 48.", "skip", ""), ("Step 2: Hm.", "bad", ""),
+        ("Step 2: The answer is \\boxed{70}.", "skip", "-"),
+    ],
+)  # fmt: skip
+def test_a_sampled_step_has_the_label_that_can_be_shown(step, neutral, label):
+    row = sampled_row(PROBLEM, PREFIX, step, neutral)
+    assert row.steps == [*PREFIX, step] and row.labels == ["", label]
+    assert (row.id, row.problem_id, row.question) == ("rule/g/1/1", "g/1", QUESTION)
 
 
-def test_a_sampled_solution_is_labelled_as_far_as_its_marks_count_on():
-    problem = Problem(id="g/1", source="g", question=QUESTION, answer="72", solution=SOLUTION)
-    row = labelled(
-        problem, f"{RIGHT}\nStep 2: 48 + 24 = 72.\nStep 4: 1 + 1 = 3.\nStep 4: x\n", "bad"
-    )
-    assert row.steps == [RIGHT, "Step 2: 48 + 24 = 72."] and row.labels == ["+", "+"]
-    assert (row.id, row.problem_id, row.question) == ("rule/g/1", "g/1", QUESTION)
-    assert labelled(problem, "I do not know.", "bad").steps == []
+def test_the_worked_solution_is_right_where_it_works_something_out():
+    steps = ["Step 1: Let us see.", *(f"Step {k}: {text}" for k, text in enumerate(KNOWN.steps, 2))]
+    assert solution_row(PROBLEM, steps).labels == ["", "+", "+"]
+
+
+class Writer:
+    """An engine that writes the same after every prompt, and keeps what it was asked."""
+
+    tokenizer = None
+
+    def __init__(self, text):
+        self.text, self.asked = text, []
+
+    def sample(self, prompts, **settings):
+        self.asked += zip(prompts, settings["seeds"], strict=True)
+        return [[Completion(self.text.format(k=p.count("Step ") + 1), 5, "stop", 9)]
+                for p in prompts]  # fmt: skip
+
+
+def stage_with(neutral="bad"):
+    """What labelling needs of a stage."""
+    tree = SimpleNamespace(temperature=0.7, top_p=0.9, max_step_tokens=32)
+    preset = SimpleNamespace(prompts="compact", tree=tree, prm=SimpleNamespace(neutral=neutral))
+    return SimpleNamespace(preset=preset, seed=3, spent=0, tokens=lambda generated: None)
+
+
+def test_every_place_of_a_solution_gets_one_sampled_step():
+    engine = Writer("Step {k}: 48 + 24 = 71.")
+    broken = Problem(id="g/2", source="g", question="Q?", answer="1", solution="No box.")
+    rows = labelled(stage_with(), engine, [PROBLEM, broken])
+    assert [row.id for row in rows] == ["rule/g/1/solution", "rule/g/1/0", "rule/g/1/1"]
+    assert [row.labels for row in rows] == [["+", "+"], ["-"], ["", "-"]]
+    assert rows[2].steps[0] == rows[0].steps[0] and rows[2].steps[1].startswith("Step 2: 48")
+    texts, seeds = zip(*engine.asked, strict=True)
+    assert len(set(seeds)) == 2 and texts[1].endswith(f"{rows[0].steps[0]}\n")
+
+
+def test_steps_of_another_number_and_silent_ones_are_left_out():
+    for text in ("Step 7: 48 + 24 = 71.", "I do not know.", "Step {k}: Hm."):
+        rows = labelled(stage_with(), Writer(text), [PROBLEM])
+        assert [row.id for row in rows] == ["rule/g/1/solution"]
