@@ -12,7 +12,7 @@ from psr_lib.engines.base import Engine
 from psr_lib.journal import Journal, search_into
 from psr_lib.judge import Judge
 from psr_lib.mcts import mcts_stream
-from psr_lib.methods import REFERENCE
+from psr_lib.methods import MAIN, REFERENCE
 from psr_lib.presets import PROCEDURAL
 from psr_lib.progress import show, track
 from psr_lib.records import (
@@ -148,9 +148,13 @@ def judge_heldout(
 
 
 def searches(stage: Any) -> bool:
-    """Whether M[n] is given a test-time search: in the preset's rounds, if it can judge steps."""
+    """Whether M[n] is given a test-time search: psrlm's, in the preset's rounds.
+
+    No table has one of another method: the baseline judges no steps, and controls are compared
+    greedily.
+    """
     named = stage.iteration in stage.preset.eval.search_rounds and stage.preset.data.search_size > 0
-    return named and stage.method != "srlm"
+    return named and stage.method == MAIN
 
 
 def search_benchmarks(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from psr_lib import benchmarks, expected, manifest, search_tokens
-from psr_lib.methods import BASE, DATA, DPO, EVALUATE, INIT, SEARCH, SRLM
+from psr_lib.methods import BASE, DATA, DPO, EVALUATE, INIT, MAIN, SEARCH, SRLM
 from psr_lib.presets import Preset
 from psr_lib.records import PSRError
 from psr_lib.run_dirs import Key
@@ -92,7 +92,7 @@ def _dpo(case: Case, key: Key) -> list[Work]:
 
 def _evaluate(case: Case, key: Key) -> list[Work]:
     found = [_greedy(case, key), _heldout(case, key)]
-    searched = key.n in case.preset.eval.search_rounds and key.method != SRLM
+    searched = key.n in case.preset.eval.search_rounds and key.method == MAIN
     return found + ([_test_time(case, key)] if searched and case.preset.data.search_size else [])
 
 

@@ -6,6 +6,7 @@ import pytest
 from scripted import Scripted, questions, random_script
 
 from psr_lib import problems, rounds
+from psr_lib.methods import METHODS
 from psr_lib.presets import load
 from psr_lib.records import (
     JudgeExample,
@@ -174,3 +175,11 @@ def test_a_test_time_search_writes_answers_with_their_costs(tmp_path):
     assert all(r["tokens"] == r["generated"] + r["judged"] > 0 and r["prefill"] > 0 for r in rows)
     assert len(read_jsonl(tmp_path / "search_traces.jsonl.gz")) == 4
     assert (tmp_path / "search_accuracy.csv").is_file()
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_psrlm_alone_has_a_test_time_search(method):
+    stage = SimpleNamespace(preset=load("tiny"), method=method, iteration=4)
+    assert rounds.searches(stage) == (method == "psrlm")
+    stage.iteration = 2
+    assert not rounds.searches(stage)
