@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from psr_lib import paper_tables
 from psr_lib.curve_rows import Row, series
@@ -51,6 +51,7 @@ def funnel_figure(rows: Sequence[Row]) -> Figure:
         axes.bar_label(bars, [f"{one['value']:,.0f}" for one in part], padding=2, fontsize=6.5)
     axes.set_yticks(range(len(names)), names)
     axes.set(xscale="log", xlabel="count (log scale)")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     shown = [one["value"] for one in rows if one["value"]]
     axes.set_xlim(10 ** floor(log10(min(shown))), 6 * max(shown))
     axes.invert_yaxis()
