@@ -152,8 +152,7 @@ def _step(request: Request, key: Key, target: bool, extra: dict[str, Any]) -> bo
 def _execute(request: Request, key: Key, extra: dict[str, Any]) -> None:
     notebook, output = stages.notebook_of(key), request.run.notebook(key)
     notebook_runner.execute(notebook, output, {**request.values(key), **extra})
-    state = stage_state(request.run, key, request.preset)
-    if state.word == "missing":
+    if not (request.run.folder(key) / manifest.NAME).is_file():
         raise NotebookFailed(f"{notebook.name}: ended without stage.finish(), so it made nothing")
 
 

@@ -37,7 +37,8 @@ def owner_of(run: RunDir, path: Path) -> Path | None:
     """The stage's folder that a path of the run lies in, None if no stage claims it."""
     folders = [path, *path.parents] if path.is_dir() else [*path.parents]
     inside = (one for one in folders if any(one.is_relative_to(p.path) for p in (run, *run.parts)))
-    return next((one for one in inside if (one / manifest.NAME).is_file()), None)
+    names = (manifest.NAME, manifest.BEFORE)
+    return next((one for one in inside if any((one / name).is_file() for name in names)), None)
 
 
 def key_of(found: dict[str, Any]) -> Key:

@@ -15,11 +15,14 @@ JOURNAL = "*.part"  # finished searches of a stage that is not finished
 def sweep(run: RunDir) -> None:
     """Remove what nobody can use: half-written files, and scratch of stages that are complete.
 
-    Only for who holds the run.
+    A stage that was opened again and left before it wrote anything is complete. Only for who holds
+    the run.
     """
     for path in sorted(run.path.rglob("*")):
         if HALF_WRITTEN.search(path.name):
             _remove(path)
+    for before in list(run.path.rglob(manifest.BEFORE)):
+        manifest.put_back(before.parent)
     for made in run.path.rglob(manifest.NAME):
         for path in (made.with_name(manifest.BEFORE), *made.parent.glob(JOURNAL)):
             _remove(path)

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -125,6 +126,13 @@ def set_aside(folder: Path) -> None:
     """Keep the last complete manifest under another name while its stage runs again."""
     if (folder / NAME).is_file():
         os.replace(folder / NAME, folder / BEFORE)
+
+
+def put_back(folder: Path) -> None:
+    """Undo `set_aside` where the stage has written nothing since, as nothing else has changed."""
+    with suppress(PSRError):  # a damaged one is told by who reads it
+        if (folder / BEFORE).is_file() and not (folder / NAME).is_file() and read(folder):
+            os.replace(folder / BEFORE, folder / NAME)
 
 
 def sealed(found: dict[str, Any]) -> dict[str, Any]:

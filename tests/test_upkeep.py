@@ -69,6 +69,25 @@ def test_a_stage_made_by_hand_needs_no_executed_notebook(repo):
     assert repo.states()["04_step_dpo M2"] == "done"
 
 
+def test_a_stage_that_was_opened_and_left_is_read_as_before(repo):
+    folder = repo.run / "psrlm/M1/model"
+    before = (folder / manifest.NAME).read_text()
+    manifest.set_aside(folder)
+    assert repo.states()["02_init M1"] == "done"
+    done = repo.call("iteration", "--n", "2", "--set", "search.width=5")
+    assert done.returncode == 0 and "02_init M1: up to date" in done.stdout, done.stderr
+    assert (folder / manifest.NAME).read_text() == before
+    assert not (folder / manifest.BEFORE).exists()
+
+
+def test_a_notebook_that_never_finishes_its_stage_is_a_failure(repo):
+    path = repo.root / "notebooks/04_step_dpo.ipynb"
+    path.write_text(path.read_text().replace("stage.finish()", "stage.folder"))
+    path.write_text(path.read_text().replace("toy.model(stage.folder, stage.preset.dpo.beta)", ""))
+    done = repo.call("iteration", "--n", "2")
+    assert done.returncode == 1 and "ended without stage.finish()" in done.stderr
+
+
 # --- make status
 
 
