@@ -51,8 +51,8 @@ def why(args: argparse.Namespace) -> None:
 
 
 def _there(run: RunDir) -> RunDir:
-    if not any(part.path.is_dir() for part in (run, *run.parts)):
-        raise PSRError(f"{manifest.shown(run.path)}: there is no such run; make reproduce makes it")
+    if gone := [part.path for part in run.parts if not part.path.is_dir()]:
+        raise PSRError(f"{manifest.shown(gone[0])}: there is no such run; make reproduce makes it")
     return run
 
 
