@@ -74,6 +74,14 @@ def misplaced(run: RunDir, folder: Path, found: dict[str, Any]) -> str:
     return f"holds what {key_of(found)} of seed {seed} made, which belongs elsewhere"
 
 
+def check_all(run: RunDir) -> None:
+    """Raise PSRError where a complete stage of a run, or of its seeds, has changed, as `check`."""
+    for path in (path for part in (run, *run.parts) for path in part.path.rglob(manifest.NAME)):
+        found = manifest.read(path.parent)
+        if found and (fault := fault_of(run, path.parent, found)):
+            raise PSRError(f"{manifest.shown(path.parent)}: {fault}; {remedy(key_of(found))}")
+
+
 class Finding(NamedTuple):
     """A stage's folder, what is wrong with it ('' if nothing is), and its size."""
 

@@ -43,7 +43,7 @@ def work_kept(run: RunDir, key: Key) -> str:
             done = sum(line.endswith(b"\n") for line in file) - 1
         if done > 0:
             return f"{done} searches are kept, the same command goes on there"
-    if key.stage == DATA and any(run.making.glob("*/made_from.json")):
+    if key == Key(DATA) and any(run.making.glob("*/made_from.json")):
         return "what EFT is made with is kept, the same command goes on there"
     begun = folder.is_dir() and manifest.files_in(folder)
     if begun or notebook_runner.part_of(run.notebook(key)).is_file():
