@@ -66,6 +66,7 @@ def page(run: RunDir, preset: Preset, made: Sequence[dict[str, Any]]) -> str:
         tiles=tiles(evidence, findings, made), claims=claims_of(findings),
         conditions=ledger.table(findings, evidence),
         examples=report_examples.examples(run.parts[0], preset),
+        examples_of=str(run.parts[0].seed) if run.parts[1:] else "",
         cost=report_runs.cost(made), devices=report_runs.devices(made),
         provenance=report_runs.provenance(made), stages=report_runs.stage_rows(made),
         parameters=report_runs.parameters(made), **tables_of(more_tables.make_all(evidence)),

@@ -187,6 +187,7 @@ def test_several_seeds_are_one_page(tmp_path, monkeypatch):
     assert path == together.path / "report.html"
     text = plain(path.read_text())
     assert text.count("tiny, seeds 0, 1") == 2 and "seeds 0; 1" in text
+    assert "Examples All of seed 0." in text
 
 
 def test_a_run_of_which_m1_was_not_evaluated_has_a_page(tmp_path, monkeypatch):
