@@ -139,7 +139,7 @@ def _step(request: Request, key: Key, target: bool, extra: dict[str, Any]) -> bo
         notebook_runner.settle(request.run.notebook(key))
         print(f"{key}: up to date", flush=True)
         return False
-    if forced and key.stage == DATA:
+    if forced and key == Key(DATA):
         stages.make_anew(request.run)
     reason = state.reason or "forced"
     print(f"{key}: running ({reason})", flush=True)
@@ -152,8 +152,7 @@ def _step(request: Request, key: Key, target: bool, extra: dict[str, Any]) -> bo
 def _execute(request: Request, key: Key, extra: dict[str, Any]) -> None:
     notebook, output = stages.notebook_of(key), request.run.notebook(key)
     notebook_runner.execute(notebook, output, {**request.values(key), **extra})
-    state = stage_state(request.run, key, request.preset)
-    if state.word == "missing":
+    if not (request.run.folder(key) / manifest.NAME).is_file():
         raise NotebookFailed(f"{notebook.name}: ended without stage.finish(), so it made nothing")
 
 
@@ -262,7 +261,9 @@ def write_report(args: argparse.Namespace) -> None:
     from psr_lib import report as pages  # loads matplotlib; most commands do without
 
     request = _with_paper(args)
-    print(f"report: {manifest.shown(pages.write(request.run, request.preset))}")
+    with locked(request.run, "report"):
+        path = pages.write(request.run, request.preset)
+    print(f"report: {manifest.shown(path)}")
 
 
 def help_notebook(args: argparse.Namespace) -> None:
@@ -285,7 +286,8 @@ def keep(args: argparse.Namespace) -> None:
             request = Request(args, method, seed)
             build(request, [Key(STEPS)])
             checked = partial(integrity.check, request.run)
-            path = results.keep(request.run, method, request.preset.rounds, checked)
+            with locked(request.run, f"keep {method}"):
+                path = results.keep(request.run, method, request.preset.rounds, checked)
             print(f"kept {manifest.shown(path)}")
     together = run_of(args.preset, whole("SEED", seeds[0]), args.runs_dir, " ".join(seeds))
     if path := results.keep_map([together, *together.parts]):

@@ -5,7 +5,7 @@ with its size and hash. Large files are sampled when they are read and read whol
 """
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from psr_lib import manifest
@@ -24,20 +24,28 @@ def check(run: RunDir, path: Path) -> Path:
     if owner is None or found is None:
         raise PSRError(f"{manifest.shown(path)}: no complete stage made it; run make iteration")
     inside = path.relative_to(owner).as_posix()
-    if path != owner and inside not in found["outputs"] and not path.is_dir():
-        key = key_of(found)
+    key, wanted = key_of(found), _within(found["outputs"], inside)
+    if path != owner and not wanted:
         raise PSRError(f"{manifest.shown(path)}: {key} did not make it; {remedy(key)}")
-    wanted = {k: v for k, v in found["outputs"].items() if path == owner or k.startswith(inside)}
     if fault := fault_of(run, owner, {**found, "outputs": wanted}):
-        raise PSRError(f"{manifest.shown(owner)}: {fault}; {remedy(key_of(found))}")
+        raise PSRError(f"{manifest.shown(owner)}: {fault}; {remedy(key)}")
+    if path == owner and (stray := unknown(owner, found)):  # whoever loads a folder loads it too
+        raise PSRError(f"{manifest.shown(owner)}: {stray}")
     return path
+
+
+def _within(outputs: dict[str, Any], inside: str) -> dict[str, Any]:
+    """Those of a stage's outputs that a path within its folder stands for, `.` for all."""
+    return {name: entry for name, entry in outputs.items()
+            if inside in (name, *map(str, PurePosixPath(name).parents))}  # fmt: skip
 
 
 def owner_of(run: RunDir, path: Path) -> Path | None:
     """The stage's folder that a path of the run lies in, None if no stage claims it."""
     folders = [path, *path.parents] if path.is_dir() else [*path.parents]
     inside = (one for one in folders if any(one.is_relative_to(p.path) for p in (run, *run.parts)))
-    return next((one for one in inside if (one / manifest.NAME).is_file()), None)
+    names = (manifest.NAME, manifest.BEFORE)
+    return next((one for one in inside if any((one / name).is_file() for name in names)), None)
 
 
 def key_of(found: dict[str, Any]) -> Key:
@@ -64,6 +72,14 @@ def misplaced(run: RunDir, folder: Path, found: dict[str, Any]) -> str:
     if part.folder(key_of(found)) == folder and seed == part.seed:
         return ""
     return f"holds what {key_of(found)} of seed {seed} made, which belongs elsewhere"
+
+
+def check_all(run: RunDir) -> None:
+    """Raise PSRError where a complete stage of a run, or of its seeds, has changed, as `check`."""
+    for path in (path for part in (run, *run.parts) for path in part.path.rglob(manifest.NAME)):
+        found = manifest.read(path.parent)
+        if found and (fault := fault_of(run, path.parent, found)):
+            raise PSRError(f"{manifest.shown(path.parent)}: {fault}; {remedy(key_of(found))}")
 
 
 class Finding(NamedTuple):

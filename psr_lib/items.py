@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from psr_lib import manifest
+from psr_lib import integrity, manifest
 from psr_lib.evaluation import read_csv
 from psr_lib.evidence import Source
 from psr_lib.records import PSRError
@@ -28,8 +28,13 @@ class Item(NamedTuple):
 
 
 def of_tables(run: RunDir) -> dict[str, Item]:
-    """Every number in the tables of a run's notebook 08, by name; none if it has not run."""
-    paths = sorted((run.paper / "tables").glob("*.csv"))
+    """Every number in the tables of a run's notebook 08, by name; none if it has not run.
+
+    Raises PSRError where a table is no longer as it was written.
+    """
+    if manifest.read(run.paper) is None:
+        return {}
+    paths = sorted(integrity.check(run, run.paper / "tables").glob("*.csv"))
     found = (_item(row, path) for path in paths for row in read_csv(path))
     return {item.name: item for item in found if item}
 

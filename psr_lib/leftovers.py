@@ -15,11 +15,14 @@ JOURNAL = "*.part"  # finished searches of a stage that is not finished
 def sweep(run: RunDir) -> None:
     """Remove what nobody can use: half-written files, and scratch of stages that are complete.
 
-    Only for who holds the run.
+    A stage that was opened again and left before it wrote anything is complete. Only for who holds
+    the run.
     """
     for path in sorted(run.path.rglob("*")):
         if HALF_WRITTEN.search(path.name):
             _remove(path)
+    for before in list(run.path.rglob(manifest.BEFORE)):
+        manifest.put_back(before.parent)
     for made in run.path.rglob(manifest.NAME):
         for path in (made.with_name(manifest.BEFORE), *made.parent.glob(JOURNAL)):
             _remove(path)
@@ -40,7 +43,7 @@ def work_kept(run: RunDir, key: Key) -> str:
             done = sum(line.endswith(b"\n") for line in file) - 1
         if done > 0:
             return f"{done} searches are kept, the same command goes on there"
-    if key.stage == DATA and any(run.making.glob("*/made_from.json")):
+    if key == Key(DATA) and any(run.making.glob("*/made_from.json")):
         return "what EFT is made with is kept, the same command goes on there"
     begun = folder.is_dir() and manifest.files_in(folder)
     if begun or notebook_runner.part_of(run.notebook(key)).is_file():

@@ -90,10 +90,15 @@ def brief(run: RunDir, ends: Iterable[Path]) -> Record:
 def _brief(one: Record) -> Record:
     kept = {name: one[name] for name in KEPT if name in one}
     for side in ("inputs", "outputs"):
-        kept[side] = {name: entry["hash"][:DIGITS] for name, entry in one[side].items()}
+        kept[side] = {name: short(entry["hash"], DIGITS) for name, entry in one[side].items()}
     if one["stage"] in REPORTS:
         kept["inputs"] = {}  # as in `sources_of`
     return {**kept, "sections": sections(one), "templates": templates(one)}
+
+
+def short(text: str, digits: int) -> str:
+    """The first digits of a hash, of a sampled file's too, which begins with the file's size."""
+    return (text.rpartition("-")[2] if text.startswith("sampled-") else text)[:digits]
 
 
 def templates(one: Record) -> dict[str, str]:

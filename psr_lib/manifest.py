@@ -12,7 +12,8 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +24,7 @@ from psr_lib.records import PSRError, hash_file, hash_json, hash_text
 NAME = "manifest.json"
 BEFORE = "manifest.before.json"  # the last complete one, while its stage runs again
 NESTED = ("notebooks", "eval", "judge")  # folders of other owners inside base/ and data/
+UNFINISHED = re.compile(r"\.part(-old)?\d*$|\.part\.ipynb$")  # a file or folder on its way
 FORMAT = 1
 LARGE = 64 * 2**20  # bytes from which a file is sampled instead of read whole
 SAMPLES, SAMPLE = 16, 2**20
@@ -59,7 +61,7 @@ def fingerprint(path: Path) -> str:
     Raises PSRError if nothing is there.
     """
     if path.is_dir():
-        return hash_json({name: fingerprint(path / name) for name in files_in(path)})
+        return hash_json({name: fingerprint(path / name) for name in files_in(path, ())})
     if not path.is_file():
         raise PSRError(f"{shown(path)}: no such file")
     size = path.stat().st_size
@@ -78,11 +80,15 @@ def identity(model: Path | str) -> str:
     return fingerprint(Path(model)) if Path(model).exists() else str(model)
 
 
-def files_in(folder: Path) -> list[str]:
-    """Names (relative, sorted) of a folder's own files, without manifests and unfinished parts."""
+def files_in(folder: Path, nested: Sequence[str] = NESTED) -> list[str]:
+    """Names (relative, sorted) of a folder's own files, without manifests and unfinished parts.
+
+    `nested` are folders inside it that are not its own.
+    """
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    own = (path.as_posix() for path in found if path.parts[0] not in NESTED)
-    return sorted(name for name in own if name not in (NAME, BEFORE) and ".part" not in name)
+    own = (path for path in found if path.parts[0] not in nested)
+    return sorted(path.as_posix() for path in own if path.as_posix() not in (NAME, BEFORE)
+                  and not any(map(UNFINISHED.search, path.parts)))  # fmt: skip
 
 
 def rows_in(path: Path) -> int | None:
@@ -125,6 +131,13 @@ def set_aside(folder: Path) -> None:
     """Keep the last complete manifest under another name while its stage runs again."""
     if (folder / NAME).is_file():
         os.replace(folder / NAME, folder / BEFORE)
+
+
+def put_back(folder: Path) -> None:
+    """Undo `set_aside` where the stage has written nothing since, as nothing else has changed."""
+    with suppress(PSRError):  # a damaged one is told by who reads it
+        if (folder / BEFORE).is_file() and not (folder / NAME).is_file() and read(folder):
+            os.replace(folder / BEFORE, folder / NAME)
 
 
 def sealed(found: dict[str, Any]) -> dict[str, Any]:

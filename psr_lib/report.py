@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from psr_lib import (
     claims,
+    integrity,
     ledger,
     manifest,
     more_tables,
@@ -39,11 +40,12 @@ LOOKS = {claims.REPLICATED: ("✓ replicated", "right"), claims.NOT: ("✗ not r
 def write(run: RunDir, preset: Preset) -> Path:
     """Write the run's page into its folder.
 
-    Raises PSRError where the run holds nothing yet.
+    Raises PSRError where the run holds nothing yet, and where a file of it has changed.
     """
     made = report_runs.manifests(run)
     if not made:
         raise PSRError(f"{manifest.shown(run.path)}: nothing to report; run make reproduce first")
+    integrity.check_all(run)
     path = run.path / NAME
     write_text(path, page(run, preset, made))
     return path
@@ -64,6 +66,7 @@ def page(run: RunDir, preset: Preset, made: Sequence[dict[str, Any]]) -> str:
         tiles=tiles(evidence, findings, made), claims=claims_of(findings),
         conditions=ledger.table(findings, evidence),
         examples=report_examples.examples(run.parts[0], preset),
+        examples_of=str(run.parts[0].seed) if run.parts[1:] else "",
         cost=report_runs.cost(made), devices=report_runs.devices(made),
         provenance=report_runs.provenance(made), stages=report_runs.stage_rows(made),
         parameters=report_runs.parameters(made), **tables_of(more_tables.make_all(evidence)),

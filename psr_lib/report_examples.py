@@ -34,9 +34,9 @@ def _example(title: str, says: str, view: show.View) -> Example:
 
 
 def _last(preset: Preset, path_of: Callable[[int], Path]) -> tuple[int, Path] | None:
-    """The last round that has a file, and the file."""
+    """The last round that has a file of a complete stage, and the file."""
     found = [(n, path_of(n)) for n in range(preset.rounds, 0, -1)]
-    return next(((n, path) for n, path in found if path.is_file()), None)
+    return next(((n, path) for n, path in found if show.complete(path)), None)
 
 
 def _search(run: RunDir, preset: Preset, method: str) -> Iterator[Example]:
@@ -74,7 +74,7 @@ def _verdicts(run: RunDir, preset: Preset, method: str) -> Iterator[Example]:
     """A wrong and a right verdict of the last model on held-out pairs."""
     found = _last(preset, lambda n: run.eval(method, n) / "verdicts.jsonl.gz")
     heldout = run.data / "eft_heldout.jsonl"
-    if found and heldout.is_file():
+    if found and show.complete(heldout):
         pairs = read_jsonl(heldout, JudgeExample)
         for view in show.verdicts(pairs, read_jsonl(found[1])):
             yield _example(f"A held-out pair, judged by M{found[0]}", VERDICT, view)

@@ -6,8 +6,11 @@ run on the test sets is also logged as a line of `confirmations.csv`; lines are 
 """
 
 import csv
+import fcntl
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -152,10 +155,27 @@ def keep(run: RunDir, method: str, rounds: int, take: Take = lambda path: path) 
 
 def _log(found: dict[str, Any]) -> None:
     """Add one line; the file is read and written whole, so a line is never half there."""
-    path, first, last = folder() / LOG, found["models"][1], found["models"][-1]
-    old = path.read_text(encoding="utf-8") if path.is_file() else ",".join(LOG_COLUMNS) + "\n"
-    git = found["git"]
-    row = {
+    path, out = folder() / LOG, StringIO()
+    csv.DictWriter(out, LOG_COLUMNS, lineterminator="\n").writerow(_line(found))
+    with _alone():
+        old = path.read_text(encoding="utf-8") if path.is_file() else ",".join(LOG_COLUMNS) + "\n"
+        write_text(path, old + out.getvalue())
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Wait for others that keep a run just now: each has its own run, but all share the log."""
+    handle = os.open(folder(), os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _line(found: dict[str, Any]) -> dict[str, Any]:
+    first, last, git = found["models"][1], found["models"][-1], found["git"]
+    return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "commit": (git["commit"] or "")[:12], "dirty": git["dirty"],
         "preset": found["preset"], "params_hash": found["params_hash"],
@@ -167,9 +187,6 @@ def _log(found: dict[str, Any]) -> None:
         "judge_last": f"{last['judge']['accuracy']:.4f}",
         "seconds": f"{sum(s['wall_seconds'] for s in found['stages']):.0f}",
     }  # fmt: skip
-    out = StringIO()
-    csv.DictWriter(out, LOG_COLUMNS, lineterminator="\n").writerow(row)
-    write_text(path, old + out.getvalue())
 
 
 def load(preset: str, seed: int, method: str) -> dict[str, Any]:

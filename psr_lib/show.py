@@ -17,16 +17,16 @@ from typing import Any
 from psr_lib import show_matrix, show_steps, show_tree
 from psr_lib.log_ratios import affordable, log_ratios
 from psr_lib.markup import View, note
-from psr_lib.show_examples import differing, local_sets, models, solutions, verdicts
+from psr_lib.show_examples import complete, differing, local_sets, models, solutions, verdicts
 from psr_lib.show_steps import answers, both_orders, pair, searched, solution, verdict
 from psr_lib.show_tokens import tokens
 from psr_lib.solution_traces import SolutionTrace
 from psr_lib.token_rows import StepRow
 from psr_lib.traces import SearchTrace
 
-__all__ = ["View", "answers", "both_orders", "differing", "judge", "local_sets", "models", "moved",
-           "pair", "search", "searched", "solution", "solutions", "telling", "tokens", "verdict",
-           "verdicts"]  # fmt: skip
+__all__ = ["View", "answers", "both_orders", "complete", "differing", "judge", "local_sets",
+           "models", "moved", "pair", "search", "searched", "solution", "solutions", "telling",
+           "tokens", "verdict", "verdicts"]  # fmt: skip
 Trace = SearchTrace | SolutionTrace
 
 

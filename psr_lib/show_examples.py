@@ -85,4 +85,9 @@ def local_sets(preset: Preset) -> dict[str, list[Problem]]:
 def models(run: RunDir, method: str, rounds: int) -> dict[str, list[Row]]:
     """The greedy answers of each model of a method that was evaluated, M1 first."""
     paths = {f"M{n}": run.eval(method, n) / "answers.jsonl.gz" for n in range(1, rounds + 1)}
-    return {name: read_jsonl(path) for name, path in paths.items() if path.is_file()}
+    return {name: read_jsonl(path) for name, path in paths.items() if complete(path)}
+
+
+def complete(path: Path) -> bool:
+    """Whether a file is there, and the stage that it lies in has been finished."""
+    return path.is_file() and path.with_name(manifest.NAME).is_file()

@@ -51,8 +51,8 @@ def why(args: argparse.Namespace) -> None:
 
 
 def _there(run: RunDir) -> RunDir:
-    if not any(part.path.is_dir() for part in (run, *run.parts)):
-        raise PSRError(f"{manifest.shown(run.path)}: there is no such run; make reproduce makes it")
+    if gone := [part.path for part in run.parts if not part.path.is_dir()]:
+        raise PSRError(f"{manifest.shown(gone[0])}: there is no such run; make reproduce makes it")
     return run
 
 
@@ -87,7 +87,7 @@ def clean(run: RunDir, key: Key) -> Iterator[str]:
         raise PSRError(f"{key}: there is nothing in {manifest.shown(run.folder(key))}")
     after = [str(integrity.key_of(made[name])) for name in lineage.made_from(made, folder)]
     yield f"removed {key}: {len(gone)} files of {manifest.shown(run.folder(key))}"
-    if key.stage == DATA and run.making.is_dir():
+    if key == Key(DATA) and run.making.is_dir():
         yield f"kept {manifest.shown(run.making)}, which the same settings use again"
     yield (f"stale until it is there again, byte for byte the same: {', '.join(after)}" if after
            else "nothing else was made from it")  # fmt: skip

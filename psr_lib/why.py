@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from psr_lib import integrity, items, lineage, manifest, readme_items, results
@@ -38,6 +39,8 @@ def explain(run: RunDir, name: str) -> list[str]:
         return [*head, f"  from  {item.file}: the paper's own number, as it is printed there"]
     head.append(f"  from  {', '.join(map(str, item.sources))}")
     tell = _kept if name.startswith(README) else _from_run
+    if tell is _from_run and (wrong := _table_now(run)):
+        head.append(f"  NOW   {wrong}; until then what follows need not be what was counted")
     return head + [line for seed in _seeds(run, item) for line in tell(run, item, seed)]
 
 
@@ -51,6 +54,12 @@ def _from_run(run: RunDir, item: Item, seed: int) -> Iterator[str]:
     made = lineage.records(part)
     stale = lambda folder: _now(part, folder, made[folder])  # noqa: E731
     yield from _told(part, item, made, lineage.settings, stale, f"seed {seed}")
+
+
+def _table_now(run: RunDir) -> str:
+    """What has been made anew since the tables were made of it."""
+    made = manifest.read(run.paper)
+    return integrity.outdated(run, made) if made else ""
 
 
 def _now(run: RunDir, folder: str, one: Record) -> str:
@@ -71,8 +80,14 @@ def _kept(run: RunDir, item: Item, seed: int) -> Iterator[str]:
             yield "hashes of its stages were; make keep, where its run still lies, adds them"
             continue
         own = item._replace(sources=tuple(s for s in item.sources if s.method == method))
-        kept = lambda _, found=found: found["settings"]  # noqa: E731
+        kept = partial(_chosen, found["settings"])
         yield from _told(part, own, found["stages"], kept, lambda folder: "", where)
+
+
+def _chosen(settings: Record, made: Iterable[Record]) -> Record:
+    """Those of a summary's parameters that these stages have read."""
+    names = {name for one in made for name in lineage.sections(one)}
+    return {name: value for name, value in settings.items() if name.partition(" in ")[0] in names}
 
 
 def _told(
@@ -115,7 +130,7 @@ def _files(entries: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _hashes(pairs: Iterable[tuple[str, str]]) -> str:
-    return ", ".join(f"{name} {text.removeprefix('sampled-')[:SHORT]}" for name, text in pairs)
+    return ", ".join(f"{name} {lineage.short(text, SHORT)}" for name, text in pairs)
 
 
 def _flat(value: Any) -> str:

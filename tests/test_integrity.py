@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from psr_lib import integrity, manifest
+from psr_lib import integrity, manifest, upkeep
 from psr_lib.records import PSRError
-from psr_lib.run_dirs import RunDir
+from psr_lib.run_dirs import RunDir, run_of
 
 AGAIN = "04_step_dpo M2 has to run again, after make clean-stage STAGE=04 N=2"
 
@@ -94,6 +94,29 @@ def test_what_no_stage_made_is_not_read(run):
         integrity.check(run, run.path / "psrlm" / "M3" / "model")
 
 
+def test_a_folder_is_read_only_if_all_in_it_is_the_stages(run):
+    model = run.model("psrlm", 2)
+    (model / "adapter_config.json").write_text("{}")  # a loader of models would take it up
+    with pytest.raises(PSRError, match="model: 04_step_dpo M2 did not make adapter_config"):
+        integrity.check(run, model)
+    integrity.check(run, model / "config.json")
+    empty = run.eval("psrlm", 2) / "figures"
+    empty.mkdir()
+    with pytest.raises(PSRError, match="figures: 05_evaluate M2 did not make it"):
+        integrity.check(run, empty)
+
+
+def test_every_file_of_a_users_folder_counts(tmp_path):
+    seen = set()
+    for name in ("rows.jsonl", "eval/rows.jsonl", "rows.part1.jsonl", "judge/a.partial.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+        seen.add(manifest.fingerprint(tmp_path))
+    assert len(seen) == 4
+    (tmp_path / "rows.jsonl.part123").write_text("half")
+    assert manifest.fingerprint(tmp_path) in seen, "it is on its way"
+
+
 def test_large_files_are_sampled_when_read_and_read_whole_by_verify(run, monkeypatch):
     monkeypatch.setattr(manifest, "LARGE", 100)
     monkeypatch.setattr(manifest, "SAMPLE", 2)
@@ -153,4 +176,8 @@ def test_verify_names_what_is_wrong_and_ends_in_an_error(repo):
 def test_verify_of_no_run_writes_nothing(empty_repo):
     done = empty_repo.call("verify")
     assert done.returncode == 2 and "there is no such run" in done.stderr
+    some = RunDir("smoke", 0, empty_repo.root / "some")
+    some.path.mkdir(parents=True)
+    with pytest.raises(PSRError, match="seed7: there is no such run"):
+        upkeep._there(run_of("smoke", 0, some.root, "0 7"))
     assert not (empty_repo.root / "runs").exists()

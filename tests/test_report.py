@@ -15,7 +15,7 @@ from tiny_model import eft
 from psr_lib import claims, manifest, paper, presets, report, report_runs
 from psr_lib.evidence import GREEDY
 from psr_lib.methods import SEARCH
-from psr_lib.records import PSRError, Question, read_json, read_jsonl, write_jsonl
+from psr_lib.records import PSRError, Question, read_json, read_jsonl, write_json, write_jsonl
 from psr_lib.robins import RoundRobin, Verdict
 from psr_lib.run_dirs import RunDir, run_of
 from psr_lib.traces import SearchTrace
@@ -187,6 +187,7 @@ def test_several_seeds_are_one_page(tmp_path, monkeypatch):
     assert path == together.path / "report.html"
     text = plain(path.read_text())
     assert text.count("tiny, seeds 0, 1") == 2 and "seeds 0; 1" in text
+    assert "Examples All of seed 0." in text
 
 
 def test_a_run_of_which_m1_was_not_evaluated_has_a_page(tmp_path, monkeypatch):
@@ -195,6 +196,29 @@ def test_a_run_of_which_m1_was_not_evaluated_has_a_page(tmp_path, monkeypatch):
     (run.eval("psrlm", 1) / manifest.NAME).unlink()
     text = plain(report.write(run, TINY).read_text())
     assert "psrlm: mean accuracy of M2" in text and "points from M1" not in text
+
+
+def test_no_example_is_of_a_stage_that_is_not_finished(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "root", lambda: tmp_path)
+    run = make_run(tmp_path / "runs")
+    for folder in (run.ppd("psrlm", 2), run.eval("psrlm", 2), run.data):
+        (folder / manifest.NAME).unlink()
+    text = plain(report.write(run, TINY).read_text())
+    assert "An answer of M1" in text
+    assert not any(word in text for word in ("A search for", "Preference pair", "A held-out pair"))
+
+
+def test_a_changed_file_has_no_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "root", lambda: tmp_path)
+    run = make_run(tmp_path / "runs")
+    folder = run.ppd("psrlm", 2)
+    made = {**read_json(folder / manifest.NAME), "inputs": {}}
+    made["outputs"] = {"ppd.jsonl": manifest.describe(folder / "ppd.jsonl")}
+    write_json(folder / manifest.NAME, manifest.sealed(made))
+    report.write(run, TINY)
+    write_jsonl(folder / "ppd.jsonl", [pair(LAST, SIGN)])
+    with pytest.raises(PSRError, match=r"ppd: ppd.jsonl changed .* 03_search_judge M2 has to run"):
+        report.write(run, TINY)
 
 
 def test_a_run_that_holds_nothing_has_no_page(tmp_path):

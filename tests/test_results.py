@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+import threading
+from contextlib import suppress
 from itertools import pairwise
 from random import Random
 
@@ -142,6 +144,24 @@ def test_the_log_only_grows(root):
     assert float(rows[0]["mean_last"]) == pytest.approx(first[2]["accuracy"]["mean"], abs=1e-4)
     assert rows[0]["params_hash"] == rows[1]["params_hash"]  # the seed is no setting
     assert results.kept("tiny") == [(0, "psrlm"), (1, "psrlm"), (1, "sft-chosen")]
+
+
+def test_two_that_keep_at_once_lose_no_line(root, monkeypatch):
+    found = results.summarise(fake_run(root / "runs")[0], "psrlm", 2)
+    results.folder().mkdir(parents=True)
+    both = threading.Barrier(2, timeout=0.5)
+
+    def slowly(path, text):
+        with suppress(threading.BrokenBarrierError):
+            both.wait()  # until the other has read the log too, if it may
+        path.write_text(text)
+
+    monkeypatch.setattr(results, "write_text", slowly)
+    writers = [threading.Thread(target=results._log, args=[found]) for _ in range(2)]
+    for work in (threading.Thread.start, threading.Thread.join):
+        for writer in writers:
+            work(writer)
+    assert len(read_csv(results.folder() / results.LOG)) == 2
 
 
 def test_dev_runs_are_kept_but_not_logged(root):

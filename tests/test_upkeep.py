@@ -3,14 +3,16 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from psr_lib import leftovers, locks, manifest, overview
-from psr_lib.methods import DPO, EVALUATE, INIT, SEARCH
+from psr_lib import commands, leftovers, locks, manifest, overview
+from psr_lib.methods import DATA, DPO, EVALUATE, INIT, SEARCH
 from psr_lib.presets import load
 from psr_lib.records import PSRError
 from psr_lib.run_dirs import Key, RunDir, run_of
+from psr_lib.stages import State
 from psr_lib.upkeep import stage_named
 
 M2 = "runs/smoke/seed0/psrlm/M2"
@@ -67,6 +69,25 @@ def test_a_stage_made_by_hand_needs_no_executed_notebook(repo):
     path.write_text(json.dumps(manifest.sealed({**found, "by_hand": True})))
     repo.write(f"{M2}/notebooks/04_step_dpo.part.ipynb", "half")
     assert repo.states()["04_step_dpo M2"] == "done"
+
+
+def test_a_stage_that_was_opened_and_left_is_read_as_before(repo):
+    folder = repo.run / "psrlm/M1/model"
+    before = (folder / manifest.NAME).read_text()
+    manifest.set_aside(folder)
+    assert repo.states()["02_init M1"] == "done"
+    done = repo.call("iteration", "--n", "2", "--set", "search.width=5")
+    assert done.returncode == 0 and "02_init M1: up to date" in done.stdout, done.stderr
+    assert (folder / manifest.NAME).read_text() == before
+    assert not (folder / manifest.BEFORE).exists()
+
+
+def test_a_notebook_that_never_finishes_its_stage_is_a_failure(repo):
+    path = repo.root / "notebooks/04_step_dpo.ipynb"
+    path.write_text(path.read_text().replace("stage.finish()", "stage.folder"))
+    path.write_text(path.read_text().replace("toy.model(stage.folder, stage.preset.dpo.beta)", ""))
+    done = repo.call("iteration", "--n", "2")
+    assert done.returncode == 1 and "ended without stage.finish()" in done.stderr
 
 
 # --- make status
@@ -178,6 +199,20 @@ def test_clean_stage_takes_the_adapter_and_clears_a_damaged_manifest(repo):
     assert repo.call("iteration", "--n", "2").returncode == 2
     assert repo.call("clean-stage", "--stage", "04", "--n", "2").returncode == 0
     assert not (repo.root / M2 / "model").exists() and not (repo.root / M2 / "adapter").exists()
+
+
+def test_what_takes_long_belongs_to_the_data_that_all_methods_share(tmp_path, monkeypatch):
+    run, forgot = RunDir("smoke", 0, tmp_path), []
+    (run.making / "prm").mkdir(parents=True)
+    (run.making / "prm" / "made_from.json").touch()
+    monkeypatch.setattr(commands.stages, "make_anew", forgot.append)
+    monkeypatch.setattr(commands, "stage_state", lambda *_: State("current"))
+    monkeypatch.setattr(commands, "_execute", lambda *_: None)
+    request = SimpleNamespace(run=run, preset=None, force=True)
+    for key, wanted in ((Key(DATA, "srlm"), False), (Key(DATA), True)):
+        assert bool(leftovers.work_kept(run, key)) == wanted
+        assert commands._step(request, key, True, {})
+        assert bool(forgot) == wanted
 
 
 @pytest.mark.parametrize(

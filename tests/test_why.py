@@ -27,7 +27,7 @@ from psr_lib import (
     why,
 )
 from psr_lib.evidence import Source, sources
-from psr_lib.methods import DATA, DPO, EVALUATE, INIT, LAB, SEARCH, STEPS
+from psr_lib.methods import DATA, DPO, EVALUATE, INIT, LAB, PAPER, SEARCH, STEPS
 from psr_lib.records import PSRError, write_json
 from psr_lib.run_dirs import Key, RunDir
 from psr_lib.tables import RUN
@@ -87,7 +87,8 @@ def write(run, key, inputs=(), outputs=("x",), **more):
     folder = run.folder(key)
     for name in outputs:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(f"{key} {name}")
+        if not (folder / name).exists():
+            (folder / name).write_text(f"{key} {name}")
     params = {"method": key.method, "iteration": key.n, "seed": run.seed, "prompts": "compact",
               "search": {"width": 4}, "templates": {"solve": "5" * 64}, **more}  # fmt: skip
     hashes = {name: {"hash": manifest.fingerprint(run.path / name)} for name in inputs}
@@ -159,6 +160,8 @@ def stored(run, found):
     """The tables of `make paper`, as notebook 08 writes them."""
     for table in all_tables(found):
         tables.write(table, run.paper / "tables")
+    read = [f"psrlm/M2/{name}/manifest.json" for name in ("ppd", "eval")]
+    write(run, Key(PAPER), read, manifest.files_in(run.paper))
 
 
 def test_why_tells_the_chain_with_parameters_prompts_commit_and_seed(run):
@@ -184,6 +187,36 @@ def test_why_says_what_is_no_longer_as_it_was(run):
     found = [line for line in why.explain(run, "table1/psrlm/M2/hard") if "NOW" in line]
     assert len(found) == 2 and "ppd.jsonl changed after it was written" in found[1]
     assert "run:psrlm/M2/ppd/ppd.jsonl is not what 04_step_dpo M2 read" in found[0]
+
+
+def test_why_says_that_a_table_is_older_than_the_run(run):
+    stored(run, evidence(rounds=2))
+    (run.ppd("psrlm", 2) / "ppd.jsonl").unlink()
+    write(run, Key(SEARCH, "psrlm", 2), outputs=("ppd.jsonl",), search={"width": 6})
+    lines = why.explain(run, "table1/psrlm/M2/hard")
+    assert lines[3].startswith("  NOW   run:psrlm/M2/ppd/manifest.json is not what 08_paper read")
+    assert any(line.endswith('{"width": 6}') for line in lines), "it was not made with that"
+
+
+def test_an_edited_or_unfinished_table_explains_nothing(run):
+    stored(run, evidence(rounds=2))
+    table = run.paper / "tables" / "table1.csv"
+    table.write_text(table.read_text().replace("psrlm", "psr1m"))
+    with pytest.raises(PSRError, match=r"table1.csv changed after it was written; 08_paper has to"):
+        why.explain(run, "table1/psrlm/M2/hard")
+    (run.paper / manifest.NAME).unlink()
+    assert items.of_tables(run) == {}
+
+
+def test_a_sampled_hash_is_shortened_to_its_digits(run, monkeypatch):
+    monkeypatch.setattr(manifest, "LARGE", 0)
+    monkeypatch.setattr(manifest, "SAMPLE", 1)
+    weights = run.model("psrlm", 2) / "model.safetensors"
+    hashed = manifest.fingerprint(weights)
+    write(run, Key(DPO, "psrlm", 2), outputs=("model.safetensors",))
+    kept = lineage.brief(run, [weights.parent])["stages"]["psrlm/M2/model"]["outputs"]
+    assert hashed.startswith("sampled-") and hashed.rpartition("-")[2].startswith(*kept.values())
+    assert all(len(one) == lineage.DIGITS for one in kept.values())
 
 
 def test_where_stages_differ_in_a_parameter_both_are_told(run):

@@ -6,7 +6,8 @@ of. Four things are rewritten, and a reader still sees what was written:
 - a verdict, as an explanation may quote it: `[[A]]` becomes `(A)`;
 - a section mark of the family's templates: `[The End of ...]` becomes `(The End of ...)`;
 - a label of theirs at the beginning of a line: `Review:` becomes `(Review):`;
-- a special token of the model's tokenizer: `<|im_end|>` becomes `< |im_end|>`.
+- a special token of the model's tokenizer, or a mark of turns in its chat template: `<|im_end|>`
+  becomes `< |im_end|>`.
 
 Texts without them stay as they are.
 
@@ -92,11 +93,13 @@ def plain(tokenizer: Any, text: str) -> str:
 
 @lru_cache(maxsize=8)
 def special_tokens(tokenizer: Any) -> re.Pattern:
-    """Matches every token that a tokenizer reads as more than its letters."""
+    """Matches what a tokenizer, or a model of its chat template, reads as more than its letters."""
     added = getattr(tokenizer, "added_tokens_decoder", None)
     if added is None:
         return CUSTOMARY
     control = [t.content for t in added.values() if t.special or BRACKETED.fullmatch(t.content)]
+    # Some chat templates mark turns by plain text, such as [INST], that no token stands for.
+    control += CUSTOMARY.findall(str(getattr(tokenizer, "chat_template", "")))
     return re.compile(_any(map(re.escape, _breakable([*control, *tokenizer.all_special_tokens]))))
 
 
