@@ -98,9 +98,16 @@ class BatchesByLength(Sampler[int]):
 
 
 class LocalTrainer(SideBySide):
-    """Mixed into TRL's trainers: our order of rows, and no message to anybody else's server."""
+    """Mixed into TRL's trainers: our order of rows, one device a process, and no message to anybody
+    else's server."""
 
     sampler: BatchesByLength
+
+    def __init__(self, *, args: Any, **kwargs: Any) -> None:
+        # A lone process that sees several GPUs would spread over them, a micro-batch on each; TRL
+        # refuses to, and the global batch would no longer be the preset's.
+        args._n_gpu = min(1, args.n_gpu)
+        super().__init__(args=args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> BatchesByLength:
         return self.sampler

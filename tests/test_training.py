@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_model import eft, ift, make_tiny_model, random_model, settings, step_pair
+from transformers import TrainingArguments
 
 from psr_lib import dpo, prompts, sft
 from psr_lib.models import check_dtype, load_model, load_tokenizer, save_model, whole_folder
@@ -223,6 +224,18 @@ def test_batch_plan_keeps_the_global_batch():
     assert plan_batch(32, 1, 128, 4096).micro == 32
     with pytest.raises(PSRError, match="batch 32 does not divide over 3 devices"):
         plan_batch(32, 3, 10, 4096)
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_of_several_gpus_in_sight_one_trains(kind, folder, tmp_path, monkeypatch):
+    seen = property(lambda args: vars(args).get("_n_gpu") or 8)
+    monkeypatch.setattr(TrainingArguments, "n_gpu", seen)
+    trainers = []
+    monkeypatch.setattr({"sft": sft, "dpo": dpo}[kind], "run",
+                        lambda trainer, *_: trainers.append(trainer) or {})  # fmt: skip
+    train(kind, folder, tmp_path, batch=4)
+    (args,) = (trainer.args for trainer in trainers)
+    assert args.n_gpu == 1 and args.train_batch_size * args.gradient_accumulation_steps == 4
 
 
 def test_micro_batches_do_not_change_the_updates(folder, tmp_path, monkeypatch):
