@@ -210,6 +210,21 @@ def test_the_chain_trains_a_policy_and_a_prm_and_searches_trees():
     assert [work.base for work in found] == ["", "data/tiny/base"], "nothing is trained"
 
 
+def test_a_prm_of_the_rules_labels_reads_solutions_and_a_sampled_step_at_each_place():
+    real = ("data.source=x", "teacher.ift=rule", "teacher.judge=rule", "prm.labels=rule",
+            "prm.solutions=9", "prm.epochs=2", "tree.policy=base")  # fmt: skip
+    labels, prm, *_ = workload.of_stages(case(*real), [Key("01_data_prep")])
+    places = 9 * 4.0
+    assert (labels.kind, labels.generated, labels.read) == ("generate", places * 10, places * 55)
+    assert prm.trained == 2 * (9 * (5 + 30 + 40) + places * (5 + 30 + 20 + 10))
+    ready, *_ = workload.of_stages(case(*real, f"prm.model={TINY}"), [Key("01_data_prep")])
+    assert ready == labels, "steps are labelled to measure a PRM that is there"
+
+
+def test_smols_sets_have_known_sizes():
+    assert all(workload.sizes(load("smol", "data.benchmark_size=0")).values())
+
+
 # --- what is expected, and how near it comes
 
 
