@@ -33,6 +33,7 @@ from psr_lib.side_by_side import SideBySide
 
 Progress = Callable[[int, int, dict[str, float]], None]  # updates done, updates in all, last log
 MICRO_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 32768}  # padded tokens of one forward pass
+LOGITS = 8  # bytes of a token's logit and of its gradient, for each word of the vocabulary
 LOGS = 200  # rows of a history, about
 LARGE = 500_000_000  # parameters from which activations are recomputed to save GPU memory
 
@@ -75,6 +76,19 @@ def plan_batch(batch: int, devices: int, row_tokens: int, budget: int, lanes: in
     most = min(budget // row_tokens, share if lanes < 2 else share // (2 * lanes))
     fits = [m for m in range(1, share + 1) if share % m == 0 and m <= max(1, most)]
     return BatchPlan(batch, max(fits), share // max(fits), devices)
+
+
+def tokens_that_fit(memory: int, vocabulary: int) -> int:
+    """Tokens whose logits and gradients take a quarter of a device's memory (in bytes)."""
+    return memory // 4 // (LOGITS * vocabulary)
+
+
+def budget(model: Any, most: int) -> int:
+    """Padded tokens of one forward pass: `most`, fewer on a GPU that cannot hold their logits."""
+    if model.device.type != "cuda":
+        return most
+    memory = torch.cuda.get_device_properties(model.device).total_memory
+    return min(most, tokens_that_fit(memory, model.config.get_text_config().vocab_size))
 
 
 class BatchesByLength(Sampler[int]):

@@ -392,6 +392,15 @@ def test_weights_gradients_and_moments_are_what_an_update_really_holds():
     assert found["Adam"] == sum(s.nbytes for s in states)
 
 
+def test_the_preset_for_one_small_gpu_fits_on_one_with_rows_of_any_length():
+    preset, small = load("qwen2.5-math-1.5b"), replace(GPU, memory=24 * GIB)
+    model = architectures.of(preset.model.base)
+    for section, rows in ((preset.sft, 1), (preset.dpo, 2), (preset.prm, 1)):
+        assert sum(footprint.training(model, section, small, rows).values()) < small.memory
+    least = footprint.micro_tokens(model, preset.dpo, small, 2)
+    assert least == 2 * preset.dpo.max_length, "a pair goes through at once, whatever it takes"
+
+
 def test_lora_trains_few_parameters_and_devices_share_the_rest():
     model, preset = architectures.of("Qwen/Qwen2.5-Math-7B"), load("tiny", ["sft.lora_r=8"])
     full = footprint.training(model, load("tiny").sft, GPU)

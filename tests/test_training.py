@@ -19,7 +19,7 @@ from psr_lib import dpo, prompts, sft
 from psr_lib.models import check_dtype, load_model, load_tokenizer, save_model, whole_folder
 from psr_lib.records import PSRError, read_json, write_json
 from psr_lib.token_rows import sft_rows
-from psr_lib.training import BatchesByLength, arguments, plan_batch, workspace
+from psr_lib.training import BatchesByLength, arguments, budget, plan_batch, workspace
 
 FAMILY = prompts.load("compact")
 PAIRS = [step_pair(k) for k in range(8)]
@@ -224,6 +224,15 @@ def test_batch_plan_keeps_the_global_batch():
     assert plan_batch(32, 1, 128, 4096).micro == 32
     with pytest.raises(PSRError, match="batch 32 does not divide over 3 devices"):
         plan_batch(32, 3, 10, 4096)
+
+
+def test_a_gpu_takes_no_more_tokens_than_its_memory_holds_logits_of(monkeypatch):
+    model = SimpleNamespace(device=torch.device("cuda"), config=random_model(1000).config)
+    found = SimpleNamespace(total_memory=32_000_000)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: found)
+    assert budget(model, 5000) == 1000 and budget(model, 500) == 500
+    model.device = torch.device("cpu")
+    assert budget(model, 5000) == 5000
 
 
 @pytest.mark.parametrize("kind", ["sft", "dpo"])
