@@ -23,11 +23,22 @@ COUNTS = (
     "hundreds?|thousands?|[mbtr]+illions?|dozens?|percent|halves|half|thirds?|quarters?|fourths?|"
     "fifths?|tenths?|minus|plus|squared|cubed"
 )
-UNIT = rf"\s+(?!(?:{COUNTS}|times|than|of|more|less|and|or|is|are)\b)[A-Za-z][A-Za-z'’]+"
+MEASURES = (
+    "hour|hr|minute|min|second|sec|day|week|month|year|dollar|cent|feet|foot|inch|yard|mile|pound|lb|"
+    "ounce|oz|gallon|quart|pint|cup|lit(?:er|re)|met(?:er|re)|k?g(?:ram)?|kilo|[cmk]?m|m?l"
+)
+UNIT = rf"\s+(?!(?:{COUNTS}|times|than|of|more|less|and|or|is|are|pi)\b)[A-Za-z][A-Za-z'’]+"
 SPELLED = (
-    (r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}", r"((\1)/(\2))"),
+    (r"(?<=\d)\s+(?=\\[dt]?frac)", ""),  # 1 1/2, which stays as it is and so is not read
+    (r"(?<!\d)\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}", r"((\1)/(\2))"),
     (r"\\(?:boxed|text|mathrm|mbox|textbf)\{([^{}]*)\}", r" \1 "),
     (r"\\times|\\cdot|[×·∗]", "*"), (r"\\div|÷", "/"), (r"[−–]", "-"), (r"\\approx", "≈"),
+    (r"²", "^2"), (r"³", "^3"),
+    # Left with a sign that is not read: 1 and 1/2, $2 + 50 cents, 2 hours + 30 minutes.
+    (r"(?<=\d)\s+and\s+(?=\d+/\d)", r"\\"),
+    (rf"([$]\s?{NUMBER})\s*[-+]\s*(?={NUMBER}\s+cents?\b)", r"\1\\"),
+    (rf"({NUMBER})\s+({MEASURES})(?:e?s)?\s*[-+]\s*"
+     rf"(?={NUMBER}\s+(?!\2)(?:{MEASURES})(?:e?s)?\b)", r"\1\\"),
     (r"\\(?:left|right|[,;:! ()\[\]])|\\?[$£€]|\{,\}", ""), (r"\\%", "%"),
     (r"^\s*[-*•]\s+|\.(?=\s|$)|\n", " ; "),  # a list's mark is no sign; a sentence ends
     (r"(?<=[\d)%])\s*(?:[xX]|times|multiplied by)\s*(?=[\d(.])", " * "),
@@ -36,18 +47,21 @@ SPELLED = (
     (r"(?<=[A-Za-z\d])-(?=[A-Za-z])", " "),  # a 40-foot shark
     (r"/\s*(?=[A-Za-z])", " per "),  # 5 apples/day
     (r"(?<=\d),(?=\d{3}(?!\d))", ""),
+    (rf"({NUMBER}|\))(%?)(?:{UNIT}){{1,5}}\s*\^\s*\{{?[23]\}}?", r"\1\2 "),  # 15 cm^2
     (rf"({NUMBER}|\))(%?)(?:{UNIT}){{1,5}}\s*(?=[-+*/^=≈)])", r"\1\2 "),
 )  # fmt: skip
 REWRITTEN = tuple((re.compile(found, re.MULTILINE), plain) for found, plain in SPELLED)
 RUN = re.compile(r"[\d.+\-*/^()%\s=≈]*[=≈][\d.+\-*/^()%\s=≈]*")
 TOKEN = re.compile(rf"{NUMBER}|\*\*|[-+*/^()%]")
-# What makes something else of the number beside it: half of 10 + 2, 5 more than 3 * 4, 2x, 1,5.
+# What makes something else of the number beside it: half of 10 + 2, 5 more than 3 * 4, 2x, 1,5,
+# 25 pupils + their 2 teachers.
 AHEAD = re.compile(
-    rf"(?:[A-Za-z_\\{{}}]|\d[,:]|\b(?:{COUNTS}|than|times|by|twice|double|triple|negative)\s+|"
-    rf"(?:\b(?:{COUNTS})|%)\s+of\s+(?:\w+\s+)?|(?:^|\s)[B-HJ-Zb-z]\s+)$"
+    rf"(?:[A-Za-z_\\{{}}√]|\d[,:]|\b(?:{COUNTS}|than|times|by|twice|double|triple|negative|log|ln)\s+|"
+    rf"(?:\b(?:{COUNTS}|root|square|cube|average|mean)|[%\d])\s+of\s+(?:\w+\s+)?|"
+    r"[-+*/]\s+(?:[A-Za-z]+\s+){1,3}|(?:^|\s)[B-HJ-Zb-z]\s+)$"
 )
 BEHIND = re.compile(
-    rf"[A-Za-z_\\{{]|[,:]\d|\s+(?:(?:\w+\s+)?per\s+)?[B-HJ-Zb-z]\b|\s+(?:{COUNTS}|and\s+\d+/\d+)\b"
+    rf"[A-Za-z_\\{{]|[,:]\d|\s+(?:(?:\w+\s+)?per\s+)?[B-HJ-Zb-z]\b|\s+(?:{COUNTS})\b"
 )
 # A wrong equation whose sides differ by one of these may only go over to another unit.
 UNITS_APART = frozenset({7, 12, 16, 24, 30, 36, 52, 60, 100, 365, 1000, 3600})
@@ -68,6 +82,11 @@ class Side:
     def plain(self) -> bool:
         """Whether it is a number, not an operation."""
         return len(self.tokens) - self.tokens.count("%") - (self.tokens[0] == "-") == 1
+
+    @property
+    def percent(self) -> bool:
+        """Whether it is a percentage, or is worked out as one."""
+        return (self.plain and "%" in self.tokens) or self.tokens[-2:] == ("100", "%")
 
     @property
     def places(self) -> int:
@@ -136,16 +155,22 @@ def _trimmed(parts: list[str]) -> list[str]:
 
 def equal(left: Side, right: Side, about: bool = False) -> bool:
     """Whether two sides are equal, as far as the decimals of a plain number say."""
-    places = [side.places for side in (left, right) if side.plain]
-    within = [Fraction(1, 10**count) for count in places if count or about]
-    gap = min(abs(a - b) for a in _readings(left) for b in _readings(right))
-    return gap < within[0] if within else gap == 0
+    return any(
+        a == b or abs(a - b) < one + other
+        for a, one in _readings(left, about) for b, other in _readings(right, about)
+    )  # fmt: skip
 
 
-def _readings(side: Side) -> list[Fraction]:
-    """A percentage may stand for its number too: 5/20 * 100 = 25%, 5/20 * 100% = 25."""
-    percent = (side.plain and "%" in side.tokens) or side.tokens[-2:] == ("100", "%")
-    return [side.value, side.value * 100] if percent else [side.value]
+def _readings(side: Side, about: bool) -> list[tuple[Fraction, Fraction]]:
+    """What a side may stand for, and how far that may be rounded.
+
+    A percentage may stand for its number too: 5/20 * 100 = 25%, 5/20 * 100% = 25.
+    """
+    rounded = side.plain and (side.places or about)
+    off = Fraction(1, 10**side.places) if rounded else Fraction(0)
+    if side.percent:
+        return [(side.value, off / 100), (side.value * 100, off)]
+    return [(side.value, off)]
 
 
 def may_mean_more(left: Side, right: Side) -> bool:
@@ -158,8 +183,13 @@ def may_mean_more(left: Side, right: Side) -> bool:
     one, other = left.value, right.value
     if one and other and {one / other, other / one} & UNITS_APART:
         return True
-    whole = right.plain and other.denominator == 1 and one.denominator > 1 and abs(one - other) < 1
-    return left.plain or whole or left.tokens.count("/") > 1
+    return left.plain or _whole_part(left, right) or left.tokens.count("/") > 1
+
+
+def _whole_part(left: Side, right: Side) -> bool:
+    """Whether the right side is a whole number, or per cent, next to the left one."""
+    whole = any(value.denominator == 1 for value, _ in _readings(right, True))
+    return right.plain and whole and left.value.denominator > 1 and equal(left, right, True)
 
 
 def read(text: str) -> Side | None:
@@ -171,6 +201,8 @@ def read(text: str) -> Side | None:
     tokens = TOKEN.findall(text)
     try:
         if not 0 < len(tokens) <= TOKENS or "".join(tokens) != "".join(text.split()):
+            raise Unread
+        if re.search(r"\d\s+\(", text):  # 4 (15 minutes each)
             raise Unread
         if "%" in tokens and _adds_a_percentage(tokens):
             raise Unread
@@ -240,6 +272,8 @@ class _Reader:
                 raise Unread
             return value
         if not token or not token[-1].isdigit() or len(token) > DIGITS:
+            raise Unread
+        if token[0] == "0" and token[1:2].isdigit():  # a time of day, a code
             raise Unread
         percent = self.next == "%" and self.take()
         return Fraction(token) / (100 if percent else 1)

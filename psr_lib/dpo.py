@@ -30,6 +30,7 @@ from psr_lib.training import (
     Report,
     TrainSettings,
     arguments,
+    budget,
     context,
     keep,
     lora,
@@ -131,8 +132,8 @@ def make_trainer(
     """
     pair_tokens = 2 * max(row.length for row in rows)  # both siblings share a forward pass
     side = lanes(model, world_size())
-    budget = MICRO_TOKENS[model.device.type]
-    plan = plan_batch(settings.batch, world_size(), pair_tokens, budget, side)
+    most = budget(model, MICRO_TOKENS[model.device.type])
+    plan = plan_batch(settings.batch, world_size(), pair_tokens, most, side)
     updates, report = updates_of(len(rows), settings, max_steps), Report(on_progress)
     shared = arguments(settings, plan, work=work, seed=seed, updates=updates, model=model)
     trainer = StepDPOTrainer(

@@ -33,20 +33,23 @@ def training(model: Architecture, settings: Any, machine: Machine, rows: int = 1
     parts = {name: size / machine.count for name, size in parts.items()}
     if settings.bf16 and machine.count == 1:
         parts["16-bit copies of the weights"] = 2 * model.parameters
-    tokens = micro_tokens(settings, machine, rows)
+    tokens = micro_tokens(model, settings, machine, rows)
     return parts | {
         "activations (estimate)": activations(model, settings, machine, tokens),
         "logits and their gradient (estimate)": tokens * model.vocabulary * 4 * 2,
     }
 
 
-def micro_tokens(settings: Any, machine: Machine, rows: int) -> int:
+def micro_tokens(model: Architecture, settings: Any, machine: Machine, rows: int) -> int:
     """Tokens of the largest micro-batch, if the rows are as long as they may be."""
-    from psr_lib.training import MICRO_TOKENS, plan_batch
+    from psr_lib.training import MICRO_TOKENS, plan_batch, tokens_that_fit
 
     row = rows * settings.max_length
     devices = machine.count if settings.batch % machine.count == 0 else 1
-    return plan_batch(settings.batch, devices, row, MICRO_TOKENS[machine.device]).micro * row
+    most = MICRO_TOKENS[machine.device]
+    if machine.device == "cuda":
+        most = min(most, tokens_that_fit(machine.memory, model.vocabulary))
+    return plan_batch(settings.batch, devices, row, most).micro * row
 
 
 def activations(model: Architecture, settings: Any, machine: Machine, tokens: int) -> float:

@@ -254,7 +254,7 @@ def source_lines(plan: Plan) -> list[str]:
     found: dict[str, list[str]] = {}
     for n in sorted({max(0, work.key.n - (work.kind == "search")) for work in plan.works}):
         for name, fact in vars(plan.case.model(n)).items():
-            found.setdefault(fact.source, []).append(_said(name, fact, n))
+            found.setdefault(fact.source, []).append(_said(name, fact))
     question = plan.case.rows.question
     found.setdefault(question.source, []).append(f"tokens of a question {question.value:.3g}")
     unknown = [name for name, size in workload.sizes(plan.case.preset).items() if not size]
@@ -270,7 +270,7 @@ NAMES = {
 }  # fmt: skip
 
 
-def _said(name: str, fact: Fact, n: int) -> str:
+def _said(name: str, fact: Fact) -> str:
     return f"{NAMES[name]} {fact.value:.3g}"
 
 

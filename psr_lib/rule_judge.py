@@ -17,14 +17,14 @@ right step by another way than the solution's counts as aside; that is what such
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
 from psr_lib.annotate import Answer, Call
 from psr_lib.answers import plain_number
-from psr_lib.arithmetic import Equation, equations
+from psr_lib.arithmetic import equations
 from psr_lib.prompts import VERDICT
 from psr_lib.segment import cut
 from psr_lib.steps import MARK, body, boxed
@@ -61,13 +61,13 @@ class Worked:
 def worked(solution: str) -> Worked:
     """A worked solution as the judge reads it."""
     steps = cut(MARK.sub("", solution))
-    found = tuple(frozenset(results(equations(step))) for step in steps)
+    found = tuple(frozenset(results(step)) for step in steps)
     return Worked(tuple(steps), found, plain_number(boxed(solution) or ""))
 
 
-def results(found: Iterable[Equation]) -> list[Fraction]:
-    """What equations work out: the numbers on their right sides."""
-    return [equation.right.value for equation in found if equation.right.plain]
+def results(text: str) -> list[Fraction]:
+    """What the equations of a text work out: the numbers on their right sides."""
+    return [equation.right.value for equation in equations(text) if equation.right.plain]
 
 
 def find(step: str, prefix: Sequence[str], solution: Worked) -> Finding:
@@ -78,9 +78,9 @@ def find(step: str, prefix: Sequence[str], solution: Worked) -> Finding:
         return Finding(WRONG, f"{broken} is wrong, since {broken.left} = {value}")
     if boxed(step) is not None:
         return _close(boxed(step) or "", solution)
-    if not results(stated):
+    if not (shown := [equation for equation in stated if equation.right.plain]):
         return Finding(SILENT)
-    last, result = stated[-1], results(stated)[-1]
+    last, result = shown[-1], shown[-1].right.value
     earlier = {str(equation) for text in prefix for equation in equations(body(text))}
     if str(last) in earlier:
         return Finding(ASIDE, f"{last} was found before", result)
@@ -108,7 +108,9 @@ def number(value: Fraction) -> str:
     """
     if value.denominator == 1:
         return str(value.numerator)
-    return f"{float(value):.{PLACES}f}".rstrip("0").rstrip(".")
+    value = Fraction(round(value * 10**PLACES), 10**PLACES)
+    sign, (whole, rest) = "-" * (value < 0), divmod(abs(value), 1)
+    return f"{sign}{whole}.{int(rest * 10**PLACES):0{PLACES}}".rstrip("0").rstrip(".")
 
 
 def explain(solution: str, prefix: Sequence[str], step_a: str, step_b: str) -> str:

@@ -24,6 +24,7 @@ from psr_lib.training import (
     Report,
     TrainSettings,
     arguments,
+    budget,
     context,
     keep,
     lora,
@@ -118,8 +119,8 @@ def make_trainer(
     """A trainer ready to run, how it cuts its batches, and where its log rows will be."""
     longest = max(row.length for row in rows)
     side = lanes(model, world_size())
-    budget = MICRO_TOKENS[model.device.type]
-    plan = plan_batch(settings.batch, world_size(), longest, budget, side)
+    most = budget(model, MICRO_TOKENS[model.device.type])
+    plan = plan_batch(settings.batch, world_size(), longest, most, side)
     updates, report = updates_of(len(rows), settings, max_steps), Report(on_progress)
     shared = arguments(settings, plan, work=work, seed=seed, updates=updates, model=model)
     trainer = ResponseTrainer(

@@ -33,6 +33,7 @@ from psr_lib.side_by_side import SideBySide
 
 Progress = Callable[[int, int, dict[str, float]], None]  # updates done, updates in all, last log
 MICRO_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 32768}  # padded tokens of one forward pass
+LOGITS = 8  # bytes of a token's logit and of its gradient, for each word of the vocabulary
 LOGS = 200  # rows of a history, about
 LARGE = 500_000_000  # parameters from which activations are recomputed to save GPU memory
 
@@ -77,6 +78,19 @@ def plan_batch(batch: int, devices: int, row_tokens: int, budget: int, lanes: in
     return BatchPlan(batch, max(fits), share // max(fits), devices)
 
 
+def tokens_that_fit(memory: int, vocabulary: int) -> int:
+    """Tokens whose logits and gradients take a quarter of a device's memory (in bytes)."""
+    return memory // 4 // (LOGITS * vocabulary)
+
+
+def budget(model: Any, most: int) -> int:
+    """Padded tokens of one forward pass: `most`, fewer on a GPU that cannot hold their logits."""
+    if model.device.type != "cuda":
+        return most
+    memory = torch.cuda.get_device_properties(model.device).total_memory
+    return min(most, tokens_that_fit(memory, model.config.get_text_config().vocab_size))
+
+
 class BatchesByLength(Sampler[int]):
     """Row numbers in global batches drawn at random by seed and epoch, each longest row first."""
 
@@ -98,9 +112,16 @@ class BatchesByLength(Sampler[int]):
 
 
 class LocalTrainer(SideBySide):
-    """Mixed into TRL's trainers: our order of rows, and no message to anybody else's server."""
+    """Mixed into TRL's trainers: our order of rows, one device a process, and no message to anybody
+    else's server."""
 
     sampler: BatchesByLength
+
+    def __init__(self, *, args: Any, **kwargs: Any) -> None:
+        # A lone process that sees several GPUs would spread over them, a micro-batch on each; TRL
+        # refuses to, and the global batch would no longer be the preset's.
+        args._n_gpu = min(1, args.n_gpu)
+        super().__init__(args=args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> BatchesByLength:
         return self.sampler

@@ -6,7 +6,7 @@ What settings fix is counted from them; the rest is `expected`.
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from psr_lib import benchmarks, expected, manifest, search_tokens
+from psr_lib import benchmarks, expected, manifest, search_tokens, symbolic
 from psr_lib.methods import BASE, DATA, DPO, EVALUATE, INIT, MAIN, SEARCH, SRLM
 from psr_lib.presets import Preset
 from psr_lib.records import PSRError
@@ -16,9 +16,10 @@ from psr_lib.work import Case, Work
 
 REFERENCE_PASS = 1 / 3  # a forward pass costs a third of forward and backward
 PRM800K = 75_000  # solutions in it (Lightman et al., arXiv 2305.20050)
-SIZES = {  # problems of the sets that are read from the hub
+SIZES = {  # problems of the sets that are read from the hub, or made
     "gsm8k": 1319, "math": 5000, "gaokao2023en": 385, "olympiadbench": 675, "aime2024": 30,
-    "amc2023": 40, "math500": 500, "svamp": 1000,
+    "amc2023": 40, "math500": 500, "svamp": 1000, "multiarith": 600,
+    symbolic.NAME: symbolic.SIZE,
 }  # fmt: skip
 
 
@@ -54,12 +55,23 @@ def _policy(case: Case, key: Key) -> list[Work]:
 
 
 def _prm(case: Case, key: Key) -> list[Work]:
-    settings = case.preset.prm
+    settings, answer = case.preset.prm, case.model(1).answer_tokens
+    count = settings.solutions if settings.labels in ("oracle", "rule") else PRM800K
+    found = _labels(case, key) if settings.labels == "rule" else []
     if settings.model:
-        return []
-    rows = settings.solutions if settings.labels == "oracle" else PRM800K
-    tokens = rows * case.rows.asked(case.model(1).answer_tokens) * settings.epochs
-    return [Work(key, "step PRM", "train", trained=tokens, base=settings.base, section="prm")]
+        return found
+    tokens = count * case.rows.asked(answer) + sum(work.read + work.generated for work in found)
+    return [*found, Work(key, "step PRM", "train", trained=tokens * settings.epochs,
+                         base=settings.base, section="prm")]  # fmt: skip
+
+
+def _labels(case: Case, key: Key) -> list[Work]:
+    """The rule labels a sampled step too beside each step of a solution, which is a row."""
+    model = case.model(1)
+    count = case.preset.prm.solutions * model.steps.value
+    return [Work(key, f"{count:,.0f} steps to label", "generate",
+                 generated=count * model.step_tokens.value,
+                 read=count * case.rows.asked(model.answer_tokens / 2))]  # fmt: skip
 
 
 def _init(case: Case, key: Key) -> list[Work]:

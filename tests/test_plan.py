@@ -210,6 +210,21 @@ def test_the_chain_trains_a_policy_and_a_prm_and_searches_trees():
     assert [work.base for work in found] == ["", "data/tiny/base"], "nothing is trained"
 
 
+def test_a_prm_of_the_rules_labels_reads_solutions_and_a_sampled_step_at_each_place():
+    real = ("data.source=x", "teacher.ift=rule", "teacher.judge=rule", "prm.labels=rule",
+            "prm.solutions=9", "prm.epochs=2", "tree.policy=base")  # fmt: skip
+    labels, prm, *_ = workload.of_stages(case(*real), [Key("01_data_prep")])
+    places = 9 * 4.0
+    assert (labels.kind, labels.generated, labels.read) == ("generate", places * 10, places * 55)
+    assert prm.trained == 2 * (9 * (5 + 30 + 40) + places * (5 + 30 + 20 + 10))
+    ready, *_ = workload.of_stages(case(*real, f"prm.model={TINY}"), [Key("01_data_prep")])
+    assert ready == labels, "steps are labelled to measure a PRM that is there"
+
+
+def test_smols_sets_have_known_sizes():
+    assert all(workload.sizes(load("smol", "data.benchmark_size=0")).values())
+
+
 # --- what is expected, and how near it comes
 
 
@@ -375,6 +390,15 @@ def test_weights_gradients_and_moments_are_what_an_update_really_holds():
     assert found["weights"] == sum(p.nbytes for p in model.parameters())
     assert found["gradients"] == sum(p.grad.nbytes for p in model.parameters())
     assert found["Adam"] == sum(s.nbytes for s in states)
+
+
+def test_the_preset_for_one_small_gpu_fits_on_one_with_rows_of_any_length():
+    preset, small = load("qwen2.5-math-1.5b"), replace(GPU, memory=24 * GIB)
+    model = architectures.of(preset.model.base)
+    for section, rows in ((preset.sft, 1), (preset.dpo, 2), (preset.prm, 1)):
+        assert sum(footprint.training(model, section, small, rows).values()) < small.memory
+    least = footprint.micro_tokens(model, preset.dpo, small, 2)
+    assert least == 2 * preset.dpo.max_length, "a pair goes through at once, whatever it takes"
 
 
 def test_lora_trains_few_parameters_and_devices_share_the_rest():

@@ -1,5 +1,6 @@
 """The offline judge and the labels of the same rule: they say only what can be shown."""
 
+from fractions import Fraction
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +18,7 @@ from psr_lib.rule_judge import (
     RuleJudge,
     explain,
     find,
+    number,
     worked,
 )
 from psr_lib.rule_labels import labelled, sampled_row, solution_row
@@ -44,11 +46,21 @@ KNOWN = worked(SOLUTION)
          "48 + 24 = 71 is wrong, since 48 + 24 = 72"),
         ("Step 2: The answer is \\boxed{x + 1}.", PREFIX, SILENT, ""),
         ("Step 1: 7 / 2 = 3.4.", [], WRONG, "7 / 2 = 3.4 is wrong, since 7 / 2 = 3.5"),
+        ("Step 1: 48 / 2 = 24, and 20 + 4 = 12 * 2.", [], NEEDED,
+         "48 / 2 = 24 is right and 24 is needed"),
     ],
 )  # fmt: skip
 def test_what_is_shown_of_a_step(step, prefix, kind, why):
     found = find(step, prefix, KNOWN)
     assert (found.kind, found.why) == (kind, why)
+
+
+def test_a_number_of_any_size_is_written_out():
+    assert [number(Fraction(*pair)) for pair in ((-7, 2), (-1, 3), (2, 3), (1999, 1000))] == [
+        "-3.5", "-0.3333", "0.6667", "1.999"]  # fmt: skip
+    huge = " * ".join(["999999999999999"] * 30)
+    found = find(f"Step 1: {huge} * 9 / 7 = 3.", [], KNOWN)
+    assert found.kind == WRONG and f"= {999999999999999**30 * 9 // 7}." in found.why
 
 
 RIGHT, SUM, IDLE, MUTE = (

@@ -13,12 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_model import eft, ift, make_tiny_model, random_model, settings, step_pair
+from transformers import TrainingArguments
 
 from psr_lib import dpo, prompts, sft
 from psr_lib.models import check_dtype, load_model, load_tokenizer, save_model, whole_folder
 from psr_lib.records import PSRError, read_json, write_json
 from psr_lib.token_rows import sft_rows
-from psr_lib.training import BatchesByLength, arguments, plan_batch, workspace
+from psr_lib.training import BatchesByLength, arguments, budget, plan_batch, workspace
 
 FAMILY = prompts.load("compact")
 PAIRS = [step_pair(k) for k in range(8)]
@@ -223,6 +224,27 @@ def test_batch_plan_keeps_the_global_batch():
     assert plan_batch(32, 1, 128, 4096).micro == 32
     with pytest.raises(PSRError, match="batch 32 does not divide over 3 devices"):
         plan_batch(32, 3, 10, 4096)
+
+
+def test_a_gpu_takes_no_more_tokens_than_its_memory_holds_logits_of(monkeypatch):
+    model = SimpleNamespace(device=torch.device("cuda"), config=random_model(1000).config)
+    found = SimpleNamespace(total_memory=32_000_000)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: found)
+    assert budget(model, 5000) == 1000 and budget(model, 500) == 500
+    model.device = torch.device("cpu")
+    assert budget(model, 5000) == 5000
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_of_several_gpus_in_sight_one_trains(kind, folder, tmp_path, monkeypatch):
+    seen = property(lambda args: vars(args).get("_n_gpu") or 8)
+    monkeypatch.setattr(TrainingArguments, "n_gpu", seen)
+    trainers = []
+    monkeypatch.setattr({"sft": sft, "dpo": dpo}[kind], "run",
+                        lambda trainer, *_: trainers.append(trainer) or {})  # fmt: skip
+    train(kind, folder, tmp_path, batch=4)
+    (args,) = (trainer.args for trainer in trainers)
+    assert args.n_gpu == 1 and args.train_batch_size * args.gradient_accumulation_steps == 4
 
 
 def test_micro_batches_do_not_change_the_updates(folder, tmp_path, monkeypatch):
