@@ -16,6 +16,8 @@ from datasets import Dataset, load_from_disk
 from transformers import AutoConfig
 from trl import DPOConfig, DPOTrainer
 
+from psr_lib import sharded
+from psr_lib.checkpoints import Checkpoints
 from psr_lib.models import load_tokenizer
 from psr_lib.prompts import Family
 from psr_lib.records import StepPair
@@ -38,7 +40,6 @@ from psr_lib.training import (
     run,
     updates_of,
     workspace,
-    world_size,
 )
 
 
@@ -75,6 +76,7 @@ def train_dpo(
     device: str = "auto",
     trust_remote_code: bool = False,
     merge: bool = True,
+    checkpoints: Checkpoints | None = None,
 ) -> dict[str, Any]:
     """Train the policy of `model_dir` against the frozen `reference_dir`; save `out_dir/model`.
 
@@ -86,15 +88,16 @@ def train_dpo(
     model = policy(model_dir, device, trust_remote_code)
     rows, counts = step_rows(tokenizer, family, pairs, context(model.config, settings))
     reference = None
-    if Path(reference_dir).resolve() != Path(model_dir).resolve():
+    # Weights are sharded when training begins, after the reference's pass: that needs its own then.
+    if sharded.shards() or Path(reference_dir).resolve() != Path(model_dir).resolve():
         reference = policy(reference_dir, device, trust_remote_code)
     with workspace(out_dir) as work:
         trainer, plan, report = make_trainer(
             model, reference, tokenizer, rows, settings,
             work=work, seed=seed, max_steps=max_steps, on_progress=on_progress,
         )  # fmt: skip
-        result = run(trainer, report, plan, counts)
-        return result | keep(trainer.model, tokenizer, model_dir, out_dir, merge)
+        result = run(trainer, report, plan, counts, checkpoints)
+        return result | keep(trainer, tokenizer, model_dir, out_dir, merge)
 
 
 def planned_updates(
@@ -130,9 +133,9 @@ def make_trainer(
     The reference runs once over all rows before training and is then let go.
     """
     pair_tokens = 2 * max(row.length for row in rows)  # both siblings share a forward pass
-    side = lanes(model, world_size())
-    budget = MICRO_TOKENS[model.device.type]
-    plan = plan_batch(settings.batch, world_size(), pair_tokens, budget, side)
+    side = lanes(model, sharded.world_size())
+    budget = MICRO_TOKENS[sharded.device(model)]
+    plan = plan_batch(settings.batch, sharded.world_size(), pair_tokens, budget, side)
     updates, report = updates_of(len(rows), settings, max_steps), Report(on_progress)
     shared = arguments(settings, plan, work=work, seed=seed, updates=updates, model=model)
     trainer = StepDPOTrainer(
@@ -162,5 +165,7 @@ def loss_arguments(settings: DPOSettings) -> dict[str, Any]:
 
 def on_disk(rows: Sequence[StepRow], folder: Path) -> Dataset:
     """The rows as a dataset in a folder: the reference's log-probabilities are kept beside them."""
-    Dataset.from_list([columns(row) for row in rows]).save_to_disk(folder)
+    if sharded.is_main():
+        Dataset.from_list([columns(row) for row in rows]).save_to_disk(folder)
+    sharded.wait()
     return load_from_disk(folder)
