@@ -17,10 +17,10 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from psr_lib.launch import command, job, worker
 from psr_lib.manifest import shown
@@ -48,7 +48,7 @@ def call(how: Any, function: Callable[..., Any], *args: Any, **options: Any) -> 
     folder = Path(given["out_dir"]).resolve() / FOLDER
     with _held(folder) as lock:
         job.write(folder, function.__name__, given, plan.processes, how.save_every)
-        _run(plan, folder, given.get("on_progress"), lock)
+        run(plan, [folder], given.get("on_progress"), lock)
         result = read_json(folder / job.RESULT)
     shutil.rmtree(folder)
     return result
@@ -75,32 +75,54 @@ def _held(folder: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def _run(plan: command.Plan, folder: Path, on_progress: Any, lock: int) -> None:
-    """Start the processes, pass their progress on and keep the rest in a log."""
-    for path in folder.glob(f"{job.ERROR}*"):
+def run(
+    plan: command.Plan, folders: Sequence[Path], on_progress: Any = None, lock: int | None = None
+) -> None:
+    """Have the processes of a plan carry out the jobs in these folders, one after the other.
+
+    Progress of the main process is passed on; all else goes to a log in the first folder. Raises
+    PSRError with the error of the first process that had one.
+    """
+    for path in [path for folder in folders for path in folder.glob(f"{job.ERROR}*")]:
         path.unlink()
-    started = [_start(line, plan.environment, lock) for line in plan.commands(folder)]
+    with open(folders[0] / LOG, "a", encoding="utf-8") as log:
+        codes = _run(plan, folders, on_progress, lock, log)
+    if any(codes) or not all((folder / job.RESULT).is_file() for folder in folders):
+        raise PSRError(_reason(folders, codes))
+
+
+def _run(
+    plan: command.Plan, folders: Sequence[Path], on_progress: Any, lock: int | None, log: IO[str]
+) -> list[int]:
+    """Start a launcher on each host and wait for all; returns how each ended.
+
+    Where the first one fails the others would wait for it, so they are ended.
+    """
+    started = []
     try:
-        with open(folder / LOG, "a", encoding="utf-8") as log:
-            for line in started[0].stdout or ():
-                if line.startswith(worker.MARK):
-                    if on_progress:
-                        on_progress(*json.loads(line.removeprefix(worker.MARK)))
-                else:
-                    log.write(line)
-        codes = [process.wait() for process in started]
+        for rank, line in enumerate(plan.commands(*folders)):
+            out = log if rank else subprocess.PIPE
+            started.append(_start(line, plan.environment, lock, out))
+        for line in started[0].stdout or ():
+            if not line.startswith(worker.MARK):
+                log.write(line)
+            elif on_progress:
+                on_progress(*json.loads(line.removeprefix(worker.MARK)))
+        code = started[0].wait()
+        return [code] if code else [process.wait() for process in started]
     finally:
         for process in started:
             _end(process)
-    if any(codes) or not (folder / job.RESULT).is_file():
-        raise PSRError(_reason(folder, codes))
 
 
-def _start(line: list[str], environment: Mapping[str, str], lock: int) -> subprocess.Popen:
+def _start(
+    line: list[str], environment: Mapping[str, str], lock: int | None, out: Any
+) -> subprocess.Popen:
     """A launcher in a group of its own; it holds the folder for as long as it lives."""
     return subprocess.Popen(
-        line, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        encoding="utf-8", errors="replace", start_new_session=True, pass_fds=(lock,),
+        line, env={**os.environ, **environment}, stdout=out, stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL, encoding="utf-8", errors="replace", start_new_session=True,
+        pass_fds=() if lock is None else (lock,),
     )  # fmt: skip
 
 
@@ -113,15 +135,16 @@ def _end(process: subprocess.Popen) -> None:
         process.stdout.close()
 
 
-def _reason(folder: Path, codes: list[int]) -> str:
+def _reason(folders: Sequence[Path], codes: list[int]) -> str:
     """The error of the first process that had one, else where the log lies."""
-    for path in sorted(folder.glob(f"{job.ERROR}*")):
+    for path in sorted(path for folder in folders for path in folder.glob(f"{job.ERROR}*")):
         return path.read_text(encoding="utf-8").strip()
-    text = (folder / LOG).read_text(encoding="utf-8", errors="replace")
+    log = folders[0] / LOG
+    text = log.read_text(encoding="utf-8", errors="replace")
     lines = [line for line in text.splitlines() if "Error" in line and "ChildFailed" not in line]
     said = f" ({lines[-1].strip()[:160]})" if lines else ""
     code = max(codes, key=abs)
     return (
         f"training: a process of the launch ended with code {code}{said}; see "
-        f"{shown(folder / LOG)}, then run again: it goes on from the last checkpoint"
+        f"{shown(log)}, then run again: it goes on from the last checkpoint"
     )
