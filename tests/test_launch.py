@@ -187,7 +187,7 @@ def test_shipped_configurations_are_package_data_and_leave_the_size_to_the_prese
 
 def test_a_batch_that_does_not_divide_stops_before_anything_starts(folder, tmp_path):
     function, arguments = given("dpo", folder, tmp_path / "out")
-    with pytest.raises(PSRError, match="a batch of 4 does not divide over 3 processes; set"):
+    with pytest.raises(PSRError, match="the batch of 4 rows does not divide over 3 processes; set"):
         launch.call(Train(launch="ddp", processes=3), function, **arguments)
     assert not (tmp_path / "out").exists()
 
@@ -272,6 +272,9 @@ def test_a_launch_that_fails_is_one_line_with_its_log(tmp_path):
     ) as e:
         launch.run(plan, [tmp_path])
     assert "\n" not in str(e.value) and "RuntimeError" in (tmp_path / launch.LOG).read_text()
+    line[2] = "print('Signal 9 (SIGKILL) received'); raise SystemExit(1)"
+    with pytest.raises(PSRError, match="was killed, most often for want of memory; lower max_"):
+        launch.run(plan, [tmp_path])
     said = tmp_path / f"{job.ERROR}00001"
     line[2] = f"open({str(said)!r}, 'w').write('no memory; lower it'); raise SystemExit(1)"
     with pytest.raises(PSRError, match=r"^no memory; lower it$"):

@@ -41,10 +41,7 @@ def call(how: Any, function: Callable[..., Any], *args: Any, **options: Any) -> 
     given = inspect.signature(function).bind(*args, **options).arguments
     settings = given["settings"]
     plan = command.plan(how, given.get("device", "auto"), settings.bf16)
-    if settings.batch % plan.processes:
-        raise PSRError(f"train.launch={how.launch}: a batch of {settings.batch} does not divide "
-                       f"over {plan.processes} processes; set train.processes to a divisor of it, "
-                       "or the batch to a multiple")  # fmt: skip
+    plan.check_batch(settings.batch)
     folder = Path(given["out_dir"]).resolve() / FOLDER
     with _held(folder) as lock:
         job.write(folder, function.__name__, given, plan.processes, how.save_every)
@@ -141,6 +138,10 @@ def _reason(folders: Sequence[Path], codes: list[int]) -> str:
         return path.read_text(encoding="utf-8").strip()
     log = folders[0] / LOG
     text = log.read_text(encoding="utf-8", errors="replace")
+    if "SIGKILL" in text:
+        return ("training: one of its processes was killed, most often for want of memory; lower "
+                "max_length, set lora_r, or take more or larger devices, then run again: it goes "
+                "on from the last checkpoint")  # fmt: skip
     lines = [line for line in text.splitlines() if "Error" in line and "ChildFailed" not in line]
     said = f" ({lines[-1].strip()[:160]})" if lines else ""
     code = max(codes, key=abs)

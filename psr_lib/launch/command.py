@@ -45,6 +45,13 @@ class Plan:
             for host, line in zip(self.hosts[1:], lines[1:], strict=True)
         ]
 
+    def check_batch(self, batch: int, name: str = "the batch") -> None:
+        """Raise PSRError where a batch does not divide over the processes."""
+        if batch % self.processes:
+            raise PSRError(f"train.processes: {name} of {batch} rows does not divide over "
+                           f"{self.processes} processes; set train.processes to a divisor of it, "
+                           "or the batch to a multiple")  # fmt: skip
+
     def _line(self, rank: int, folders: tuple[Path, ...]) -> list[str]:
         several = len(self.hosts) > 1
         where = ["--main_process_ip", self.hosts[0]] if several else []
