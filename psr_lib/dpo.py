@@ -138,15 +138,16 @@ def make_trainer(
     plan = plan_batch(settings.batch, sharded.world_size(), pair_tokens, budget, side)
     updates, report = updates_of(len(rows), settings, max_steps), Report(on_progress)
     shared = arguments(settings, plan, work=work, seed=seed, updates=updates, model=model)
-    trainer = StepDPOTrainer(
-        model=model,
-        ref_model=reference,
-        args=DPOConfig(precompute_ref_log_probs=True, **loss_arguments(settings), **shared),
-        train_dataset=on_disk(rows, work / "pairs"),
-        processing_class=tokenizer,
-        callbacks=[report],
-        peft_config=lora(settings),
-    )
+    with sharded.dividing_references():
+        trainer = StepDPOTrainer(
+            model=model,
+            ref_model=reference,
+            args=DPOConfig(precompute_ref_log_probs=True, **loss_arguments(settings), **shared),
+            train_dataset=on_disk(rows, work / "pairs"),
+            processing_class=tokenizer,
+            callbacks=[report],
+            peft_config=lora(settings),
+        )
     trainer.ref_model = None
     trainer.sampler = BatchesByLength([row.length for row in rows], settings.batch, seed)
     trainer.lanes = side if plan.accumulation > 1 else 1

@@ -17,7 +17,7 @@ from typing import Any
 from psr_lib import manifest, preflight, prompts, stages, stand_in
 from psr_lib.engines import opening
 from psr_lib.launch import command
-from psr_lib.preflight import CHECKED, OPEN, REPLACED, Row
+from psr_lib.preflight import CHECKED, OPEN, REPLACED, WRONG, Row
 from psr_lib.presets import PROCEDURAL, Preset
 from psr_lib.records import PSRError
 from psr_lib.request import Request
@@ -127,11 +127,13 @@ def _announced(swaps: dict[str, tuple[Any, str]]) -> list[Row]:
 
 
 def _stage(request: Request, key: Key) -> Row:
-    """A row for a stage that was gone through."""
-    found = manifest.read(request.run.folder(key)) or {}
-    tokens = sum(found.get("tokens", {}).values())
+    """A row for a stage: gone through, or not."""
+    found = manifest.read(request.run.folder(key))
+    if found is None:
+        return Row(str(key), WRONG, "was not gone through")
+    tokens = sum(found["tokens"].values())
     written = f", {tokens:,} tokens generated" if tokens else ""
-    return Row(str(key), CHECKED, f"gone through in {found.get('wall_seconds', 0):.0f} s{written}")
+    return Row(str(key), CHECKED, f"gone through in {found['wall_seconds']:.0f} s{written}")
 
 
 def _left_out(preset: Preset) -> list[Row]:

@@ -103,9 +103,9 @@ def _engine(preset: Preset) -> Iterator[Row]:
         return
     split, gpus = engine.tensor_parallel, _gpus()
     for base in bases(preset):
-        heads = architectures.config(base)[0].get_text_config().num_attention_heads
-        state = WRONG if heads % split else CHECKED
-        yield Row(f"{base}, heads", state, f"{heads} heads over tensor_parallel={split}")
+        if heads := _heads(base):
+            state = WRONG if heads % split else CHECKED
+            yield Row(f"{base}, heads", state, f"{heads} heads over tensor_parallel={split}")
     if gpus < split:
         yield Row("engine.tensor_parallel", WARNING, f"{split} GPUs are asked for, {gpus} are here")
 
@@ -154,6 +154,14 @@ def _api(preset: Preset) -> Iterator[Row]:
     there = "is set, and was not used" if os.environ.get(KEY) else "is not set"
     uses = " and ".join(f"teacher.{use}" for use in asked)
     yield Row(uses, OPEN, f"{preset.teacher.model} at {preset.teacher.url}; {KEY} {there}")
+
+
+def _heads(base: str) -> int:
+    """Attention heads of a model; 0 where its configuration is not at hand."""
+    try:
+        return architectures.config(base)[0].get_text_config().num_attention_heads
+    except PSRError:
+        return 0
 
 
 def _gpus() -> int:

@@ -6,6 +6,8 @@ the main one, in 32 bits, only to be saved. In a process of its own nothing of t
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -51,6 +53,31 @@ def recomputes() -> bool:
     """Whether FSDP computes activations again itself; the trainer must not do so too."""
     names = ("ACCELERATE_USE_FSDP", "FSDP_ACTIVATION_CHECKPOINTING")
     return launched() and all(map(_is_set, names))
+
+
+@contextmanager
+def dividing_references() -> Iterator[None]:
+    """Inside, TRL divides a reference with FSDP 2 as accelerate divides the policy.
+
+    By itself it makes one unit of the whole model, gathered all at once, and where one process has
+    read the weights for all (`fsdp_cpu_ram_efficient_loading`) the others keep zeros.
+    """
+    from trl.trainer import dpo_trainer
+
+    before = dpo_trainer.prepare_fsdp
+
+    def divided(model: Any, accelerator: Any) -> Any:
+        if accelerator.state.fsdp_plugin.fsdp_version != 2:
+            return before(model, accelerator)
+        from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+
+        return fsdp2_prepare_model(accelerator, model).eval()
+
+    dpo_trainer.prepare_fsdp = divided
+    try:
+        yield
+    finally:
+        dpo_trainer.prepare_fsdp = before
 
 
 def whole_model(trainer: Any) -> Any:
