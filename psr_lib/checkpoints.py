@@ -18,6 +18,7 @@ from psr_lib import sharded
 from psr_lib.records import read_json, write_json
 
 MARK = "complete.json"
+KEPT = 2  # the last ones; one alone would be removed before the next is complete
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,6 @@ def prepare(trainer: Any, kept: Checkpoints | None) -> tuple[str | None, float]:
     sharded.wait()
     trainer._total_train_tokens = before["tokens"]
     trainer.args.output_dir, trainer.args.save_steps = str(kept.folder), kept.every
-    trainer.args.save_strategy, trainer.args.save_total_limit = SaveStrategy.STEPS, 2
+    trainer.args.save_strategy, trainer.args.save_total_limit = SaveStrategy.STEPS, KEPT
     trainer.add_callback(Complete(trainer, before["seconds"]))
     return (str(found) if last else None), before["seconds"]
