@@ -27,7 +27,7 @@ FOLDER = "dry"
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 # Enough updates for a narrow copy to write steps and verdicts at all; its numbers mean nothing.
 SMALL = {
-    "data.ift": 192, "data.ift_more": 0, "data.ift_shares": "{easy: 1}", "data.eft": 96,
+    "data.ift": 112, "data.ift_more": 0, "data.ift_shares": "{easy: 1}", "data.eft": 64,
     "data.eft_shares": "{easy: 1}", "data.eft_heldout": 8, "data.benchmark_size": 2,
     "data.search_size": 1, "search.temperature": 1.0, "search.max_iterations": 5,
     "search.max_step_tokens": 96, "judge.temperature": 1.0, "judge.max_tokens": 192,

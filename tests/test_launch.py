@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file
 from tiny_model import eft, ift, make_tiny_model, settings, step_pair
 
-from psr_lib import dpo, launch, presets, prompts, sft, stages
+from psr_lib import dpo, launch, leftovers, presets, prompts, sft, stages
 from psr_lib.checkpoints import MARK, Checkpoints, updates_kept
 from psr_lib.launch import command, job, worker
 from psr_lib.models import load_tokenizer
 from psr_lib.presets.sections import Train
 from psr_lib.records import PSRError, read_json
-from psr_lib.run_dirs import Key
+from psr_lib.run_dirs import Key, RunDir
 
 FAMILY = prompts.load("compact")
 PAIRS = [step_pair(k) for k in range(8)]
@@ -287,3 +287,14 @@ def test_where_training_runs_makes_no_result_stale():
     for stage, n in (("02_init", 1), ("04_step_dpo", 2)):
         one, two = (stages.parameters(p, Key(stage, "psrlm", n), 0) for p in (here, there))
         assert one == two
+
+
+def test_what_a_killed_training_left_is_named_and_can_be_removed(tmp_path):
+    run, key = RunDir("smoke", 0, tmp_path), Key("04_step_dpo", "psrlm", 2)
+    mark = run.folder(key).parent / launch.FOLDER / job.CHECKPOINTS / "checkpoint-40" / MARK
+    mark.parent.mkdir(parents=True)
+    assert leftovers.work_kept(run, key) == ""  # half-written
+    mark.write_text("{}")
+    words = "a checkpoint at update 40 is kept, the same command goes on there"
+    assert leftovers.work_kept(run, key) == words
+    assert leftovers.remove(run, key) == [mark] and not mark.exists()
