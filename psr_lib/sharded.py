@@ -49,6 +49,15 @@ def device(model: Any) -> str:
     return PartialState().device.type
 
 
+def parameters(model: Any, trained: bool = False) -> int:
+    """Parameters of the whole model, or those that are trained; call it before it is divided.
+
+    What DeepSpeed has divided while it was read says how many there are in all.
+    """
+    weights = (p for p in model.parameters() if p.requires_grad or not trained)
+    return sum(getattr(p, "ds_numel", p.numel()) for p in weights)
+
+
 def recomputes() -> bool:
     """Whether FSDP computes activations again itself; the trainer must not do so too."""
     names = ("ACCELERATE_USE_FSDP", "FSDP_ACTIVATION_CHECKPOINTING")

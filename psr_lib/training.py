@@ -143,7 +143,7 @@ def arguments(
     device = sharded.device(model)
     if settings.bf16:
         check_dtype("bfloat16", torch.device(device))
-    large = device == "cuda" and model.num_parameters() > LARGE
+    large = device == "cuda" and sharded.parameters(model) > LARGE
     return {
         "output_dir": str(work),
         "max_steps": updates,
@@ -242,8 +242,7 @@ def run(
     Raises PSRError where the loss stops being a finite number, or memory runs out.
     """
     trainer.remove_callback(PrinterCallback)
-    trained = sum(getattr(p, "ds_numel", p.numel()) for p in trainer.model.parameters()
-                  if p.requires_grad)  # fmt: skip
+    trained = sharded.parameters(trainer.model, trained=True)
     last, spent = checkpoints.prepare(trainer, kept)
     start = time.perf_counter()
     try:

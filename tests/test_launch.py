@@ -298,3 +298,45 @@ def test_what_a_killed_training_left_is_named_and_can_be_removed(tmp_path):
     words = "a checkpoint at update 40 is kept, the same command goes on there"
     assert leftovers.work_kept(run, key) == words
     assert leftovers.remove(run, key) == [mark] and not mark.exists()
+
+
+# --- the caller's side --------------------------------------------------------------------------
+
+
+def stubbed(monkeypatch, script):
+    """Launches run this script, with the job's folder as its argument, in the place of training."""
+    plan = command.Plan(Path("none.yaml"), 2, False)
+    monkeypatch.setattr(command, "plan", lambda *_: plan)
+    line = [sys.executable, "-c", script]
+    monkeypatch.setattr(command.Plan, "commands", lambda _, folder: [[*line, str(folder)]])
+
+
+def test_a_call_passes_progress_on_and_leaves_nothing_but_the_result(folder, tmp_path, monkeypatch):
+    function, arguments = given("dpo", folder, tmp_path / "out")
+    stubbed(monkeypatch, f"""import sys; print('a warning'); print('{worker.MARK}[1, 4, {{}}]')
+open(sys.argv[1] + '/{job.RESULT}', 'w').write('{{"updates": 4}}')""")  # fmt: skip
+    seen = []
+    arguments["on_progress"] = lambda *row: seen.append(row)
+    assert launch.call(TWO, function, **arguments) == {"updates": 4}
+    assert seen == [(1, 4, {})] and list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_call_that_failed_keeps_its_checkpoints_for_the_next(folder, tmp_path, monkeypatch):
+    function, arguments = given("dpo", folder, tmp_path / "out")
+    stubbed(monkeypatch, f"""import os, sys; home = sys.argv[1] + '/{job.CHECKPOINTS}/checkpoint-2'
+if os.path.isdir(home): open(sys.argv[1] + '/{job.RESULT}', 'w').write('"went on"')
+else: os.makedirs(home); raise SystemExit(1)""")  # fmt: skip
+    with pytest.raises(PSRError, match=r"code 1; see .*goes on from the last checkpoint"):
+        launch.call(TWO, function, **arguments)
+    assert launch.call(TWO, function, **arguments) == "went on"
+
+
+def test_processes_of_a_killed_call_are_waited_for(folder, tmp_path, monkeypatch):
+    function, arguments = given("dpo", folder, tmp_path / "out")
+    stubbed(monkeypatch, "")
+    monkeypatch.setattr(launch, "PATIENCE", 0.0)
+    with (
+        launch._held(tmp_path / "out" / launch.FOLDER),
+        pytest.raises(PSRError, match="another training is at work here; wait for it"),
+    ):
+        launch.call(TWO, function, **arguments)
