@@ -27,15 +27,15 @@ FOLDER = "dry"
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 # Enough updates for a narrow copy to write steps and verdicts at all; its numbers mean nothing.
 SMALL = {
-    "data.ift": 112, "data.ift_more": 0, "data.ift_shares": "{easy: 1}", "data.eft": 64,
+    "data.ift": 144, "data.ift_more": 0, "data.ift_shares": "{easy: 1}", "data.eft": 72,
     "data.eft_shares": "{easy: 1}", "data.eft_heldout": 8, "data.benchmark_size": 2,
-    "data.search_size": 1, "search.temperature": 1.0, "search.max_iterations": 5,
-    "search.max_step_tokens": 96, "judge.temperature": 1.0, "judge.max_tokens": 192,
+    "data.search_size": 1, "search.temperature": 0.8, "search.max_iterations": 5,
+    "search.max_step_tokens": 96, "judge.temperature": 0.8, "judge.max_tokens": 192,
     "eval.max_tokens": 192, "srlm.max_tokens": 192, "srlm.max_score_tokens": 192,
     "sft.epochs": 6, "sft.lr": 5e-3, "sft.lora_r": 0,
 }  # fmt: skip
 STANDS = "untrained, narrow, of the same architecture; its tokenizer is a byte-level BPE made here"
-BATCH, QUESTIONS = 8, 4
+BATCH, QUESTIONS = 4, 4
 
 
 def rehearse(args: argparse.Namespace, build: Callable[[Request, list[Key]], Any]) -> None:
@@ -54,10 +54,12 @@ def rehearse(args: argparse.Namespace, build: Callable[[Request, list[Key]], Any
     dry.runs_dir, dry.dry = str(home), False
     dry.overrides = " ".join([real.overrides, *(f"{k}={v[0]}" for k, v in swaps.items())])
     request = Request(dry)
-    with offline():
-        build(request, keys)
-    rows += [_stage(request, key) for key in stages.in_order(keys)]
-    print(f"\nwhat was checked\n{preflight.table([*rows, *_left_out(real.preset)])}")
+    try:
+        with offline():
+            build(request, keys)
+    finally:
+        rows += [_stage(request, key) for key in stages.in_order(keys)]
+        print(f"\nwhat was checked\n{preflight.table([*rows, *_left_out(real.preset)])}")
     print(f"\nthe dry run lies in {manifest.shown(request.run.path)}; it may be removed")
     if wrong := preflight.failed(rows):
         raise PSRError(f"dry run: {len(wrong)} of the checks above would end the real run, first "
