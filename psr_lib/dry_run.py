@@ -133,9 +133,10 @@ def _stage(request: Request, key: Key) -> Row:
     found = manifest.read(request.run.folder(key))
     if found is None:
         return Row(str(key), WRONG, "was not gone through")
-    tokens = sum(found["tokens"].values())
-    written = f", {tokens:,} tokens generated" if tokens else ""
-    return Row(str(key), CHECKED, f"gone through in {found['wall_seconds']:.0f} s{written}")
+    counts = {name: found["counts"].get(name) for name in ("pairs", "updates")}
+    counts["tokens written"] = sum(found["tokens"].values())
+    made = "".join(f", {count:,} {name}" for name, count in counts.items() if count)
+    return Row(str(key), CHECKED, f"gone through in {found['wall_seconds']:.0f} s{made}")
 
 
 def _left_out(preset: Preset) -> list[Row]:
