@@ -8,6 +8,7 @@ SEEDS   ?=           ## several seeds for reproduce, judge, paper and keep, as "
 N       ?=           ## round: N=1 makes M1, N=2 makes M2, ...
 SET     ?=           ## overrides of the preset, as "search.width=4 dpo.beta=0.3"
 FORCE   ?=           ## FORCE=1 runs the named stages again
+DRY     ?=           ## DRY=1 iteration with stand-ins: nothing downloaded, paid or kept (runs/dry)
 ITEM    ?=           ## number that why explains, as table1/psrlm/M4/average; without it all are listed
 STAGE   ?=           ## stage that clean-stage removes, as 03
 KILLS   ?= 100       ## kills of torture
@@ -33,7 +34,7 @@ PYTHON  := "$(or $(CONDA),.venv/bin/python)"
 RUNS     = $(PYTHON) -m psr_lib.runs
 JUDGES   = $(filter psrlm srlm,$(or $(strip $(METHODS)),$(METHOD)))
 RUN      = --preset "$(strip $(PRESET))" --method "$(strip $(METHOD))" --seed "$(strip $(SEED))" \
-	--set "$(strip $(SET))" $(if $(strip $(FORCE)),--force)
+	--set "$(strip $(SET))" $(if $(strip $(FORCE)),--force) $(if $(strip $(DRY)),--dry)
 
 help:  ## list targets and variables
 	@echo "Targets:"

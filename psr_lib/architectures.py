@@ -56,8 +56,8 @@ def of(base: str) -> Architecture:
 
     Raises PSRError where no configuration is at hand, or it cannot be read.
     """
-    config, source = _config(base)
-    model, text = _on_meta(config, base), config.get_text_config()
+    found, source = config(base)
+    model, text = _on_meta(found, base), found.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     head = model.get_output_embeddings()
@@ -74,8 +74,11 @@ def licence(base: str) -> str:
     return _table().get(base, {}).get("licence", "")
 
 
-def _config(base: str) -> tuple[Any, str]:
-    """A base model's configuration and where it was read."""
+def config(base: str) -> tuple[Any, str]:
+    """A base model's configuration and where it was read.
+
+    Raises PSRError where none is at hand, or it cannot be read.
+    """
     from transformers import AutoConfig
 
     folder = manifest.root() / base

@@ -19,6 +19,7 @@ from typing import Any
 from psr_lib import (
     annotate,
     annotators,
+    launch,
     manifest,
     prompts,
     shipped,
@@ -74,6 +75,8 @@ def make_eft(
     """
     if folder := shipped.find(stage):
         return shipped.take(stage, folder)
+    if stage.preset.train.launch != launch.SINGLE:
+        policy(stage, ift)  # before an engine holds the devices that it is trained on
     prm, weights = trained_prm(stage, labelled)
     trees = search_trees(stage, ift, questions, prm, weights)
     value = stage.preset.tree.value
@@ -137,9 +140,10 @@ def trained_prm(stage: Any, labelled: Labelled) -> tuple[PRM, str]:
     base = stage.weights(settings.base) if settings.base else stage.model(0)
 
     def build(folder: Path) -> None:
-        train_prm(
-            base, _tokenizer(stage, base), labelled[0], settings, folder, stage.seed,
-            _family(stage), settings.tag, show("step PRM"), device=stage.preset.model.device,
+        launch.call(
+            stage.preset.train, train_prm, base, _tokenizer(stage, base), labelled[0], settings,
+            folder, stage.seed, _family(stage), settings.tag, show("step PRM"),
+            device=stage.preset.model.device,
             trust_remote_code=stage.preset.model.trust_remote_code,
         )  # fmt: skip
 
@@ -174,10 +178,10 @@ def policy(stage: Any, ift: Sequence[IFTExample]) -> Path | str:
     settings = replace(preset.sft, epochs=preset.tree.policy_epochs)
 
     def build(folder: Path) -> None:
-        train_sft(
-            base, _tokenizer(stage, base), ift, settings, folder, stage.seed, _family(stage),
-            show("policy on IFT"), device=preset.model.device,
-            trust_remote_code=preset.model.trust_remote_code,
+        launch.call(
+            preset.train, train_sft, base, _tokenizer(stage, base), ift, settings, folder,
+            stage.seed, _family(stage), show("policy on IFT"),
+            device=preset.model.device, trust_remote_code=preset.model.trust_remote_code,
         )  # fmt: skip
 
     made_from = {"settings": asdict(settings), "ift": _hash(ift)}

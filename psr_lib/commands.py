@@ -23,6 +23,7 @@ from psr_lib import (
     manifest,
     notebook_runner,
     presets,
+    requirements,
     stages,
     upkeep,
 )
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         stream.reconfigure(errors="backslashreplace")
     try:
         args = make_parser().parse_args(argv)
+        _check_dry(args)
         _check_names(f"{manifest.root()} {vars(args)}")
         COMMANDS[args.command](args)
         sys.stdout.flush()
@@ -66,6 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # of the disk or the system, outside of any stage
         return _fail(f"error: {error}", 2)
     return 0
+
+
+def _check_dry(args: argparse.Namespace) -> None:
+    """Raise PSRError where a dry run is asked for and there is none: the real one would begin."""
+    if getattr(args, "dry", False) and args.command != "iteration":
+        raise PSRError(f"DRY=1 goes with make iteration; make {args.command} has no dry run")
 
 
 def _check_names(names: str) -> None:
@@ -111,6 +119,7 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--each", action="store_true", help="for status: a line a stage")
     command.add_argument("--on", default="", help="for plan: devices such as 8xH100")
     command.add_argument("--to", default="", help="for export: the folder to write")
+    command.add_argument("--dry", action="store_true", help="for iteration: with stand-ins")
     command.add_argument("--runs-dir", default="runs")
     command.add_argument("--force", action="store_true", help="run the named stages again")
 
@@ -122,15 +131,22 @@ def build(request: Request, targets: Sequence[Key], extra: dict[str, Any] | None
         notebook_runner.check(stages.notebook_of(key), {**request.values(key), **(extra or {})})
     with locked(request.run, f"{request.preset.name} {targets[-1]}"):
         leftovers.sweep(request.run)
-        ran = sum(_step(request, key, key in targets, extra or {}) for key in due)
+        ran = sum(
+            _step(request, due[place:], key in targets, extra or {})
+            for place, key in enumerate(due)
+        )
         cards.refresh(request.run, request.method, request.preset.rounds)
     if not ran:
         print("nothing to do: everything is up to date")
     return ran
 
 
-def _step(request: Request, key: Key, target: bool, extra: dict[str, Any]) -> bool:
-    """Bring one stage up to date; whether it had to run."""
+def _step(request: Request, due: Sequence[Key], target: bool, extra: dict[str, Any]) -> bool:
+    """Bring the next stage up to date; whether it had to run.
+
+    Before it runs it is seen whether this machine has what it and those after it need.
+    """
+    key = due[0]
     state = stage_state(request.run, key, request.preset)
     if state.word == "damaged" and not request.force:
         raise PSRError(f"{key}: {state.reason}; {integrity.remedy(key)}, or with FORCE=1")
@@ -139,6 +155,7 @@ def _step(request: Request, key: Key, target: bool, extra: dict[str, Any]) -> bo
         notebook_runner.settle(request.run.notebook(key))
         print(f"{key}: up to date", flush=True)
         return False
+    requirements.check(request.preset, due)
     if forced and key == Key(DATA):
         stages.make_anew(request.run)
     reason = state.reason or "forced"
@@ -157,7 +174,12 @@ def _execute(request: Request, key: Key, extra: dict[str, Any]) -> None:
 
 
 def iteration(args: argparse.Namespace) -> None:
-    """Build what is missing before round N, then run its stages."""
+    """Build what is missing before round N, then run its stages; dry with stand-ins."""
+    if args.dry:
+        from psr_lib.dry_run import rehearse  # loads torch and transformers
+
+        rehearse(args, build)
+        return
     request = Request(args)
     build(request, stages.round_keys(request.method, request.round(args.n)))
 

@@ -16,6 +16,8 @@ from datasets import Dataset, load_from_disk
 from transformers import AutoConfig
 from trl import DPOConfig, DPOTrainer
 
+from psr_lib import sharded
+from psr_lib.checkpoints import Checkpoints
 from psr_lib.models import load_tokenizer
 from psr_lib.prompts import Family
 from psr_lib.records import StepPair
@@ -39,7 +41,6 @@ from psr_lib.training import (
     run,
     updates_of,
     workspace,
-    world_size,
 )
 
 
@@ -76,6 +77,7 @@ def train_dpo(
     device: str = "auto",
     trust_remote_code: bool = False,
     merge: bool = True,
+    checkpoints: Checkpoints | None = None,
 ) -> dict[str, Any]:
     """Train the policy of `model_dir` against the frozen `reference_dir`; save `out_dir/model`.
 
@@ -87,15 +89,16 @@ def train_dpo(
     model = policy(model_dir, device, trust_remote_code)
     rows, counts = step_rows(tokenizer, family, pairs, context(model.config, settings))
     reference = None
-    if Path(reference_dir).resolve() != Path(model_dir).resolve():
+    # Weights are sharded when training begins, after the reference's pass: that needs its own then.
+    if sharded.shards() or Path(reference_dir).resolve() != Path(model_dir).resolve():
         reference = policy(reference_dir, device, trust_remote_code)
     with workspace(out_dir) as work:
         trainer, plan, report = make_trainer(
             model, reference, tokenizer, rows, settings,
             work=work, seed=seed, max_steps=max_steps, on_progress=on_progress,
         )  # fmt: skip
-        result = run(trainer, report, plan, counts)
-        return result | keep(trainer.model, tokenizer, model_dir, out_dir, merge)
+        result = run(trainer, report, plan, counts, checkpoints)
+        return result | keep(trainer, tokenizer, model_dir, out_dir, merge)
 
 
 def planned_updates(
@@ -131,20 +134,21 @@ def make_trainer(
     The reference runs once over all rows before training and is then let go.
     """
     pair_tokens = 2 * max(row.length for row in rows)  # both siblings share a forward pass
-    side = lanes(model, world_size())
-    most = budget(model, MICRO_TOKENS[model.device.type])
-    plan = plan_batch(settings.batch, world_size(), pair_tokens, most, side)
+    side = lanes(model, sharded.world_size())
+    most = budget(model, MICRO_TOKENS[sharded.device(model)])
+    plan = plan_batch(settings.batch, sharded.world_size(), pair_tokens, most, side)
     updates, report = updates_of(len(rows), settings, max_steps), Report(on_progress)
     shared = arguments(settings, plan, work=work, seed=seed, updates=updates, model=model)
-    trainer = StepDPOTrainer(
-        model=model,
-        ref_model=reference,
-        args=DPOConfig(precompute_ref_log_probs=True, **loss_arguments(settings), **shared),
-        train_dataset=on_disk(rows, work / "pairs"),
-        processing_class=tokenizer,
-        callbacks=[report],
-        peft_config=lora(settings),
-    )
+    with sharded.dividing_references():
+        trainer = StepDPOTrainer(
+            model=model,
+            ref_model=reference,
+            args=DPOConfig(precompute_ref_log_probs=True, **loss_arguments(settings), **shared),
+            train_dataset=on_disk(rows, work / "pairs"),
+            processing_class=tokenizer,
+            callbacks=[report],
+            peft_config=lora(settings),
+        )
     trainer.ref_model = None
     trainer.sampler = BatchesByLength([row.length for row in rows], settings.batch, seed)
     trainer.lanes = side if plan.accumulation > 1 else 1
@@ -163,5 +167,7 @@ def loss_arguments(settings: DPOSettings) -> dict[str, Any]:
 
 def on_disk(rows: Sequence[StepRow], folder: Path) -> Dataset:
     """The rows as a dataset in a folder: the reference's log-probabilities are kept beside them."""
-    Dataset.from_list([columns(row) for row in rows]).save_to_disk(folder)
+    if sharded.is_main():
+        Dataset.from_list([columns(row) for row in rows]).save_to_disk(folder)
+    sharded.wait()
     return load_from_disk(folder)

@@ -98,14 +98,21 @@ def engine_kind(preset: Preset) -> str:
 
 
 def disk(parts: Iterable[tuple[Work, Architecture]], preset: Preset) -> Parts:
-    """Bytes that the stages leave on the disk, by part; models are saved whole, in 32 bits."""
-    found, tokens, models = Counter(), 0.0, {}
+    """Bytes that the stages leave on the disk, by part; models are saved whole, in 32 bits.
+
+    Checkpoints lie there while a training in several processes lasts: weights and moments, twice.
+    """
+    from psr_lib.checkpoints import KEPT
+
+    found, tokens, models, kept = Counter(), 0.0, {}, 0
     for work, model in parts:
         tokens, models[model.name] = tokens + work.written, model
         if work.section:
             adapter = model.adapter(getattr(preset, work.section).lora_r)
             found[f"trained by {work.section} (32 bits)"] += 4 * (model.parameters + adapter)
+            kept = max(kept, KEPT * 12 * model.trained(getattr(preset, work.section).lora_r))
     away = [model for name, model in models.items() if not (manifest.root() / name).is_dir()]
     base = {f"{model.name} from the hub (16 bits)": 2 * model.parameters for model in away}
     texts = {f"texts and traces (at most, {LETTERS:.0f} bytes a token)": LETTERS * tokens}
-    return base | found | texts
+    several = preset.train.launch != "single" and preset.train.save_every
+    return base | found | ({"checkpoints meanwhile": kept} if kept and several else {}) | texts

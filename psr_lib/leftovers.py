@@ -9,6 +9,7 @@ from psr_lib.methods import DATA, DPO, INIT
 from psr_lib.run_dirs import Key, RunDir
 
 HALF_WRITTEN = re.compile(r"\.part(-old)?\d+$")  # a file or folder on its way, by its process
+LAUNCH = "launch"  # a training in several processes that is not finished, beside its model
 JOURNAL = "*.part"  # finished searches of a stage that is not finished
 
 
@@ -45,10 +46,21 @@ def work_kept(run: RunDir, key: Key) -> str:
             return f"{done} searches are kept, the same command goes on there"
     if key == Key(DATA) and any(run.making.glob("*/made_from.json")):
         return "what EFT is made with is kept, the same command goes on there"
+    if updates := _trained(folder.parent / LAUNCH):
+        return f"a checkpoint at update {updates} is kept, the same command goes on there"
     begun = folder.is_dir() and manifest.files_in(folder)
     if begun or notebook_runner.part_of(run.notebook(key)).is_file():
         return "cut short, it starts again"
     return ""
+
+
+def _trained(launch: Path) -> int:
+    """Updates of a training in several processes that was killed."""
+    if not launch.is_dir():
+        return 0
+    from psr_lib.checkpoints import updates_kept
+
+    return updates_kept(launch / "checkpoints")
 
 
 def files_of(run: RunDir, key: Key) -> list[Path]:
@@ -57,7 +69,8 @@ def files_of(run: RunDir, key: Key) -> list[Path]:
     own = [folder / name for name in manifest.files_in(folder)] if folder.is_dir() else []
     own += [folder / manifest.NAME, folder / manifest.BEFORE, *folder.glob("*.part*")]
     if key.stage in (INIT, DPO):
-        own += [path for path in (folder.parent / "adapter").rglob("*") if path.is_file()]
+        beside = [folder.parent / name for name in ("adapter", LAUNCH)]
+        own += [path for part in beside for path in part.rglob("*") if path.is_file()]
     own += [notebook, notebook_runner.part_of(notebook)]
     return [path for path in dict.fromkeys(own) if path.is_file()]
 

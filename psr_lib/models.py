@@ -103,15 +103,19 @@ def check_dtype(dtype: str, device: torch.device) -> None:
 
 
 def load_model(
-    folder: Path | str, dtype: str, device: str | torch.device, trust_remote_code: bool = False
+    folder: Path | str,
+    dtype: str,
+    device: str | torch.device | None,
+    trust_remote_code: bool = False,
 ) -> Any:
     """The causal language model of a folder, in evaluation mode, as `dtype` on `device`.
 
+    With device None it stays where transformers puts it, for what shards the weights itself.
     A LoRA folder gives its base model with the adapter merged in. Raises PSRError naming the
     folder and what is missing or damaged, and where the device has no such number format.
     """
     folder = _existing(folder)
-    check_dtype(dtype, torch.device(device))
+    check_dtype(dtype, torch.device(device or "cpu"))
     if (folder / ADAPTER).is_file():
         return _load_adapter(folder, dtype, device, trust_remote_code)
     check_weights(folder)
@@ -125,7 +129,8 @@ def load_model(
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
-            ).to(device)
+            )
+            model = model if device is None else model.to(device)
     except Exception as error:  # as above: config or weights, one line either way
         if out_of_memory(error):
             raise PSRError(f"{folder}: no memory left for this model ({_line(error)}); free some, "

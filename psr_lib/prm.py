@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from psr_lib.checkpoints import Checkpoints
 from psr_lib.engines.base import Engine
 from psr_lib.guard import engine_call
 from psr_lib.models import check_tokenizer, prompt_ids, text_ids
@@ -114,6 +115,7 @@ def train_prm(
     device: str = "auto",
     trust_remote_code: bool = False,
     merge: bool = True,
+    checkpoints: Checkpoints | None = None,
 ) -> dict[str, Any]:
     """Fine-tune the model of `model_dir` on labelled steps and save it in `out_dir/model`.
 
@@ -128,8 +130,8 @@ def train_prm(
         trainer, plan, report = make_trainer(
             model, tokenizer, kept, settings, work=work, seed=seed, on_progress=on_progress
         )
-        result = run(trainer, report, plan, counts)
-        return result | keep(trainer.model, tokenizer, model_dir, out_dir, merge)
+        result = run(trainer, report, plan, counts, checkpoints)
+        return result | keep(trainer, tokenizer, model_dir, out_dir, merge)
 
 
 class PRM:

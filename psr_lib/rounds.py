@@ -6,7 +6,7 @@ Each takes the open stage, so that what it reads is recorded and what it costs i
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from psr_lib import evaluation, problems, prompts, reviews, srlm_rounds
+from psr_lib import evaluation, launch, problems, prompts, reviews, srlm_rounds
 from psr_lib.engines import opening
 from psr_lib.engines.base import Engine
 from psr_lib.journal import Journal, search_into
@@ -199,9 +199,9 @@ def train_m1(stage: Any) -> dict[str, Any]:
     ift, eft = sft_examples(stage)
     source = stage.model(0)
     family, tokenizer = prompts.load(stage.preset.prompts), _tokenizer(stage, source)
-    return train_sft(
-        source, tokenizer, [*ift, *eft], stage.preset.sft, stage.folder.parent, stage.seed,
-        family, show("SFT"), **_loading(stage),
+    return launch.call(
+        stage.preset.train, train_sft, source, tokenizer, [*ift, *eft], stage.preset.sft,
+        stage.folder.parent, stage.seed, family, show("SFT"), **_loading(stage),
     )  # fmt: skip
 
 
@@ -224,13 +224,19 @@ def train_round(stage: Any) -> dict[str, Any]:
     if stage.method == "sft-chosen":
         from psr_lib.sft import train_sft_on_chosen
 
-        return train_sft_on_chosen(start, pairs, settings, *common, show("SFT on chosen"), **how)
+        return launch.call(
+            stage.preset.train, train_sft_on_chosen, start, pairs, settings, *common,
+            show("SFT on chosen"), **how,
+        )  # fmt: skip
     if stage.method == "ift-more":
         return _train_more(stage, start, pairs, common, how)
     from psr_lib.dpo import train_dpo
 
     reference = stage.model(1 if settings.reference == "sft" else n - 1)
-    return train_dpo(start, reference, pairs, settings, *common, show("step-wise DPO"), **how)
+    return launch.call(
+        stage.preset.train, train_dpo, start, reference, pairs, settings, *common,
+        show("step-wise DPO"), **how,
+    )  # fmt: skip
 
 
 def _train_more(
@@ -244,9 +250,9 @@ def _train_more(
     ift = read_jsonl(stage.input(f"data/ift_more_{stage.iteration}.jsonl"), IFTExample)
     out, seed, family = common
     steps = planned_updates(start, pairs, settings, family, how["trust_remote_code"])
-    return train_sft(
-        start, _tokenizer(stage, start), ift, settings, out, seed, family, show("more IFT"),
-        max_steps=steps, **how,
+    return launch.call(
+        stage.preset.train, train_sft, start, _tokenizer(stage, start), ift, settings, out, seed,
+        family, show("more IFT"), max_steps=steps, **how,
     )  # fmt: skip
 
 

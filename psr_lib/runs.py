@@ -26,6 +26,7 @@ from psr_lib.run_dirs import Key, RunDir
 from psr_lib.stages import State, stage_state
 
 __all__ = ["Key", "RunDir", "Stage", "State", "open_stage", "stage_state"]
+WHERE = ("train",)  # where a stage computes, which is no part of what it makes
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -47,7 +48,7 @@ class SectionView:
         if name.startswith("_"):
             raise AttributeError(name)
         value = getattr(self._preset, name)
-        if name not in ("name", *stages.sections(self._preset, self._key)):
+        if name not in ("name", *WHERE, *stages.sections(self._preset, self._key)):
             raise PSRError(f"{self._key} does not declare preset section {name!r}; see stages.py")
         return value
 

@@ -10,6 +10,8 @@ from typing import Any
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
+from psr_lib import sharded
+from psr_lib.checkpoints import Checkpoints
 from psr_lib.models import check_tokenizer, load_tokenizer
 from psr_lib.prompts import Family
 from psr_lib.records import IFTExample, JudgeExample, ScoreExample, StepPair
@@ -33,7 +35,6 @@ from psr_lib.training import (
     run,
     updates_of,
     workspace,
-    world_size,
 )
 
 
@@ -55,6 +56,7 @@ def train_sft(
     device: str = "auto",
     trust_remote_code: bool = False,
     merge: bool = True,
+    checkpoints: Checkpoints | None = None,
 ) -> dict[str, Any]:
     """Fine-tune the model of `model_dir` on the rows and save it in `out_dir/model`.
 
@@ -70,8 +72,8 @@ def train_sft(
             model, tokenizer, kept, settings,
             work=work, seed=seed, max_steps=max_steps, on_progress=on_progress,
         )  # fmt: skip
-        result = run(trainer, report, plan, counts)
-        return result | keep(trainer.model, tokenizer, model_dir, out_dir, merge)
+        result = run(trainer, report, plan, counts, checkpoints)
+        return result | keep(trainer, tokenizer, model_dir, out_dir, merge)
 
 
 def train_sft_on_chosen(
@@ -87,6 +89,7 @@ def train_sft_on_chosen(
     device: str = "auto",
     trust_remote_code: bool = False,
     merge: bool = True,
+    checkpoints: Checkpoints | None = None,
 ) -> dict[str, Any]:
     """Control `sft-chosen`: likelihood of the chosen step only, on the rows that DPO would use.
 
@@ -101,8 +104,8 @@ def train_sft_on_chosen(
             model, tokenizer, chosen, settings,
             work=work, seed=seed, max_steps=max_steps, on_progress=on_progress,
         )  # fmt: skip
-        result = run(trainer, report, plan, counts)
-        return result | keep(trainer.model, tokenizer, model_dir, out_dir, merge)
+        result = run(trainer, report, plan, counts, checkpoints)
+        return result | keep(trainer, tokenizer, model_dir, out_dir, merge)
 
 
 def make_trainer(
@@ -118,9 +121,9 @@ def make_trainer(
 ) -> tuple[ResponseTrainer, BatchPlan, Report]:
     """A trainer ready to run, how it cuts its batches, and where its log rows will be."""
     longest = max(row.length for row in rows)
-    side = lanes(model, world_size())
-    most = budget(model, MICRO_TOKENS[model.device.type])
-    plan = plan_batch(settings.batch, world_size(), longest, most, side)
+    side = lanes(model, sharded.world_size())
+    most = budget(model, MICRO_TOKENS[sharded.device(model)])
+    plan = plan_batch(settings.batch, sharded.world_size(), longest, most, side)
     updates, report = updates_of(len(rows), settings, max_steps), Report(on_progress)
     shared = arguments(settings, plan, work=work, seed=seed, updates=updates, model=model)
     trainer = ResponseTrainer(

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from accelerate import PartialState
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, TrainerCallback
 
+from psr_lib import checkpoints, sharded
+from psr_lib.checkpoints import Checkpoints
 from psr_lib.engines.calls import one_line
 from psr_lib.models import (
     check_dtype,
@@ -85,9 +88,9 @@ def tokens_that_fit(memory: int, vocabulary: int) -> int:
 
 def budget(model: Any, most: int) -> int:
     """Padded tokens of one forward pass: `most`, fewer on a GPU that cannot hold their logits."""
-    if model.device.type != "cuda":
+    if sharded.device(model) != "cuda":
         return most
-    memory = torch.cuda.get_device_properties(model.device).total_memory
+    memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     return min(most, tokens_that_fit(memory, model.config.get_text_config().vocab_size))
 
 
@@ -137,6 +140,11 @@ class Report(TrainerCallback):
         self.history: list[dict[str, float]] = []
         self.on_progress = on_progress
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The rows of a run that goes on from a checkpoint; none otherwise."""
+        rows = [row for row in state.log_history if "loss" in row]
+        self.history[:] = [{"step": row["step"], **row} for row in rows]
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """A log row without the trainer's closing summary."""
         if logs and "loss" in logs:
@@ -153,9 +161,10 @@ def arguments(
     settings: TrainSettings, plan: BatchPlan, *, work: Path, seed: int, updates: int, model: Any
 ) -> dict[str, Any]:
     """The trainer's arguments that both kinds share, every default that matters set by name."""
-    device = model.device.type
+    device = sharded.device(model)
     if settings.bf16:
-        check_dtype("bfloat16", model.device)
+        check_dtype("bfloat16", torch.device(device))
+    large = device == "cuda" and sharded.parameters(model) > LARGE
     return {
         "output_dir": str(work),
         "max_steps": updates,
@@ -168,7 +177,7 @@ def arguments(
         "max_grad_norm": 1.0,  # usual; the paper is silent
         "optim": "adamw_torch_fused" if device in ("cpu", "cuda") else "adamw_torch",
         "bf16": settings.bf16,
-        "gradient_checkpointing": device == "cuda" and model.num_parameters() > LARGE,
+        "gradient_checkpointing": large and not sharded.recomputes(),
         "use_cpu": device == "cpu",
         "dataloader_pin_memory": device == "cuda",
         "dataloader_num_workers": 0,  # rows are ready token ids: a worker costs more than it saves
@@ -199,7 +208,13 @@ def lora(settings: TrainSettings) -> Any:
 
 
 def policy(model_dir: Path | str, device: str, trust_remote_code: bool) -> Any:
-    """The model to train: 32-bit weights, because 16-bit ones swallow small updates."""
+    """The model to train: 32-bit weights, because 16-bit ones swallow small updates.
+
+    What shards the weights puts them on its devices itself.
+    """
+    if sharded.launched():
+        place = None if sharded.shards() else PartialState().device
+        return load_model(model_dir, "float32", place, trust_remote_code)
     return load_model(model_dir, "float32", device_of(device), trust_remote_code)
 
 
@@ -213,11 +228,6 @@ def context(config: Any, settings: TrainSettings) -> int:
     return min(settings.max_length, getattr(config, "max_position_embeddings", None) or 10**9)
 
 
-def world_size() -> int:
-    """Processes that train together under a launcher; 1 without one."""
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-
-
 @contextmanager
 def workspace(out_dir: Path | str) -> Iterator[Path]:
     """`out_dir/tmp`, empty, for what training keeps meanwhile; progress bars are off inside.
@@ -225,55 +235,75 @@ def workspace(out_dir: Path | str) -> Iterator[Path]:
     Raises PSRError where the disk is full or may not be written to.
     """
     work = Path(out_dir) / "tmp"
-    shutil.rmtree(work, ignore_errors=True)  # a killed run may have left its own
+    sharded.wait()  # for all to be done with what went before
+    if sharded.is_main():
+        shutil.rmtree(work, ignore_errors=True)  # a killed run may have left its own
     try:
         with writing(work), quiet():
-            work.mkdir(parents=True)
+            if sharded.is_main():
+                work.mkdir(parents=True)
+            sharded.wait()
             yield work
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        if sharded.is_main():
+            shutil.rmtree(work, ignore_errors=True)
 
 
-def run(trainer: Any, report: Report, plan: BatchPlan, counts: dict[str, int]) -> dict[str, Any]:
+def run(
+    trainer: Any,
+    report: Report,
+    plan: BatchPlan,
+    counts: dict[str, int],
+    kept: Checkpoints | None = None,
+) -> dict[str, Any]:
     """Train, and say what was done; `tokens` counts what went through the model, no padding.
 
+    With checkpoints kept it goes on from the last one. `counts` say how many rows an epoch had
+    twice: where its last micro-batches do not go round, the others get rows of its beginning.
     Raises PSRError where the loss stops being a finite number, or memory runs out.
     """
     trainer.remove_callback(PrinterCallback)
+    trained = sharded.parameters(trainer.model, trained=True)
+    last, spent = checkpoints.prepare(trainer, kept)
     start = time.perf_counter()
     try:
-        trainer.train()
+        trainer.train(resume_from_checkpoint=last)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
         raise PSRError(f"training: memory ran out ({one_line(error, 120)}); lower max_length, set "
                        "lora_r, or take a larger machine") from error  # fmt: skip
-    seconds = time.perf_counter() - start
+    seconds = spent + time.perf_counter() - start
     history = report.history
     bad = next((r["step"] for r in history if not torch.isfinite(torch.tensor(r["loss"]))), None)
     if bad is not None:
         raise PSRError(f"training: the loss is not finite at update {bad}; lower the learning rate")
-    weights = [p for p in trainer.model.parameters() if p.requires_grad]
+    round_of = plan.micro * plan.devices
+    twice = {"twice": -len(trainer.train_dataset) % round_of} if plan.devices > 1 else {}
     return {
         "history": history,
-        "counts": counts,
+        "counts": counts | twice,
         "updates": trainer.state.global_step,
         "batch": asdict(plan),
         "tokens": int(trainer._total_train_tokens),
         "seconds": seconds,
-        "trained_parameters": sum(p.numel() for p in weights),
-        "device": trainer.model.device.type,
+        "trained_parameters": trained,
+        "device": sharded.device(trainer.model),
     }
 
 
 def keep(
-    model: Any, tokenizer: Any, model_dir: Path | str, out_dir: Path | str, merge: bool
+    trainer: Any, tokenizer: Any, model_dir: Path | str, out_dir: Path | str, merge: bool
 ) -> dict[str, str]:
     """Save what was trained: full weights in `out_dir/model`, a LoRA adapter in `out_dir/adapter`.
 
-    With `merge` a LoRA run leaves full weights too, so that every engine can load them.
+    With `merge` a LoRA run leaves full weights too, so that every engine can load them. Of several
+    processes the main one saves.
     """
     out_dir, saved = Path(out_dir), {}
+    model = sharded.whole_model(trainer)
+    if model is None:
+        return saved
     model.config.use_cache = True  # off while training; whoever loads the model wants to generate
     if hasattr(model, "merge_and_unload"):
         saved["adapter"] = str(save_adapter(model, model_dir, out_dir / "adapter"))

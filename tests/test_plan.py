@@ -450,6 +450,10 @@ def test_the_disk_takes_every_model_that_is_made_or_fetched():
     assert found["trained by sft (32 bits)"] == 2 * 4 * (own.parameters + own.adapter(4))
     assert found["trained by prm (32 bits)"] == 4 * prm.parameters
     assert found["trained by dpo (32 bits)"] == 4 * own.parameters
+    assert "checkpoints meanwhile" not in found
+    many = load("tiny", [*REAL, "prm.base=Qwen/Qwen2.5-72B", "sft.lora_r=4", "train.launch=fsdp"])
+    found = footprint.disk([(work, model) for work, model, _ in made.parts], many)
+    assert found["checkpoints meanwhile"] == 2 * 12 * prm.parameters
     tiny = plan.make(load("tiny"), RunDir("tiny"), [DPO], GPU, [])
     found = footprint.disk([(work, model) for work, model, _ in tiny.parts], load("tiny"))
     assert not any("hub" in name for name in found), "a local base model is there already"

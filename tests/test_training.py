@@ -230,6 +230,7 @@ def test_a_gpu_takes_no_more_tokens_than_its_memory_holds_logits_of(monkeypatch)
     model = SimpleNamespace(device=torch.device("cuda"), config=random_model(1000).config)
     found = SimpleNamespace(total_memory=32_000_000)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: found)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     assert budget(model, 5000) == 1000 and budget(model, 500) == 500
     model.device = torch.device("cpu")
     assert budget(model, 5000) == 5000

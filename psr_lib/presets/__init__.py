@@ -12,7 +12,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -34,6 +34,7 @@ from psr_lib.presets.sections import (
     Sft,
     Srlm,
     Teacher,
+    Train,
     Tree,
     num,
     text,
@@ -67,6 +68,7 @@ class Preset:
     tree: Tree
     annotate: Annotate
     paper: Paper
+    train: Train = field(default_factory=Train)
 
     def sections(self, *names: str) -> dict[str, Any]:
         """These sections (or top-level values) as plain JSON values, in the given order."""
@@ -125,17 +127,24 @@ def plain(value: Any) -> Any:
 
 
 def build(cls: type, values: Any, where: str) -> Any:
-    """A dataclass of the preset from a mapping, every key there, known, typed and in range."""
+    """A dataclass of the preset from a mapping, every key there, known, typed and in range.
+
+    The section `train` alone has defaults: it says where training runs, and nothing of a result.
+    """
     if not isinstance(values, Mapping):
         raise PSRError(f"{where}: expected keys with values, found {values!r}")
     known = {spec.name: spec for spec in fields(cls)}
     for key in values:
         if key not in known:
             raise PSRError(f"{where}: unknown key {key!r}; {suggest(str(key), known)}")
-    missing = [key for key in known if key not in values]
+    missing = [key for key in known if key not in values and not _has_default(known[key])]
     if missing:
         raise PSRError(f"{where}: key {missing[0]!r} is missing; add it as in tiny.yaml")
-    return cls(**{key: _value(known[key], values[key], where) for key in known})
+    return cls(**{key: _value(known[key], values[key], where) for key in known if key in values})
+
+
+def _has_default(spec: Any) -> bool:
+    return spec.default is not MISSING or spec.default_factory is not MISSING
 
 
 def _value(spec: Any, value: Any, where: str) -> Any:
@@ -212,7 +221,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if key == "name" or is_dataclass(spec.type):
         raise PSRError(f"override {override!r}: {key} cannot be set; set one value of a section")
     section, _, leaf = key.rpartition(".")
-    (values[section] if section else values)[leaf] = _read(spec.type, raw, override)
+    (values.setdefault(section, {}) if section else values)[leaf] = _read(spec.type, raw, override)
 
 
 def _field(key: str) -> Any:

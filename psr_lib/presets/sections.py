@@ -3,15 +3,20 @@
 What a value means, and where it is from, stands beside it in each preset's YAML.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 LOSSES = ("sigmoid", "hinge", "ipo", "robust", "apo_zero", "nca_pair")
 
 
-def num(low: float | None = None, above: float | None = None, high: float | None = None) -> Any:
+def num(
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    default: Any = MISSING,
+) -> Any:
     """A number field with its range: at least `low`, greater than `above`, at most `high`."""
-    return field(metadata={"low": low, "above": above, "high": high})
+    return field(metadata={"low": low, "above": above, "high": high}, default=default)
 
 
 def one_of(*choices: str) -> Any:
@@ -19,9 +24,9 @@ def one_of(*choices: str) -> Any:
     return field(metadata={"choices": choices})
 
 
-def text() -> Any:
+def text(default: Any = MISSING) -> Any:
     """A text field that may not be empty."""
-    return field(metadata={"filled": True})
+    return field(metadata={"filled": True}, default=default)
 
 
 def names_or_none() -> Any:
@@ -152,6 +157,19 @@ class Dpo(Sft):
     loss: str = one_of(*LOSSES)
     reference: str = one_of("previous", "sft")
     start_from: str = one_of("previous", "sft")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Where training runs: in the notebook's process (`single`), or in many (`psr_lib/launch`).
+
+    The batch of a preset is the same either way, so no result depends on it but in rounding.
+    """
+
+    launch: str = text("single")
+    processes: int = num(low=0, default=0)
+    machines: str = ""
+    save_every: int = num(low=0, default=200)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,151 @@
+"""Training in many processes: a notebook's call, made again in each process of `accelerate launch`.
+
+    launch.call(stage.preset.train, train_dpo, start, reference, pairs, settings, ...)
+
+With `train.launch=single` that is the function itself, in this process. Otherwise the arguments are
+written to a folder beside the model, `accelerate launch` starts one process a device, each makes
+the same call (`worker`), and the main one writes the model and the result. The caller only waits,
+so generation and training never share a process. A call that was killed goes on from its last
+checkpoint if the same is asked for again.
+"""
+
+import fcntl
+import inspect
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from psr_lib.launch import command, job, worker
+from psr_lib.manifest import shown
+from psr_lib.records import PSRError, read_json, writing
+
+SINGLE, FOLDER, LOG = "single", "launch", "log.txt"
+PATIENCE = 120.0  # seconds that the processes of a killed call are waited for
+
+
+def call(how: Any, function: Callable[..., Any], *args: Any, **options: Any) -> dict[str, Any]:
+    """What the training function returns, wherever the preset's section `train` has it run.
+
+    Raises PSRError where the devices, the configuration or the batch do not go together, before
+    anything starts, and where the training itself does.
+    """
+    if how.launch == SINGLE:
+        return function(*args, **options)
+    given = inspect.signature(function).bind(*args, **options).arguments
+    settings = given["settings"]
+    plan = command.plan(how, given.get("device", "auto"), settings.bf16)
+    plan.check_batch(settings.batch)
+    folder = Path(given["out_dir"]).resolve() / FOLDER
+    with _held(folder) as lock:
+        job.write(folder, function.__name__, given, plan.processes, how.save_every)
+        run(plan, [folder], given.get("on_progress"), lock)
+        result = read_json(folder / job.RESULT)
+    shutil.rmtree(folder)
+    return result
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[int]:
+    """The folder for this call alone: processes of a killed one stop at their next update."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    handle, last = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT), time.monotonic() + PATIENCE
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > last:
+                    raise PSRError(f"{shown(folder)}: another training is at work here; wait for "
+                                   "it, or end its processes") from None  # fmt: skip
+                time.sleep(0.5)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def run(
+    plan: command.Plan, folders: Sequence[Path], on_progress: Any = None, lock: int | None = None
+) -> None:
+    """Have the processes of a plan carry out the jobs in these folders, one after the other.
+
+    Progress of the main process is passed on; all else goes to a log in the first folder. Raises
+    PSRError with the error of the first process that had one.
+    """
+    for path in [path for folder in folders for path in folder.glob(f"{job.ERROR}*")]:
+        path.unlink()
+    with open(folders[0] / LOG, "a", encoding="utf-8") as log:
+        codes = _run(plan, folders, on_progress, lock, log)
+    if any(codes) or not all((folder / job.RESULT).is_file() for folder in folders):
+        raise PSRError(_reason(folders, codes))
+
+
+def _run(
+    plan: command.Plan, folders: Sequence[Path], on_progress: Any, lock: int | None, log: IO[str]
+) -> list[int]:
+    """Start a launcher on each host and wait for all; returns how each ended.
+
+    Where the first one fails the others would wait for it, so they are ended.
+    """
+    started = []
+    try:
+        for rank, line in enumerate(plan.commands(*folders)):
+            out = log if rank else subprocess.PIPE
+            started.append(_start(line, plan.environment, lock, out))
+        for line in started[0].stdout or ():
+            if not line.startswith(worker.MARK):
+                log.write(line)
+            elif on_progress:
+                on_progress(*json.loads(line.removeprefix(worker.MARK)))
+        code = started[0].wait()
+        return [code] if code else [process.wait() for process in started]
+    finally:
+        for process in started:
+            _end(process)
+
+
+def _start(
+    line: list[str], environment: Mapping[str, str], lock: int | None, out: Any
+) -> subprocess.Popen:
+    """A launcher in a group of its own; it holds the folder for as long as it lives."""
+    return subprocess.Popen(
+        line, env={**os.environ, **environment}, stdout=out, stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL, encoding="utf-8", errors="replace", start_new_session=True,
+        pass_fds=() if lock is None else (lock,),
+    )  # fmt: skip
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Stop a launcher that still runs, and with it its processes."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+    if process.stdout:
+        process.stdout.close()
+
+
+def _reason(folders: Sequence[Path], codes: list[int]) -> str:
+    """The error of the first process that had one, else where the log lies."""
+    for path in sorted(path for folder in folders for path in folder.glob(f"{job.ERROR}*")):
+        return path.read_text(encoding="utf-8").strip()
+    log = folders[0] / LOG
+    text = log.read_text(encoding="utf-8", errors="replace")
+    if "SIGKILL" in text:
+        return ("training: one of its processes was killed, most often for want of memory; lower "
+                "max_length, set lora_r, or take more or larger devices, then run again: it goes "
+                "on from the last checkpoint")  # fmt: skip
+    lines = [line for line in text.splitlines() if "Error" in line and "ChildFailed" not in line]
+    said = f" ({lines[-1].strip()[:160]})" if lines else ""
+    code = max(codes, key=abs)
+    return (
+        f"training: a process of the launch ended with code {code}{said}; see "
+        f"{shown(log)}, then run again: it goes on from the last checkpoint"
+    )

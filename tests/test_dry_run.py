@@ -1,0 +1,152 @@
+"""A dry run: narrow copies of real architectures, checks, and nothing of a real run touched."""
+
+import json
+
+import pytest
+import torch
+from conftest import ROOT
+
+from psr_lib import architectures, commands, dry_run, preflight, presets, prompts, stand_in
+from psr_lib.models import load_model, load_tokenizer
+from psr_lib.presets.sections import Train
+from psr_lib.records import PSRError
+from psr_lib.requirements import check
+from psr_lib.run_dirs import Key, RunDir
+
+FAMILY = prompts.load("paper")
+REAL = ("smol", "qwen2.5-math-1.5b", "paper-7b", "paper-72b")
+
+
+def states(rows, what):
+    return [row.state for row in rows if what in row.what]
+
+
+# --- what stands in for a model -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_narrow_copy_is_of_the_same_architecture_and_small(name):
+    base, tokenizer = presets.load(name).model.base, stand_in.make_tokenizer(FAMILY)
+    real = architectures.config(base)[0]
+    for wide in (False, True):
+        config = stand_in.narrow(real, tokenizer, wide)
+        with torch.device("meta"):
+            model = stand_in.untrained(config)
+        assert type(config) is type(real) and config.tie_word_embeddings == real.tie_word_embeddings
+        assert config.max_position_embeddings == real.max_position_embeddings
+        heads, kept = config.num_attention_heads, config.num_key_value_heads
+        assert heads / kept == real.num_attention_heads / real.num_key_value_heads
+        assert (heads == real.num_attention_heads) or not wide
+        assert wide or model.num_parameters() < 700_000
+        assert model.config.num_hidden_layers == 2 < real.num_hidden_layers
+
+
+def test_a_stand_in_is_a_model_folder_and_the_same_each_time(tmp_path):
+    one, two = (stand_in.make("Qwen/Qwen2.5-Math-7B", FAMILY, tmp_path / n) for n in "ab")
+    assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+    assert stand_in.make("Qwen/Qwen2.5-Math-7B", FAMILY, tmp_path / "a") == one
+    config = json.loads((one / "config.json").read_text())
+    assert config["architectures"] == ["Qwen2ForCausalLM"]
+    tokenizer = load_tokenizer(one)
+    text = FAMILY.render(
+        tokenizer, FAMILY.judge("Tom has 47 pens.", [], "Step 1: 4.", "Step 1: 7.")
+    )
+    assert text.endswith("assistant\n") and tokenizer.decode(tokenizer(text).input_ids) == text
+    assert [tokenizer.decode(i) for i in tokenizer("47").input_ids] == ["4", "7"]
+    assert load_model(one, "bfloat16", "cpu").config.hidden_size >= stand_in.HIDDEN
+
+
+# --- checks that run nothing --------------------------------------------------------------------
+
+
+def look(name, overrides=""):
+    preset = presets.load(name, overrides)
+    return preflight.look(preset, RunDir(name), [Key("01_data_prep"), Key("02_init", "psrlm", 1)])
+
+
+def test_a_preset_of_a_large_model_is_checked_without_it(monkeypatch):
+    monkeypatch.setenv(preflight.KEY, "a secret")
+    rows = look("paper-7b", "data.benchmark_folder=data/tiny")
+    assert preflight.failed(rows) == []
+    assert (
+        states(rows, "Qwen2.5-Math-7B, weights") == states(rows, "data.source") == ["not checked"]
+    )
+    assert states(rows, "data.benchmark_folder") == ["checked"]
+    assert states(rows, "train.launch=fsdp") == states(rows, "disk")[:1] == ["checked"]
+    text = preflight.table(rows)
+    assert "OPENAI_API_KEY is set, and was not used" in text and "a secret" not in text
+    assert "7,615,616,512 parameters" in text
+
+
+@pytest.mark.parametrize(
+    ("override", "what", "words"),
+    [
+        ("data.source=nowhere.jsonl", "data.source", "nowhere.jsonl: no such file"),
+        ("prm.labels=labels.jsonl", "prm.labels", "labels.jsonl: no such file"),
+        ("model.base=nobody/nothing", "nobody/nothing", "no configuration on this machine"),
+        ("model.dtype=float16 model.device=cpu", "number formats", "no fast float16"),
+        ("engine.tensor_parallel=8", "Qwen2.5-Math-7B, heads", "28 heads over tensor_parallel=8"),
+        ("train.processes=24", "batches", "sft.batch=32, dpo.batch=32, prm.batch=128 does not"),
+        ("train.launch=mine.yaml", "train.launch", "no such accelerate configuration"),
+    ],
+)
+def test_what_would_end_a_run_is_found(override, what, words):
+    wrong = preflight.failed(look("paper-7b", override))
+    assert [row.what for row in wrong if what in row.what and words in row.detail], wrong
+
+
+# --- the run itself -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_every_real_preset_gets_settings_that_need_nobody(name, tmp_path):
+    swaps = dry_run.replaced(presets.load(name), tmp_path)
+    dry = presets.load(name, " ".join(f"{key}={value}" for key, (value, _) in swaps.items()))
+    assert dry.data.source == "procedural" and dry.data.benchmark_folder == "data/tiny"
+    assert dry.teacher.ift == dry.teacher.judge == "oracle" and dry.data.eft_from == "direct"
+    assert (ROOT / dry.model.base / "config.json").is_file()
+    check(dry, [Key("02_init", "psrlm", 1), Key("03_search_judge", "psrlm", 2)])
+    assert dry.dpo == presets.load(name).dpo and dry.prompts == "paper"
+
+
+def test_a_dry_run_uses_the_runner_in_a_folder_of_its_own(tmp_path, capsys):
+    """The base model's notebook is really executed; the other stages are, by hand."""
+    args = ["iteration", "--preset", "paper-7b", "--n", "2", "--dry", "--runs-dir", str(tmp_path)]
+    seen = []
+
+    def first(request, keys):
+        seen.append((request, keys))
+        return commands.build(request, [Key("00_base_model")])
+
+    with pytest.raises(PSRError, match="dry run: 5 of the checks above would end the real run"):
+        dry_run.rehearse(commands.make_parser().parse_args(args), first)
+    ((request, keys),) = seen
+    assert keys[-1] == Key("05_evaluate", "psrlm", 2) and request.preset.engine.kind == "hf"
+    assert request.preset.train == Train(launch="single")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dry"]
+    assert (tmp_path / "dry/paper-7b/seed0/base/manifest.json").is_file()
+    said = capsys.readouterr().out
+    for words in ("procedural: problems", "untrained, narrow", "vllm is not installed",
+                  "gone through in", "what was checked", "it may be removed"):  # fmt: skip
+        assert words in said, words
+
+
+def test_only_an_iteration_has_a_dry_run(capsys):
+    assert commands.main(["reproduce", "--preset", "paper-7b", "--dry"]) == 2
+    assert "DRY=1 goes with make iteration" in capsys.readouterr().err
+
+
+# --- what a machine lacks -----------------------------------------------------------------------
+
+
+def test_what_is_missing_is_said_before_the_first_stage():
+    """A missing engine would else be found after M1 was trained."""
+    search, train = Key("03_search_judge", "psrlm", 2), Key("02_init", "psrlm", 1)
+    with pytest.raises(PSRError, match="vllm is not installed"):
+        check(presets.load("smol", "engine.kind=vllm"), [train, search])
+    check(presets.load("smol", "engine.kind=vllm"), [train])
+    with pytest.raises(PSRError, match="there is none here"):
+        check(presets.load("smol", "train.launch=fsdp model.device=cpu"), [train])
+    uneven = presets.load("smol", "train.launch=ddp train.processes=3 model.device=cpu dpo.batch=3")
+    with pytest.raises(PSRError, match=r"sft\.batch of \d+ rows does not divide over 3"):
+        check(uneven, [train, Key("04_step_dpo", "psrlm", 2)])
