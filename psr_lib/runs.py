@@ -61,7 +61,7 @@ class Stage:
         self.preset: Any = SectionView(stages.stage_preset(preset, key), key)
         self.folder = run.folder(key)
         self.params = stages.parameters(preset, key, run.seed)
-        self.code = stages.code_of(key)
+        self.code = stages.code_of(key, preset)
         self._inputs: dict[str, Any] = {}
         self._declared: list[Path] = []
         self._scratch: list[Path] = []
@@ -257,11 +257,11 @@ def _prepare_by_hand(
         before = stages.in_order(stages.FIRST)  # something to report on
     if any(stage_state(run, need, preset).word != "current" for need in before):
         locks.unlock(run)
-        _build(run, key, method, overrides)
+        build_for(run, key, method, overrides)
     locks.lock(run, f"{key}, by hand")
 
 
-def _build(run: RunDir, key: Key, method: str, overrides: str) -> None:
+def build_for(run: RunDir, key: Key, method: str, overrides: str) -> None:
     """Build what the stage needs in a process of its own: a kernel cannot run papermill inside."""
     command = [sys.executable, "-m", "psr_lib.runs", "build", "--stage", key.stage]
     command += ["--preset", run.preset, "--method", method, "--n", str(key.n)]
