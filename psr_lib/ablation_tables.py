@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from psr_lib import curve_rows, figures, manifest, results
 from psr_lib.ablations import FOLDER, Grid
+from psr_lib.evaluation import read_csv
 from psr_lib.evidence import GREEDY, JUDGE, Evidence
 from psr_lib.methods import SEARCH
 from psr_lib.records import PSRError, read_json, write_json
@@ -132,6 +133,32 @@ def load(path: Path) -> tuple[Grid, list[Row]]:
 def kept(preset: str = "tiny") -> list[Path]:
     """Every kept summary of a preset."""
     return sorted((results.folder() / FOLDER / preset).glob("*.json"))
+
+
+def shown(path: Path) -> list[list[str]]:
+    """The table of a kept summary, as cells under `HEADER`."""
+    grid, found = load(path)
+    return lines(grid, rows_of(grid, found))
+
+
+def stale(preset: str = "tiny", folder: Path | None = None) -> list[str]:
+    """A line a kept ablation whose figure shows something else."""
+    folder, wrong = folder or manifest.root() / FIGURES, []
+    for path in kept(preset):
+        drawn = _drawn(folder / f"{preset}_{path.stem}.csv")
+        wrong += [path.stem] if drawn != _texts(rows_of(*load(path))) else []
+    return [f"{FIGURES}/{preset}_{name}.csv is stale; run make keep-ablation KNOB={name}"
+            for name in wrong]  # fmt: skip
+
+
+def _drawn(path: Path) -> list[Row]:
+    return read_csv(path) if path.is_file() else []
+
+
+def _texts(rows: Sequence[Row]) -> list[Row]:
+    """The rows as a CSV gives them back."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return [{name: str(row.get(name, "")) for name in names} for row in rows]
 
 
 def lines(grid: Grid, rows: Sequence[Row]) -> list[list[str]]:

@@ -63,3 +63,9 @@ def provenance(run: RunDir, method: str, n: int) -> list[dict[str, str]]:
 def traces(run: RunDir, method: str, n: int) -> list[SearchTrace]:
     """The searches that made the pairs of M[n]."""
     return list(TraceFile(run.ppd(method, n) / "traces.jsonl.gz"))
+
+
+def flow(made: Mapping[str, RunDir], method: str, n: int) -> list[dict[str, Any]]:
+    """Pairs that each search left, and how many of them were trained on."""
+    return [{"what": f"{name}: {what}", "count": _counts(run, method, n)[what]}
+            for name, run in made.items() for what in ("pairs", "trained on")]  # fmt: skip
