@@ -37,8 +37,8 @@ def rows_of(grid: Grid, found: Sequence[Row]) -> list[Row]:
 
 def _row(grid: Grid, evidence: Evidence, value: str, own: Sequence[Row]) -> Row:
     name = f"M{grid.n}"
-    row = curve_rows.row(evidence.share((value, name, GREEDY)), value=value)
-    row = {"setting": value, "accuracy": row.pop("value"), **row}
+    level = evidence.share((value, name, GREEDY))
+    row = {"setting": value} | curve_rows.ends(level, "accuracy", "low", "high")
     if value != grid.base:
         change = evidence.change((grid.base, name, GREEDY), (value, name, GREEDY))
         row |= curve_rows.ends(change, "change", "change_low", "change_high")

@@ -1,8 +1,8 @@
 """Runs that differ in one setting: make ablate KNOB=search.width VALUES="2 4 6 8".
 
 Each value has a run of its own below `runs/ablations/<knob>/`, which shares what the setting does
-not touch with the preset's run and with the other values' (`variants`). Only the last model is
-evaluated, on dev problems, since a choice of design may not be made on test problems.
+not touch with the preset's run and with those of other values and settings (`variants`). Only the
+last model is evaluated, on dev problems, as no choice of design may be made on test problems.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, build: Build) -> tuple[Grid, list[dict[str, An
     """
     grid, requests = plan(args)
     for seed in grid.seeds:
-        made = [RunDir(args.preset, seed, args.runs_dir)]
+        made = [RunDir(args.preset, seed, args.runs_dir), *_others(args, seed)]
         for value in grid.values:
             request, target = requests[value, seed], Key(EVALUATE, grid.method, grid.n)
             print(f"\n{grid.knob}={value}, seed {seed}", flush=True)
@@ -61,6 +61,13 @@ def run(args: argparse.Namespace, build: Build) -> tuple[Grid, list[dict[str, An
             made.append(request.run)
     return grid, [summary(grid, value, requests[value, seed].run)
                   for seed in grid.seeds for value in grid.values]  # fmt: skip
+
+
+def _others(args: argparse.Namespace, seed: int) -> list[RunDir]:
+    """The runs of this preset and seed in every ablation so far, other settings' too."""
+    home = manifest.root() / args.runs_dir / FOLDER
+    found = sorted(home.glob(f"*/*/{args.preset}/seed{seed}"))
+    return [RunDir(args.preset, seed, path.parents[1]) for path in found]
 
 
 def plan(args: argparse.Namespace) -> tuple[Grid, dict[tuple[str, int], Request]]:

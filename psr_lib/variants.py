@@ -9,11 +9,10 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from psr_lib import manifest
+from psr_lib import manifest, stages
 from psr_lib.presets import Preset
 from psr_lib.records import PSRError
 from psr_lib.run_dirs import Key, RunDir
-from psr_lib.stages import stage_state
 
 
 def share(
@@ -33,10 +32,14 @@ def share(
 
 
 def _current(run: RunDir, key: Key, preset: Preset) -> bool:
+    """Whether a run has made this stage with these settings; parameters, the quickest, first."""
     if not (run.folder(key) / manifest.NAME).is_file():
         return False
     try:
-        return stage_state(run, key, preset).word == "current"
+        made = manifest.read(run.folder(key)) or {}
+        wanted = stages.params_hash(stages.parameters(preset, key, run.seed))
+        same = made.get("params_hash") == wanted
+        return same and stages.stage_state(run, key, preset).word == "current"
     except PSRError:
         return False
 

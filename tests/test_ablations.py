@@ -56,14 +56,23 @@ def test_a_wrong_grid_is_one_line_before_anything_runs(knob, values, words):
         ablations.plan(asked(knob=knob, values=values))
 
 
-def test_a_value_borrows_from_the_presets_run_and_from_the_values_before_it(monkeypatch):
+def test_a_value_borrows_from_the_presets_run_from_other_ablations_and_from_values_before_it(
+    tmp_path, monkeypatch
+):
     lent, built = [], []
     monkeypatch.setattr(variants, "share", lambda runs, run, keys, preset: lent.append(list(runs)))
     monkeypatch.setattr(ablations, "summary", lambda grid, value, run: {"value": value})
-    args = asked("--n", "2", "--seeds", "0 1", values="2 4")
+    (tmp_path / "ablations/dpo.beta/0.3/smoke/seed0").mkdir(parents=True)
+    args = asked("--n", "2", "--seeds", "0 1", "--runs-dir", str(tmp_path), values="2 4")
     _, found = ablations.run(args, lambda request, keys: built.append((request.run, *keys)))
     assert [one["value"] for one in found] == ["2", "4", "2", "4"]
-    assert [[run.path.parts[-3] for run in runs] for runs in lent] == [["runs"], ["runs", "2"]] * 2
+    first, beta = tmp_path / "smoke/seed{}", tmp_path / "ablations/dpo.beta/0.3/smoke/seed0"
+    two = tmp_path / "ablations/search.width/2/smoke/seed{}"
+    assert [[str(run.path) for run in runs] for runs in lent] == [
+        [str(path).format(0) for path in (first, beta)],
+        [str(path).format(0) for path in (first, beta, two)],
+        [str(first).format(1)], [str(path).format(1) for path in (first, two)],
+    ]  # fmt: skip
     assert [(run.seed, str(key)) for run, key in built] == [
         (0, "05_evaluate M2"), (0, "05_evaluate M2"), (1, "05_evaluate M2"), (1, "05_evaluate M2")
     ]  # fmt: skip
