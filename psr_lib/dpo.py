@@ -69,7 +69,7 @@ class StepDPOTrainer(LocalTrainer, DPOTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = [*self._signature_columns, *beside.COLUMNS]
+        self._signature_columns = list(dict.fromkeys([*self._signature_columns, *beside.COLUMNS]))
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         """TRL's loss and metrics; where something is beside the pairs, what it adds."""
