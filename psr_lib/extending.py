@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from psr_lib import manifest, presets, runs, stages, variants
+from psr_lib import building, manifest, presets, stages, variants
 from psr_lib.methods import EVALUATE
 from psr_lib.run_dirs import Key, RunDir
 from psr_lib.traces import SearchTrace, TraceFile
@@ -26,9 +26,9 @@ def rerun(
     settings = presets.load(preset, changed)
     first = RunDir(preset, seed, runs_dir)
     second = RunDir(preset, seed, f"{runs_dir}/{FOLDER}/{name}")
-    runs.build_for(first, target, method, overrides)
+    building.build(first, target, method, overrides)
     variants.share([first], second, stages.in_order(stages.needs(target)), settings)
-    runs.build_for(second, target, method, changed)
+    building.build(second, target, method, changed)
     return {preset: first, name: second}
 
 
