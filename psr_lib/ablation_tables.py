@@ -66,23 +66,32 @@ def finding(grid: Grid, rows: Sequence[Row]) -> str:
     better = [row["setting"] for row in others if row["change_low"] > 0]
     worse = [row["setting"] for row in others if row["change_high"] < 0]
     level = [row["setting"] for row in others if row["setting"] not in (*better, *worse)]
-    parts = (("better", better), ("worse", worse), ("no clear difference", level))
-    said = "; ".join(f"{word}: {', '.join(names)}" for word, names in parts if names)
-    return f"{grid.knob}, against {grid.base}: {said}"
+    parts = (("better", better), ("worse", worse), ("not clearly different", level))
+    said = "; ".join(f"{', '.join(names)} {word}" for word, names in parts if names)
+    return f"{grid.knob} against {grid.base}: {said}"
 
 
 def chart(grid: Grid, rows: Sequence[Row]) -> Figure:
     """Left: accuracy of the last model by value. Right: its accuracy as a judge."""
     names = (f"(a) M{grid.n}, {grid.split} problems", f"(b) M{grid.n} as a judge, held-out pairs")
     figure, axes = sheet(finding(grid, rows), PAGE, names)
-    places = list(range(len(rows)))
-    for k, (one, key) in enumerate(zip(axes, ("accuracy", "judge"), strict=True)):
+    places, color_and_mark = list(range(len(rows))), look(grid.method)
+    joined = "-" if all(map(_is_number, grid.values)) else "none"  # words have no order
+    for one, key in zip(axes, ("accuracy", "judge"), strict=True):
         low, high = ("low", "high") if key == "accuracy" else (f"{key}_low", f"{key}_high")
         own = [{"value": row[key], "low": row[low], "high": row[high]} for row in rows]
-        points(one, own, places, key, *look("", k))
+        points(one, own, places, key, *color_and_mark, ls=joined)
         one.set_xticks(places, [row["setting"] for row in rows])
         one.set(xlabel=grid.knob, ylabel=f"{key} (%), 95 % interval")
     return figure
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def source_of(grid: Grid, found: Sequence[Row]) -> str:

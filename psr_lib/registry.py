@@ -92,9 +92,11 @@ def register(kind: str, name: str) -> Callable[[Any], Any]:
 def _check_free(kind: str, name: str, home: Path) -> None:
     if kind not in KINDS:
         raise PSRError(f"register: no kind {kind!r}; there are {', '.join(KINDS)}")
-    own, found = home.is_relative_to(LIBRARY), _entries.get((kind, name))
-    if (name in KINDS[kind].built_in and not own) or (found and found.file != home):
-        owner = manifest.shown(found.file) if found else KINDS[kind].module
+    built_in, found = name in KINDS[kind].built_in, _entries.get((kind, name))
+    if built_in and not home.is_relative_to(LIBRARY):
+        raise PSRError(f"register: {kind} {name!r} is built in; choose another name")
+    if found and found.file != home:
+        owner = manifest.shown(found.file)
         raise PSRError(f"register: {kind} {name!r} is {owner}'s; choose another name")
 
 

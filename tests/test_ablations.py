@@ -147,9 +147,9 @@ def test_rows_hold_levels_paired_changes_and_counts():
 
 def test_the_finding_and_the_table_say_what_differs_from_the_presets_own_value():
     rows = ablation_tables.rows_of(GRID, FOUND)
-    assert ablation_tables.finding(GRID, rows) == "search.width, against 4: worse: 2"
+    assert ablation_tables.finding(GRID, rows) == "search.width against 4: 2 worse"
     level = [rows[0] | {"change_low": -1.0, "change_high": 1.0}, rows[1]]
-    assert ablation_tables.finding(GRID, level).endswith("no clear difference: 2")
+    assert ablation_tables.finding(GRID, level).endswith(": 2 not clearly different")
     printed = ablation_tables.printed(GRID, rows).splitlines()
     assert "4 (preset)" in printed[3] and printed[2].split()[:3] == ["search.width", "2", "0.0"]
 

@@ -93,7 +93,7 @@ def test_a_changed_extension_is_imported_again_and_forgets_what_it_no_longer_has
         ("no.such.module", None, "no.such.module': no such file or module"),
         ("bad.py", "1 / 0", "bad.py: ZeroDivisionError: division by zero"),
         ("bad.py", "def (", "bad.py: SyntaxError: invalid syntax"),
-        ("taken.py", JUDGE.replace("mine", "self"), "judge 'self' is psr_lib.judge's; choose an"),
+        ("taken.py", JUDGE.replace("mine", "self"), "judge 'self' is built in; choose another"),
         ("kind.py", JUDGE.replace('"judge"', '"juge"'), "no kind 'juge'; there are judge, engine"),
     ],
 )
