@@ -14,12 +14,14 @@ STAGE   ?=           ## stage that clean-stage removes, as 03
 KILLS   ?= 100       ## kills of torture
 ON      ?=           ## devices for plan, as 8xH100 (default: those at hand)
 TO      ?=           ## folder for export (default: export/ beside the model)
+KNOB    ?=           ## setting that ablate varies, as search.width
+VALUES  ?=           ## its values, as "2 4 6 8"
 BENCH   ?=           ## options of bench, as "--only rates --problems 40"
 COUNT   ?= 1000000   ## outputs that fuzz generates
 PYTHON3 ?= python3   ## Python 3.11 or later that makes .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce iteration base evaluate judge data paper report keep confirm readme status verify why clean-stage plan export bench fuzz test torture lab lint format clean laboratories
+.PHONY: help setup reproduce iteration base evaluate judge data paper report keep confirm ablate keep-ablation readme status verify why clean-stage plan export bench fuzz test torture lab lint format clean laboratories
 
 # Threads that spin while they wait starve each other as soon as another process runs; those that
 # sleep at once are woken for every operation. A short spin, then sleep, is quick either way.
@@ -35,6 +37,9 @@ RUNS     = $(PYTHON) -m psr_lib.runs
 JUDGES   = $(filter psrlm srlm,$(or $(strip $(METHODS)),$(METHOD)))
 RUN      = --preset "$(strip $(PRESET))" --method "$(strip $(METHOD))" --seed "$(strip $(SEED))" \
 	--set "$(strip $(SET))" $(if $(strip $(FORCE)),--force) $(if $(strip $(DRY)),--dry)
+
+GRID     = $(RUN) --seeds "$(strip $(SEEDS))" --n "$(strip $(N))" --knob "$(strip $(KNOB))" \
+	--values "$(strip $(VALUES))"
 
 help:  ## list targets and variables
 	@echo "Targets:"
@@ -77,6 +82,13 @@ laboratories: reproduce  ## judge laboratories of those of METHODS that learned 
 	@$(if $(JUDGES),$(RUNS) judge $(RUN) --methods "$(JUDGES)" --seeds "$(strip $(SEEDS))",:)
 
 confirm: reproduce laboratories paper keep  ## reproduce on the test sets, measure the judges, keep all that the README shows
+
+# On dev problems, unless SET says otherwise. Stages that the setting does not touch are made once.
+ablate: setup  ## one setting at several values: make ablate KNOB=search.width VALUES="2 4 6 8"
+	@$(RUNS) ablate $(GRID)
+
+keep-ablation: setup  ## store a finished ablation in data/results/ablations, and its figure
+	@$(RUNS) keep-ablation $(GRID)
 
 readme: setup  ## write the README's numbers and draw its figures from data/results
 	@$(PYTHON) -m psr_lib.readme

@@ -1,14 +1,19 @@
-"""The teachers of `annotate`: a model behind an API, the laboratory's oracle, and the rule."""
+"""The teachers of `annotate`: a model behind an API, the laboratory's oracle, and the rule.
+
+A teacher is registered under its name (`teacher.judge`): a context manager of the open stage, the
+pairs to be judged and the worked solutions by question, which gives an `annotate.Teacher`.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from psr_lib import asking, problems, prompts, reviews
+from psr_lib import asking, problems, prompts, registry, reviews
 from psr_lib.annotate import Answer, Call, Teacher, calls_of, judge_prompt
 from psr_lib.engines.chat import Chat, Messages
 from psr_lib.prompts import Family
 from psr_lib.records import StepPair
+from psr_lib.registry import register
 from psr_lib.rule_judge import RuleJudge
 
 
@@ -47,23 +52,33 @@ class OracleJudge:
         return Answer(reviews.explain(right, call.a, call.b, verdict))
 
 
-@contextmanager
 def opened(
     stage: Any, pairs: Sequence[StepPair], solutions: Mapping[str, str] | None = None
-) -> Iterator[Teacher]:
+) -> AbstractContextManager[Teacher]:
     """The teacher that the preset names; what it will cost for these pairs is announced first.
 
     `solutions`: worked ones by question, for the rule. Raises PSRError with the estimate in a dry
     run, and where the teacher's server fails for good.
     """
-    settings = stage.preset.teacher
-    if settings.judge == "oracle":
-        yield OracleJudge()
-        return
-    if settings.judge == "rule":
-        yield RuleJudge(solutions or {})
-        return
+    return registry.find("teacher", stage.preset.teacher.judge)(stage, pairs, solutions or {})
+
+
+@register("teacher", "oracle")
+@contextmanager
+def _oracle(stage: Any, pairs: Sequence[StepPair], solutions: Mapping[str, str]) -> Iterator:
+    yield OracleJudge()
+
+
+@register("teacher", "rule")
+@contextmanager
+def _rule(stage: Any, pairs: Sequence[StepPair], solutions: Mapping[str, str]) -> Iterator:
+    yield RuleJudge(solutions)
+
+
+@register("teacher", "api")
+@contextmanager
+def _api(stage: Any, pairs: Sequence[StepPair], solutions: Mapping[str, str]) -> Iterator:
     with asking.opened(stage, "judge") as chat:
-        teacher = ApiJudge(chat, prompts.load(settings.prompts))
+        teacher = ApiJudge(chat, prompts.load(stage.preset.teacher.prompts))
         asking.announce(chat, [teacher.turn(call) for pair in pairs for call in calls_of(pair)])
         yield teacher

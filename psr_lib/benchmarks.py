@@ -4,16 +4,19 @@ The small laboratory's six sets are fixed in `data/tiny/test`; `data/tiny/dev` h
 apart, on which every design choice was made. No training pool holds a problem of either. The sets
 of the paper (section 4) are read from where their authors publish them, or from a folder that
 `data.benchmark_folder` names, in the layout of the Qwen2.5-Math evaluation (`<set>/test.jsonl`).
-`gsm_symbolic` is made, of templates that no training pool uses.
+`gsm_symbolic` is made, of templates that no training pool uses. A benchmark of your own is a file
+in that folder, or registered under its name: a function of the open stage that returns problems.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from psr_lib import manifest, sources, symbolic
+from psr_lib import manifest, registry, sources, symbolic
 from psr_lib.layouts import find_layout
 from psr_lib.problems import TEST_SETS, make_problems
 from psr_lib.records import Problem, PSRError, read_jsonl, write_jsonl
+from psr_lib.registry import register
 from psr_lib.sources import SUBJECTS, Hub, Source
 
 SPLITS = {"test": 20250305, "dev": 20250306}  # seed of each split
@@ -46,14 +49,28 @@ def open_sets(stage: Any, size: int | None = None) -> dict[str, list[Problem]]:
 
 def _open(stage: Any, name: str) -> list[Problem]:
     """All problems of a set; what it is read from is an input of the stage."""
+    if registry.known("benchmark", name):
+        return registry.find("benchmark", name)(stage)
+    return _published(stage, name)
+
+
+def _published(stage: Any, name: str) -> list[Problem]:
+    """A set as its authors publish it, from the hub or from the preset's folder."""
     settings = stage.preset.data
-    if name == symbolic.NAME:
-        return symbolic.held_out(settings.split)
     if settings.benchmark_folder == "hub":
         return _from_hub(stage, name)
     folder = manifest.root() / Path(settings.benchmark_folder).expanduser()
     stage.source(str(find(folder, name, settings.split)))
     return load(folder, (name,), 0, settings.split)[name]
+
+
+for _name in HUB:
+    register("benchmark", _name)(partial(_published, name=_name))
+
+
+@register("benchmark", symbolic.NAME)
+def _symbolic(stage: Any) -> list[Problem]:
+    return symbolic.held_out(stage.preset.data.split)
 
 
 def load(
@@ -88,7 +105,7 @@ def find(folder: Path, name: str, split: str) -> Path:
 
 def _from_hub(stage: Any, name: str) -> list[Problem]:
     if name not in HUB:
-        known = sorted((*HUB, symbolic.NAME))
+        known = sorted(registry.names("benchmark"))
         raise PSRError(f"benchmark {name!r} has no place on the hub; choose from {known}")
     hub = HUB[name]
     return _problems(name, sources.read_hub(stage.hub(hub), hub.split, SETTING), "", [])

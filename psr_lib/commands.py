@@ -118,6 +118,8 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--item", default="", help="for why: table1/psrlm/M4/average")
     command.add_argument("--each", action="store_true", help="for status: a line a stage")
     command.add_argument("--on", default="", help="for plan: devices such as 8xH100")
+    command.add_argument("--knob", default="", help="for ablate: a setting, as search.width")
+    command.add_argument("--values", default="", help="for ablate: its values, as '2 4 6 8'")
     command.add_argument("--to", default="", help="for export: the folder to write")
     command.add_argument("--dry", action="store_true", help="for iteration: with stand-ins")
     command.add_argument("--runs-dir", default="runs")
@@ -326,6 +328,18 @@ def plan(args: argparse.Namespace) -> None:
     print(printed(request.preset, request.method, request.run, due, args.on))
 
 
+def ablate(args: argparse.Namespace) -> None:
+    """Run the preset with every one of VALUES for KNOB on dev problems; a table and a figure."""
+    from psr_lib import ablation_tables, ablations  # load matplotlib; most commands do without
+
+    grid, found = ablations.run(args, build)
+    rows = ablation_tables.rows_of(grid, found)
+    print(f"\n{ablation_tables.printed(grid, rows)}")
+    print(f"figure: {manifest.shown(ablation_tables.write(grid, found, rows, args.runs_dir))}")
+    for path in ablation_tables.keep(grid, found) if args.command == "keep-ablation" else ():
+        print(f"kept {manifest.shown(path)}")
+
+
 def export_model(args: argparse.Namespace) -> None:
     """Write M[N] as a folder that transformers, vllm serve and the hub accept."""
     from psr_lib.export import export, next_steps
@@ -345,6 +359,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "paper": paper,
     "report": write_report,
     "keep": keep,
+    "ablate": ablate,
+    "keep-ablation": ablate,
     "plan": plan,
     "export": export_model,
     "build": build_before,

@@ -5,10 +5,11 @@ For a prefix s_1..s_{l-1} of question x and its best and worst next step,
     A = beta log pi(best | x, prefix) / ref(best | x, prefix),  B likewise for worst
     loss = -log sigmoid(A - B) + nll_weight * (mean -log pi of the chosen step's tokens)
 
-with sums over the tokens of step l only. The paper has no second term (nll_weight 0).
+with sums over the tokens of step l only. The paper has no second term (nll_weight 0). Another loss
+of the two log-ratios, soft labels and replayed EFT (`losses`, `beside`) are off unless asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,13 +17,13 @@ from datasets import Dataset, load_from_disk
 from transformers import AutoConfig
 from trl import DPOConfig, DPOTrainer
 
-from psr_lib import sharded
+from psr_lib import beside, losses, sharded
 from psr_lib.checkpoints import Checkpoints
 from psr_lib.models import load_tokenizer
 from psr_lib.prompts import Family
-from psr_lib.records import StepPair
+from psr_lib.records import JudgeExample, ScoreExample, StepPair
 from psr_lib.side_by_side import lanes
-from psr_lib.token_rows import StepRow, columns, step_rows
+from psr_lib.token_rows import SFTRow, StepRow, columns, sft_rows, step_rows
 from psr_lib.training import (
     MICRO_TOKENS,
     BatchesByLength,
@@ -50,6 +51,8 @@ class DPOSettings(TrainSettings, Protocol):
     beta: float
     nll_weight: float
     loss: str
+    soft_labels: str
+    replay: float
 
 
 class StepDPOTrainer(LocalTrainer, DPOTrainer):
@@ -59,8 +62,46 @@ class StepDPOTrainer(LocalTrainer, DPOTrainer):
     change what Eq. 8 scores.
     """
 
+    pair_loss: losses.PairLoss | None = None  # in the place of TRL's
+    replay = 0.0
+
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = list(dict.fromkeys([*self._signature_columns, *beside.COLUMNS]))
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        """TRL's loss and metrics; where something is beside the pairs, what it adds."""
+        if self.pair_loss is None and not self.replay:
+            return super()._compute_loss(model, inputs, return_outputs)
+        seen: list[Any] = []
+
+        def watched(**kwargs: Any) -> Any:
+            seen.append(model(**kwargs))
+            return seen[-1]
+
+        pairs = {name: value for name, value in inputs.items() if name not in beside.COLUMNS}
+        loss = super()._compute_loss(watched, pairs, False)
+        if self.pair_loss:
+            ratios = self._ratios(seen[0].log_probs, inputs)
+            loss = loss + losses.softened(self.pair_loss, ratios, inputs.get("label")).mean()
+        return loss + self._replayed(model, inputs) if self.replay else loss
+
+    def _ratios(self, log_probs: Any, inputs: dict[str, Any]) -> losses.Ratios:
+        places = inputs["input_ids"].shape[1] - 1  # the first token is predicted by none
+        chosen, rejected = log_probs[:, -places:].sum(1).chunk(2)
+        return losses.Ratios(
+            chosen - inputs["ref_chosen_logps"], rejected - inputs["ref_rejected_logps"], self.beta
+        )
+
+    def _replayed(self, model: Any, inputs: dict[str, Any]) -> Any:
+        pad = self.processing_class.pad_token_id
+        found = beside.replay_loss(model, inputs, pad)
+        self._total_train_tokens += beside.tokens(inputs, pad)
+        self._metrics["train"]["replay/nll"].append(found.item())
+        return self.replay * found
 
 
 def train_dpo(
@@ -78,16 +119,21 @@ def train_dpo(
     trust_remote_code: bool = False,
     merge: bool = True,
     checkpoints: Checkpoints | None = None,
+    labels: Mapping[str, float] | None = None,
+    replay: Sequence[JudgeExample | ScoreExample] = (),
 ) -> dict[str, Any]:
     """Train the policy of `model_dir` against the frozen `reference_dir`; save `out_dir/model`.
 
+    `labels`: soft labels by the pairs' ids; `replay`: EFT of which a row stands beside each pair.
     Returns history (loss, rewards, margins, accuracies, log-probabilities a log step), counts of
     rows (identical siblings and too long ones are left out), updates, batch, tokens, seconds and
     paths. Raises PSRError where no pair is left or a model folder is incomplete.
     """
     tokenizer = load_tokenizer(model_dir, trust_remote_code)
     model = policy(model_dir, device, trust_remote_code)
-    rows, counts = step_rows(tokenizer, family, pairs, context(model.config, settings))
+    most = context(model.config, settings)
+    rows, counts = step_rows(tokenizer, family, pairs, most)
+    again = sft_rows(tokenizer, family, replay, most)[0] if replay else []
     reference = None
     # Weights are sharded when training begins, after the reference's pass: that needs its own then.
     if sharded.shards() or Path(reference_dir).resolve() != Path(model_dir).resolve():
@@ -95,7 +141,8 @@ def train_dpo(
     with workspace(out_dir) as work:
         trainer, plan, report = make_trainer(
             model, reference, tokenizer, rows, settings,
-            work=work, seed=seed, max_steps=max_steps, on_progress=on_progress,
+            work=work, seed=seed, max_steps=max_steps, on_progress=on_progress, labels=labels,
+            replay=again,
         )  # fmt: skip
         result = run(trainer, report, plan, counts, checkpoints)
         return result | keep(trainer, tokenizer, model_dir, out_dir, merge)
@@ -128,12 +175,16 @@ def make_trainer(
     seed: int,
     max_steps: int | None = None,
     on_progress: Progress | None = None,
+    labels: Mapping[str, float] | None = None,
+    replay: Sequence[SFTRow] = (),
 ) -> tuple[StepDPOTrainer, BatchPlan, Report]:
     """A trainer with the reference's log-probabilities computed; `reference` None = the policy's.
 
     The reference runs once over all rows before training and is then let go.
     """
     pair_tokens = 2 * max(row.length for row in rows)  # both siblings share a forward pass
+    pair_tokens = max(pair_tokens, max((row.length for row in replay), default=0))
+    own = losses.own(settings)
     side = lanes(model, sharded.world_size())
     most = budget(model, MICRO_TOKENS[sharded.device(model)])
     plan = plan_batch(settings.batch, sharded.world_size(), pair_tokens, most, side)
@@ -143,31 +194,41 @@ def make_trainer(
         trainer = StepDPOTrainer(
             model=model,
             ref_model=reference,
-            args=DPOConfig(precompute_ref_log_probs=True, **loss_arguments(settings), **shared),
-            train_dataset=on_disk(rows, work / "pairs"),
+            args=DPOConfig(
+                precompute_ref_log_probs=True, **loss_arguments(settings, own), **shared
+            ),
+            train_dataset=on_disk(rows, beside.columns(rows, labels, replay, seed), work / "pairs"),
             processing_class=tokenizer,
             callbacks=[report],
             peft_config=lora(settings),
         )
     trainer.ref_model = None
+    trainer.pair_loss, trainer.replay = own, settings.replay if replay else 0.0
+    if labels is not None or replay:
+        trainer.data_collator = beside.Collator(trainer.data_collator, tokenizer.pad_token_id)
     trainer.sampler = BatchesByLength([row.length for row in rows], settings.batch, seed)
     trainer.lanes = side if plan.accumulation > 1 else 1
     return trainer, plan, report
 
 
-def loss_arguments(settings: DPOSettings) -> dict[str, Any]:
-    """TRL's names for Eq. 8 and the anchor: `sft` is the token mean over the chosen steps."""
-    kinds = [settings.loss, "sft"] if settings.nll_weight else [settings.loss]
+def loss_arguments(settings: DPOSettings, own: losses.PairLoss | None = None) -> dict[str, Any]:
+    """TRL's names for Eq. 8 and the anchor: `sft` is the token mean over the chosen steps.
+
+    Beside a loss of one's own TRL's has no weight; its metrics and the anchor stay.
+    """
+    kinds = ["sigmoid" if own else settings.loss, "sft"][: 2 if settings.nll_weight else 1]
     return {
         "beta": settings.beta,
         "loss_type": kinds,
-        "loss_weights": [1.0, settings.nll_weight][: len(kinds)],
+        "loss_weights": [0.0 if own else 1.0, settings.nll_weight][: len(kinds)],
     }
 
 
-def on_disk(rows: Sequence[StepRow], folder: Path) -> Dataset:
-    """The rows as a dataset in a folder: the reference's log-probabilities are kept beside them."""
+def on_disk(rows: Sequence[StepRow], more: Sequence[dict[str, Any]], folder: Path) -> Dataset:
+    """The rows and what is beside them as a dataset in a folder, where the reference's
+    log-probabilities are kept too."""
     if sharded.is_main():
-        Dataset.from_list([columns(row) for row in rows]).save_to_disk(folder)
+        both = [columns(row) | extra for row, extra in zip(rows, more, strict=True)]
+        Dataset.from_list(both).save_to_disk(folder)
     sharded.wait()
     return load_from_disk(folder)

@@ -5,24 +5,28 @@ deterministic judge equal calls have equal verdicts, so each distinct call is ma
 scores over all w (w - 1) ordered pairs are computed from those: the same numbers for less work.
 Two identical candidates face each other too, which takes the verdict of a step against itself.
 
+A judge is registered under its name (`judge.kind`): a function of this judge and the calls to be
+answered, which returns a verdict a call, or yields engine tasks on its way to them.
+
 Cheaper ways that change the procedure (`judge.verdict`, `judge.votes`, `judge.early_stop`, scoring
 `agreement`) are off by default; `agreement.py` measures what each of them changes.
 """
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from psr_lib import registry
 from psr_lib.engines.base import Engine
 from psr_lib.engines.tasks import Choose, Sample, Task, alone
 from psr_lib.prompts import Family
 from psr_lib.prompts.slots import VERDICT, plain
 from psr_lib.records import JudgeExample, PSRError, Question, seed_of
-from psr_lib.robins import RoundRobin, Verdict, ordered_pairs, settled, tally
+from psr_lib.registry import register
+from psr_lib.robins import FREE_JUDGES, RoundRobin, Verdict, ordered_pairs, settled, tally
 
-KINDS = ("self", "random", "oracle")
 VERDICTS = ("written", "explained", "direct")
 OPTIONS = (" [[A]]", " [[B]]")
 Oracle = Callable[[Question, list[str], str, str], str | None]
@@ -53,9 +57,9 @@ class Judge:
     """Answers calls and ranks candidates; remembers verdicts where they can't change.
 
     `settings` is the preset's `judge` block. Kinds: `self`, the engine's own model; `random`, a
-    fair coin fixed for each call; `oracle`, a given function. Verdicts: `written`, the mark that
-    the explanation ends in; `explained`, the likelier mark after the explanation; `direct`, the
-    likelier mark without any explanation.
+    fair coin fixed for each call; `oracle`, a given function; or one from outside. Verdicts:
+    `written`, the mark that the explanation ends in; `explained`, the likelier mark after the
+    explanation; `direct`, the likelier mark without any explanation.
     """
 
     def __init__(
@@ -78,8 +82,7 @@ class Judge:
 
     def _check(self) -> None:
         settings = self.settings
-        if settings.kind not in KINDS:
-            raise PSRError(f"judge: no kind {settings.kind!r}; choose one of {list(KINDS)}")
+        registry.find("judge", settings.kind)
         if settings.verdict not in VERDICTS:
             raise PSRError(f"judge: no verdict {settings.verdict!r}; choose one of {VERDICTS}")
         if settings.kind == "oracle" and self.oracle is None:
@@ -96,7 +99,12 @@ class Judge:
         """Whether equal calls have equal verdicts, so that one of them is enough."""
         settings = self.settings
         drawn = settings.temperature > 0 and settings.verdict != "direct"
-        return settings.kind != "self" or not drawn
+        return not self.asks_model or not drawn
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether verdicts come from the engine's model; of one from outside it is supposed."""
+        return self.settings.kind not in FREE_JUDGES
 
     def ask(self, calls: Sequence[Call]) -> list[Verdict]:
         """Verdicts of the calls, in order; one engine call for all that are not known yet."""
@@ -198,19 +206,19 @@ class Judge:
         """One verdict a call, by the majority of `judge.votes` draws."""
         votes = self.settings.votes
         again = [replace(c, draw=(*c.draw, k)) if k else c for c in calls for k in range(votes)]
-        if self.settings.kind == "self":
-            found = yield from self._read(again)
-        else:
-            found = self._toss(again) if self.settings.kind == "random" else self._consult(again)
+        found = registry.find("judge", self.settings.kind)(self, again)
+        if isinstance(found, Generator):
+            found = yield from found
         return [majority(found[k : k + votes]) for k in range(0, len(found), votes)]
 
-    def _read(self, calls: Sequence[Call]) -> Task:
+    def read(self, calls: Sequence[Call]) -> Task:
+        """The model's own verdicts, as `judge.verdict` says."""
         if not calls:
             return []
         prompts = [self.prompt(call) for call in calls]
         if self.settings.verdict == "direct":
             return (yield from self._likelier(prompts, [Verdict(None) for _ in calls]))
-        written = yield from self._write(prompts, [self._seed(call) for call in calls])
+        written = yield from self._write(prompts, [self.seed_of(call) for call in calls])
         if self.settings.verdict == "written":
             return written
         heads = [plain(self.tokenizer, VERDICT.split(v.explanation)[0].rstrip()) for v in written]
@@ -250,16 +258,29 @@ class Judge:
         answer = self.family.verdict(c.text)
         return Verdict(answer, c.text.strip(), c.tokens, c.prompt_tokens, c.finish)
 
-    def _seed(self, call: Call) -> int:
+    def seed_of(self, call: Call) -> int:
+        """The seed of a call, which depends on nothing but what it shows."""
         return seed_of(
             self.seed, "judge", call.question.id, *call.prefix, call.a, call.b, call.draw
         )
 
-    def _toss(self, calls: Sequence[Call]) -> list[Verdict]:
-        return [Verdict(random.Random(self._seed(call)).choice("AB")) for call in calls]
 
-    def _consult(self, calls: Sequence[Call]) -> list[Verdict]:
-        return [Verdict(self.oracle(c.question, list(c.prefix), c.a, c.b)) for c in calls]
+@register("judge", "self")
+def ask_model(judge: Judge, calls: Sequence[Call]) -> Task:
+    """The engine's own model (paper section 3.3)."""
+    return judge.read(calls)
+
+
+@register("judge", "random")
+def toss_coin(judge: Judge, calls: Sequence[Call]) -> list[Verdict]:
+    """A fair coin, fixed for each call."""
+    return [Verdict(random.Random(judge.seed_of(call)).choice("AB")) for call in calls]
+
+
+@register("judge", "oracle")
+def consult(judge: Judge, calls: Sequence[Call]) -> list[Verdict]:
+    """The function that the judge was given; controls only."""
+    return [Verdict(judge.oracle(c.question, list(c.prefix), c.a, c.b)) for c in calls]
 
 
 def _by_logs(verdict: Verdict, read: int, logs: Sequence[float]) -> Verdict:

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from psr_lib import (
+    ablation_tables,
     claims,
     facts,
     ledger,
@@ -235,8 +236,14 @@ def contradictions_block() -> str:
     return table(["about", "says", "says too", "taken here"], rows)
 
 
+def ablations_block() -> str:
+    """What each kept ablation of the small laboratory found, a row a value."""
+    rows = [line for path in ablation_tables.kept() for line in ablation_tables.shown(path)]
+    return table(ablation_tables.HEADER, rows) if rows else NOT_RUN
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
-    "budget": budget_block, "cost": cost_block,
+    "ablations": ablations_block, "budget": budget_block, "cost": cost_block,
     "accuracy": accuracy_block, "tests": test_block, "judge": judge_block,
     "search": search_block, "claims": claims_block, "intervals": intervals_block,
     "pictures": pictures_block, "status": status_block, "secondary": secondary_block,
@@ -263,7 +270,8 @@ def main() -> int:
     new = filled(old)
     if "--check" in sys.argv:
         faults = [] if new == old else ["README.md is stale; run make readme"]
-        faults += [*typed.in_readme(old), *typed.in_notebooks(), *showcase.stale(kept_evidence())]
+        faults += [*typed.in_readme(old), *typed.in_notebooks()]
+        faults += [*showcase.stale(kept_evidence()), *ablation_tables.stale()]
         print("\n".join(faults) or "README.md is current")
         return int(bool(faults))
     write_text(path, new)

@@ -10,6 +10,7 @@ from typing import Any
 
 from psr_lib.records import PSRError
 
+FREE_JUDGES = ("random", "oracle")  # they ask no model
 SCORINGS = ("ordered", "both_slots", "single_order", "agreement")
 Answer = Callable[[int, int], str | None]
 

@@ -6,7 +6,15 @@ Each takes the open stage, so that what it reads is recorded and what it costs i
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from psr_lib import evaluation, launch, problems, prompts, reviews, srlm_rounds
+from psr_lib import (
+    evaluation,
+    launch,
+    problems,
+    prompts,
+    reviews,
+    round_pairs,
+    srlm_rounds,
+)
 from psr_lib.engines import opening
 from psr_lib.engines.base import Engine
 from psr_lib.journal import Journal, search_into
@@ -218,6 +226,7 @@ def train_round(stage: Any) -> dict[str, Any]:
             f"round {n}: the search left no pairs to train on; raise {more}, "
             "search.temperature or data.questions, or train M1 longer (sft.epochs)"
         )
+    pairs = round_pairs.filtered(stage, pairs)
     start = stage.model(1 if settings.start_from == "sft" else n - 1)
     common = (stage.folder.parent, stage.seed, prompts.load(stage.preset.prompts))
     how = _loading(stage)
@@ -233,9 +242,10 @@ def train_round(stage: Any) -> dict[str, Any]:
     from psr_lib.dpo import train_dpo
 
     reference = stage.model(1 if settings.reference == "sft" else n - 1)
+    replay = round_pairs.replayed(stage, sft_examples(stage)[1]) if settings.replay else ()
     return launch.call(
         stage.preset.train, train_dpo, start, reference, pairs, settings, *common,
-        show("step-wise DPO"), **how,
+        show("step-wise DPO"), labels=round_pairs.soft_labels(stage, pairs), replay=replay, **how,
     )  # fmt: skip
 
 

@@ -11,7 +11,6 @@ runner that make uses.
 """
 
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from psr_lib import integrity, locks, manifest, methods, presets, run_dirs, stages
+from psr_lib import building, integrity, locks, manifest, methods, presets, run_dirs, stages
 from psr_lib.notebook_runner import RUNNING
 from psr_lib.records import PSRError, write_json
 from psr_lib.run_dirs import Key, RunDir
@@ -62,7 +61,7 @@ class Stage:
         self.preset: Any = SectionView(stages.stage_preset(preset, key), key)
         self.folder = run.folder(key)
         self.params = stages.parameters(preset, key, run.seed)
-        self.code = stages.code_of(key)
+        self.code = stages.code_of(key, preset)
         self._inputs: dict[str, Any] = {}
         self._declared: list[Path] = []
         self._scratch: list[Path] = []
@@ -258,26 +257,8 @@ def _prepare_by_hand(
         before = stages.in_order(stages.FIRST)  # something to report on
     if any(stage_state(run, need, preset).word != "current" for need in before):
         locks.unlock(run)
-        _build(run, key, method, overrides)
+        building.build(run, key, method, overrides)
     locks.lock(run, f"{key}, by hand")
-
-
-def _build(run: RunDir, key: Key, method: str, overrides: str) -> None:
-    """Build what the stage needs in a process of its own: a kernel cannot run papermill inside."""
-    command = [sys.executable, "-m", "psr_lib.runs", "build", "--stage", key.stage]
-    command += ["--preset", run.preset, "--method", method, "--n", str(key.n)]
-    command += ["--seed", str(run.seed), "--runs-dir", str(run.root), "--set", overrides]
-    paths = [str(manifest.root()), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    line = ""
-    with subprocess.Popen(
-        command, env=environment, encoding="utf-8", errors="replace", stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as process:  # fmt: skip
-        for line in process.stdout or ():
-            print(line, end="", flush=True)
-    if process.returncode:
-        raise PSRError(f"what {key} needs could not be built: {line.strip()}")
 
 
 def _check_model(path: Path) -> None:

@@ -94,7 +94,7 @@ class Search:
 
     def __post_init__(self) -> None:
         _check(self.search)
-        if self.judge.settings.kind == "self" and self.judge.engine is not self.engine:
+        if self.judge.asks_model and self.judge.engine is not self.engine:
             raise PSRError("search: the judge has another engine than the search; give it this one")
 
     def spread(self, asked: Iterable[tuple[int, Question]]) -> Iterator[tuple[int, SearchTrace]]:

@@ -11,7 +11,7 @@ stands before a step, on average.
 from dataclasses import replace
 
 from psr_lib.methods import MAIN, SEARCH, SRLM
-from psr_lib.robins import ordered_pairs
+from psr_lib.robins import FREE_JUDGES, ordered_pairs
 from psr_lib.run_dirs import Key
 from psr_lib.stages import stage_preset
 from psr_lib.work import Case, Work
@@ -45,7 +45,7 @@ def judged(case: Case, key: Key, what: str, count: float, n: int) -> Work:
     search, judge, model, rows = case.preset.search, case.preset.judge, case.model(n), case.rows
     before, step = model.answer_tokens / 2, model.step_tokens.value
     most = count * len(ordered_pairs(search.width, search.scoring)) * judge.votes
-    most *= judge.kind == "self"
+    most *= judge.kind not in FREE_JUDGES
     calls = most * (1.0 if judge.temperature > 0 else model.asked.value)
     each = 0.0 if judge.verdict == "direct" else model.verdict_tokens.value
     read = count * rows.asked(before) + calls * rows.shown(before, step)

@@ -8,12 +8,13 @@ them as they are.
 import itertools
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from psr_lib import asking, benchmarks, ift, manifest, prompts, sources
+from psr_lib import asking, benchmarks, ift, manifest, prompts, registry, sources
 from psr_lib.hygiene import Screen
 from psr_lib.records import IFTExample, Problem, PSRError, Question, seed_of, write_jsonl
+from psr_lib.registry import register
 
 REPORT = "removed"
 
@@ -138,13 +139,27 @@ def solutions(stage: Any, fresh: Iterator[Problem], tally: ift.Tally) -> dict[st
         }
 
 
+Segmenter = tuple[ift.Teacher, int]  # who cuts a solution into steps, and how many at once
+
+
+def segmenter(stage: Any, problems: Sequence[Problem]) -> AbstractContextManager[Segmenter]:
+    """The teacher that cuts solutions (`teacher.ift`), registered as a context manager.
+
+    What it will cost for these problems is announced first.
+    """
+    return registry.find("segmenter", stage.preset.teacher.ift)(stage, problems)
+
+
+@register("segmenter", "rule")
 @contextmanager
-def segmenter(stage: Any, problems: Sequence[Problem]) -> Iterator[tuple[ift.Teacher, int]]:
-    """The teacher that cuts solutions, and how many at once; what it costs is announced first."""
+def _rule(stage: Any, problems: Sequence[Problem]) -> Iterator[Segmenter]:
+    yield ift.by_rule, 1
+
+
+@register("segmenter", "api")
+@contextmanager
+def _api(stage: Any, problems: Sequence[Problem]) -> Iterator[Segmenter]:
     settings = stage.preset.teacher
-    if settings.ift == "rule":
-        yield ift.by_rule, 1
-        return
     with asking.opened(stage, "segment") as chat:
         teacher = ift.ApiSegmenter(chat, prompts.load(settings.prompts), settings.attempts)
         asking.announce(chat, map(teacher.first_turn, problems))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from psr_lib import manifest, notebook_runner, prompts
+from psr_lib import manifest, notebook_runner, presets, prompts, registry
 from psr_lib.methods import (
     BASE,
     BORROWED_PAIRS,
@@ -195,9 +195,19 @@ def notebook_of(key: Key) -> Path:
     return manifest.root() / "notebooks" / f"{key.stage}.ipynb"
 
 
-def code_of(key: Key) -> dict[str, str]:
-    """Hashes of the stage's notebook and of the library files that it imports."""
-    return manifest.code_hashes(notebook_of(key), Path(__file__).parent)
+def code_of(key: Key, preset: Preset) -> dict[str, str]:
+    """Hashes of the stage's notebook, of the library files that it imports, and of extensions."""
+    return manifest.code_hashes(notebook_of(key), Path(__file__).parent) | extensions(preset, key)
+
+
+def extensions(preset: Preset, key: Key) -> dict[str, str]:
+    """Hashes of the files from outside that registered what the stage's sections name."""
+    preset, found = stage_preset(preset, key), {}
+    for section in sections(preset, key):
+        for kind, name in presets.registered(getattr(preset, section)):
+            if file := registry.origin(kind, name):
+                found[f"extension {file.name}"] = manifest.fingerprint(file)
+    return found
 
 
 def stage_state(run: RunDir, key: Key, preset: Preset) -> State:
@@ -211,7 +221,7 @@ def stage_state(run: RunDir, key: Key, preset: Preset) -> State:
         return State("missing", "no complete result yet")
     for changes in (
         manifest.differences(found["params"], parameters(preset, key, run.seed)),
-        _code_changes(found["code"], code_of(key)),
+        _code_changes(found["code"], code_of(key, preset)),
         _input_changes(run, found["inputs"]),
         _new_inputs(run, key, found["inputs"]),
     ):

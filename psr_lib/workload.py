@@ -96,10 +96,20 @@ def _dpo(case: Case, key: Key) -> list[Work]:
     count, answer = search_tokens.pairs(case, key.n), model.answer_tokens
     row = case.rows.asked(answer / 2) + model.step_tokens.value
     each = {"sft-chosen": row * epochs, "ift-more": case.rows.asked(answer) * epochs}
-    trained = count * each.get(key.method, 2 * row * (epochs + REFERENCE_PASS))
+    pair = 2 * row * (epochs + REFERENCE_PASS) + _replayed(case, key) * epochs
+    trained = count * each.get(key.method, pair)
     what = f"step-wise DPO on about {count:,.0f} pairs"
     what = what if key.method not in each else f"{key.method}, as many updates"
     return [Work(key, what, "train", trained=trained, section="dpo")]
+
+
+def _replayed(case: Case, key: Key) -> float:
+    """Tokens of the EFT row that stands beside a pair, if any does."""
+    if not case.preset.dpo.replay:
+        return 0.0
+    model = case.model(key.n - 1)
+    shown = case.rows.shown(model.answer_tokens / 2, model.step_tokens.value)
+    return shown + model.verdict_tokens.value
 
 
 def _evaluate(case: Case, key: Key) -> list[Work]:

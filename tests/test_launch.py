@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_model import eft, ift, make_tiny_model, settings, step_pair
 
-from psr_lib import dpo, launch, leftovers, presets, prompts, sft, stages
+from psr_lib import dpo, launch, leftovers, presets, prompts, registry, sft, stages
 from psr_lib.checkpoints import MARK, Checkpoints, updates_kept
 from psr_lib.launch import command, job, worker
 from psr_lib.models import load_tokenizer
@@ -118,6 +118,22 @@ def test_a_job_is_kept_for_the_same_call_alone(folder, tmp_path):
         kept.parent.mkdir(parents=True, exist_ok=True)
         job.write(here, function.__name__, arguments | changed, 2, 5)
         assert not kept.parent.exists(), changed
+
+
+def test_a_job_carries_replayed_rows_soft_labels_and_extensions(folder, tmp_path, monkeypatch):
+    mine = tmp_path / "mine.py"
+    mine.write_text("from psr_lib.registry import register\nregister('loss', 'mine')(abs)\n")
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    monkeypatch.setattr(registry, "_imported", {})
+    registry.use(str(mine))
+    more = {"replay": [eft(1)], "labels": {PAIRS[0].id: 0.75}}
+    function, arguments = given("dpo", folder, tmp_path / "out")
+    (tmp_path / "job").mkdir()
+    job.write(tmp_path / "job", function.__name__, arguments | more, 2, 0)
+    registry._imported.clear(), registry._entries.pop(("loss", "mine"))  # as in another process
+    _, call = job.read(tmp_path / "job")
+    assert {name: call[name] for name in more} == more
+    assert registry.find("loss", "mine") is abs
 
 
 # --- the shipped configurations -----------------------------------------------------------------

@@ -177,6 +177,10 @@ def test_training_counts_every_row_in_every_epoch():
     pairs, row = 100 * 6 * 0.5, 2 * (5 + 30 + 20 + 10)
     dpo = only(workload.of_stages(one, [DPO]))
     assert dpo.trained == pytest.approx(pairs * row * (1 + 1 / 3)), "the reference reads them once"
+    replaying = case("data.questions=[100,1,1]", "dpo.epochs=1", "dpo.replay=0.5")
+    again = only(workload.of_stages(replaying, [DPO]))
+    beside = 9 + 30 + 20 + 2 * 10 + 20
+    assert again.trained == pytest.approx(dpo.trained + pairs * beside), "an EFT row beside each"
     chosen = only(workload.of_stages(one, [Key("04_step_dpo", "sft-chosen", 2)]))
     assert chosen.trained == pytest.approx(pairs * row / 2)
     more = only(workload.of_stages(one, [Key("04_step_dpo", "ift-more", 2)]))

@@ -36,7 +36,8 @@ def code_of(path):
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
         cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
-        text = "\n".join("".join(cell["source"]) for cell in cells)
+        lines = "\n".join("".join(cell["source"]) for cell in cells).split("\n")
+        text = "\n".join(line for line in lines if not line.startswith("%%"))  # `%%writefile`
     return ast.parse(text)
 
 
@@ -90,6 +91,7 @@ def test_every_preset_leaves_a_models_own_code_off_and_names_the_switch():
     assert presets.names()
     for name in presets.names():
         assert presets.load(name).model.trust_remote_code is False
+        assert presets.load(name).extensions == (), "a preset that ships imports nobody's code"
     asked = SimpleNamespace(preset=presets.load("smoke", "model.trust_remote_code=true"))
     assert rounds._loading(asked)["trust_remote_code"] is True
 

@@ -18,6 +18,7 @@ from psr_lib.notebook_runner import RUNNING
 from psr_lib.records import Question, StepPair, read_json, read_jsonl
 from psr_lib.run_dirs import Key, RunDir
 from psr_lib.stages import in_order, round_keys, stage_state
+from psr_lib.traces import TraceFile
 
 PRESET = presets.load("smoke")
 ROUNDS = range(2, PRESET.rounds + 1)
@@ -216,3 +217,50 @@ def test_a_notebook_runs_by_hand_with_the_same_result(smoke, monkeypatch):
     assert read_json(folder / "manifest.json")["by_hand"]
     assert (folder / "ppd.jsonl").read_bytes() == before
     assert stage_state(smoke.second, Key("03_search_judge", "psrlm", 2), PRESET).word == "current"
+
+
+def test_a_setting_at_two_values_shares_what_it_does_not_touch(smoke):
+    """One of them is the preset's own: its run is there already."""
+    before = files(smoke.first.path)
+    grid = ("--n", "2", "--knob", "dpo.nll_weight", "--values", "10 0", "--set", "data.split=test")
+    done = ended(start(smoke.folder, "ablate", *grid))
+    assert done.code == 0, done.errors
+    own, other = done.out.split("dpo.nll_weight=0, seed 0")
+    assert "nothing to do" in own and "running" not in own
+    ran = [line for line in other.splitlines() if ": running" in line]
+    assert [line.split(":")[0] for line in ran] == ["04_step_dpo M2", "05_evaluate M2"]
+    home = smoke.folder / "ablations/dpo.nll_weight"
+    rows = read_csv(home / "figures/smoke_psrlm_M2.csv")
+    table = read_csv(smoke.first.eval("psrlm", 2) / "accuracy.csv")
+    mean = float(next(row["accuracy"] for row in table if row["benchmark"] == "mean"))
+    assert [row["setting"] for row in rows] == ["10", "0"]
+    assert float(rows[0]["accuracy"]) == pytest.approx(100 * mean)
+    assert rows[0]["change"] == "" and float(rows[1]["change_low"]) <= float(rows[1]["change"])
+    weights = [RunDir("smoke", 0, home / value).model("psrlm", 2) / "model.safetensors"
+               for value in ("10", "0")]  # fmt: skip
+    assert weights[0].read_bytes() != weights[1].read_bytes()
+    assert files(smoke.first.path) == before
+
+
+def test_notebook_09_makes_a_round_again_with_a_judge_and_a_filter_of_its_own(smoke, monkeypatch):
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
+    monkeypatch.delenv(RUNNING, raising=False)
+    before = files(smoke.second.path)
+    notebook = nbformat.read(ROOT / "notebooks/09_extend.ipynb", as_version=4)
+    cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+    cell.source = cell.source.replace('"runs"', repr(str(smoke.second.root)))
+    place = {"metadata": {"path": str(ROOT / "notebooks")}}
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=place).execute()
+    assert files(smoke.second.path) == before, "the preset's own round is as it was"
+    other = RunDir("smoke", 0, smoke.second.root / "variants/both-slots")
+    search, dpo = (read_json(folder / "manifest.json")
+                   for folder in (other.ppd("psrlm", 2), other.model("psrlm", 2)))  # fmt: skip
+    assert "extension both_slots.py" in search["code"] and "extension both_slots.py" in dpo["code"]
+    lost = dpo["counts"].get("left out by clear", 0)
+    assert dpo["counts"]["rows"] == search["counts"]["pairs"] - lost > 0
+    pairs = read_jsonl(other.ppd("psrlm", 2) / "ppd.jsonl", StepPair)
+    verdicts = [v for trace in TraceFile(other.ppd("psrlm", 2) / "traces.jsonl.gz")
+                for e in trace.expansions for v in e.robin.verdicts.values()]  # fmt: skip
+    assert len(pairs) == search["counts"]["pairs"] and any(v.answer is None for v in verdicts)
+    shown = "".join(str(output) for c in notebook.cells for output in c.get("outputs", []))
+    assert "extension both_slots.py" in shown and "image/png" in shown

@@ -103,6 +103,11 @@ def settings(**changes: Any) -> SimpleNamespace:
         "loss": "sigmoid",
         "reference": "previous",
         "start_from": "previous",
+        "filters": ("margin", "length"),
+        "min_margin": 0.0,
+        "length_ratio": 0.0,
+        "soft_labels": "none",
+        "replay": 0.0,
     }
     return SimpleNamespace(**(values | changes))
 

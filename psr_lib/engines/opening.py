@@ -1,12 +1,18 @@
-"""The one place where a preset's `engine` section becomes an engine."""
+"""The one place where a preset's `engine` section becomes an engine.
+
+An engine is registered under its name (`engine.kind`): a function of the sections `engine` and
+`model`, the model's folder and the n of M[n] (or None), which returns an `engines.base.Engine`.
+"""
 
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from psr_lib import registry
 from psr_lib.engines.base import Engine
 from psr_lib.records import PSRError
+from psr_lib.registry import register
 
 
 def open_engine(settings: Any, model: Any, folder: Path | str, n: int | None = None) -> Engine:
@@ -15,9 +21,7 @@ def open_engine(settings: Any, model: Any, folder: Path | str, n: int | None = N
     `n`: which M[n] it is, for the names under which a server serves them. Raises PSRError where the
     kind is unknown, its package is missing, or it cannot start.
     """
-    if settings.kind not in KINDS:
-        raise PSRError(f"engine.kind: {settings.kind!r} is unknown; choose one of {_known()}")
-    return KINDS[settings.kind](settings, model, Path(folder), n)
+    return registry.find("engine", settings.kind)(settings, model, Path(folder), n)
 
 
 def check_installed(settings: Any) -> None:
@@ -30,10 +34,7 @@ def check_installed(settings: Any) -> None:
             raise PSRError(missing)
 
 
-def _known() -> str:
-    return ", ".join(sorted(KINDS))
-
-
+@register("engine", "hf")
 def _hf(settings: Any, model: Any, folder: Path, n: int | None) -> Engine:
     from psr_lib.engines.hf import HFEngine
 
@@ -46,6 +47,7 @@ def _hf(settings: Any, model: Any, folder: Path, n: int | None) -> Engine:
     )
 
 
+@register("engine", "vllm")
 def _vllm(settings: Any, model: Any, folder: Path, n: int | None) -> Engine:
     from psr_lib.engines.vllm import VLLMEngine
 
@@ -59,6 +61,7 @@ def _vllm(settings: Any, model: Any, folder: Path, n: int | None) -> Engine:
     )
 
 
+@register("engine", "server")
 def _server(settings: Any, model: Any, folder: Path, n: int | None) -> Engine:
     from psr_lib.engines.server import ServerEngine
 
@@ -101,6 +104,7 @@ def served_name(name: str, n: int | None) -> str:
     )
 
 
+@register("engine", "ray")
 def _ray(settings: Any, model: Any, folder: Path, n: int | None) -> Engine:
     from psr_lib.engines.ray import RayEngine, started_ray
     from psr_lib.models import load_tokenizer
@@ -120,4 +124,3 @@ def _ray(settings: Any, model: Any, folder: Path, n: int | None) -> Engine:
 
 
 WORKERS = {"hf": _hf, "vllm": _vllm}
-KINDS = {**WORKERS, "server": _server, "ray": _ray}

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from psr_lib import manifest, prompts
+from psr_lib import manifest, prompts, registry
 from psr_lib.records import (
     IFTExample,
     JudgeExample,
@@ -28,7 +28,7 @@ JOB, RESULT, ERROR = "job.json", "result.json", "error."
 CHECKPOINTS = "checkpoints"
 KINDS = {kind.__name__: kind for kind in
          (IFTExample, JudgeExample, ScoreExample, StepLabels, StepPair)}  # fmt: skip
-ROWS, MODELS = ("rows", "pairs"), ("model_dir", "reference_dir")
+ROWS, MODELS = ("rows", "pairs", "replay"), ("model_dir", "reference_dir")
 MADE_THERE = ("tokenizer", "on_progress")  # each process has its own
 
 
@@ -43,6 +43,7 @@ def write(
         "call": {name: _plain(value) for name, value in given.items()
                  if name not in (*ROWS, *MADE_THERE)},
         "rows": {name: hash_json(found) for name, found in rows.items()},
+        "extensions": {str(path): hash_file(path) for path in registry.imported()},
         "models": {name: manifest.identity(given[name]) for name in MODELS if name in given},
     }  # fmt: skip
     if (folder / JOB).is_file() and read_json(folder / JOB) == wanted:
@@ -55,8 +56,13 @@ def write(
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The job, and the arguments of its call but those that each process makes itself."""
+    """The job, and the arguments of its call but those that each process makes itself.
+
+    Extensions are imported, since settings may name what they register.
+    """
     found = read_json(folder / JOB)
+    for path in found["extensions"]:
+        registry.use(path)
     call = dict(found["call"])
     call["settings"] = SimpleNamespace(**call["settings"])
     call["family"] = prompts.load(call["family"])

@@ -18,6 +18,7 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
+from psr_lib import registry
 from psr_lib.presets.sections import (
     Annotate,
     Data,
@@ -36,6 +37,7 @@ from psr_lib.presets.sections import (
     Teacher,
     Train,
     Tree,
+    names_or_none,
     num,
     text,
 )
@@ -52,6 +54,7 @@ class Preset:
     name: str = text()
     prompts: str = text()
     rounds: int = num(low=1)
+    extensions: tuple[str, ...] = names_or_none()
     model: Model
     data: Data
     teacher: Teacher
@@ -92,9 +95,24 @@ def load(name: str, overrides: Iterable[str] | str = ()) -> Preset:
         raise PSRError(f"preset {name}: the file holds no keys")
     for override in split_overrides(overrides):
         _apply(values, override)
+    _import_extensions(values.get("extensions"))
     preset = build(Preset, values, f"preset {name}")
     _check_together(preset)
     return preset
+
+
+def _import_extensions(found: Any) -> None:
+    """What they register is then known to the other keys; a wrong value is left to `build`."""
+    for name in found if isinstance(found, list) else ():
+        if isinstance(name, str):
+            registry.use(name)
+
+
+def registered(section: Any) -> Iterator[tuple[str, str]]:
+    """(kind, name) of all that a section names of the registry."""
+    for spec in fields(section) if is_dataclass(section) else ():
+        if kind := spec.metadata.get("kind"):
+            yield from ((kind, name) for name in _items(getattr(section, spec.name)))
 
 
 def names() -> list[str]:
@@ -209,8 +227,17 @@ def _check_range(rule: Mapping[str, Any], value: Any, where: str) -> None:
         raise PSRError(f"{where}: {value} is too large; take {high} or less")
     if "choices" in rule and value not in rule["choices"]:
         raise PSRError(f"{where}: {value!r} is unknown; {suggest(value, rule['choices'])}")
+    if rule.get("kind"):
+        _check_name(rule, value, where)
     if rule.get("filled") and not value.strip():
         raise PSRError(f"{where}: may not be empty")
+
+
+def _check_name(rule: Mapping[str, Any], value: str, where: str) -> None:
+    kind, more = rule["kind"], rule["more"]
+    if not (rule["files"] or value in more or registry.known(kind, value)):
+        there = ", ".join((*more, *registry.names(kind)))
+        raise PSRError(f"{where}: {value!r} is unknown; there are {there}")
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

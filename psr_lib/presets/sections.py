@@ -6,8 +6,6 @@ What a value means, and where it is from, stands beside it in each preset's YAML
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
-LOSSES = ("sigmoid", "hinge", "ipo", "robust", "apo_zero", "nca_pair")
-
 
 def num(
     low: float | None = None,
@@ -22,6 +20,14 @@ def num(
 def one_of(*choices: str) -> Any:
     """A text field that takes one of the choices."""
     return field(metadata={"choices": choices})
+
+
+def named(kind: str, *more: str, files: bool = False) -> Any:
+    """A name, or a list of names, that `registry` knows as this kind, or one of `more`.
+
+    With `files` any other name may be a file's, which is looked for when it is read.
+    """
+    return field(metadata={"kind": kind, "more": more, "files": files})
 
 
 def text(default: Any = MISSING) -> Any:
@@ -61,7 +67,7 @@ class Data:
     eft: int = num(low=1)
     eft_heldout: int = num(low=1)
     questions: tuple[int, ...] = num(low=1)
-    benchmarks: tuple[str, ...]
+    benchmarks: tuple[str, ...] = named("benchmark", files=True)
     benchmark_folder: str = text()
     benchmark_size: int = num(low=0)
     split: str = one_of("test", "dev")
@@ -72,8 +78,8 @@ class Data:
 class Teacher:
     """Who cuts solutions into steps and judges pairs (paper section 3.2), and how it is asked."""
 
-    ift: str = one_of("oracle", "rule", "api")
-    judge: str = one_of("oracle", "rule", "api")
+    ift: str = named("segmenter", "oracle")
+    judge: str = named("teacher")
     dry_run: bool
     prompts: str = text()
     attempts: int = num(low=1)
@@ -112,7 +118,7 @@ class Judge:
     temperature: float = num(low=0)
     top_p: float = num(above=0, high=1)
     max_tokens: int = num(low=1)
-    kind: str = one_of("self", "random", "oracle")
+    kind: str = named("judge")
     verdict: str = one_of("written", "explained", "direct")
     votes: int = num(low=1)
     early_stop: bool
@@ -154,9 +160,14 @@ class Dpo(Sft):
 
     beta: float = num(above=0)
     nll_weight: float = num(low=0)
-    loss: str = one_of(*LOSSES)
+    loss: str = named("loss")
     reference: str = one_of("previous", "sft")
     start_from: str = one_of("previous", "sft")
+    filters: tuple[str, ...] = named("filter")
+    min_margin: float = num(low=0)
+    length_ratio: float = num(low=0, high=1)
+    soft_labels: str = one_of("none", "round", "pair")
+    replay: float = num(low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +201,7 @@ class Eval:
 class Engine:
     """What generates text; which kinds read a setting stands beside it in tiny.yaml."""
 
-    kind: str = one_of("hf", "vllm", "server", "ray")
+    kind: str = named("engine")
     batch_tokens: int = num(low=1)
     dtype: str = one_of("", "float32", "bfloat16", "float16")
     context: int = num(low=0)
