@@ -92,7 +92,8 @@ class Funnel:
 
     def __init__(self, oracle: Check | None = None):
         """`oracle` says whether a pair's order is right; without one nothing is said of it."""
-        self.oracle, self.rows = oracle, []
+        self.oracle = oracle
+        self.rows: list[dict[str, Any]] = []
 
     def add(self, name: str, pairs: Sequence[StepPair]) -> None:
         """The pairs that are left after the filter `name`; the first call is what comes in."""

@@ -122,7 +122,8 @@ def divide(rows: Sequence[StepLabels], heldout: int, seed: int) -> Labelled:
     """
     problems = list(dict.fromkeys(row.problem_id for row in rows))
     random.Random(seed_of("prm heldout", seed)).shuffle(problems)
-    sizes, apart = Counter(row.problem_id for row in rows), set()
+    sizes = Counter(row.problem_id for row in rows)
+    apart: set[str] = set()
     while problems and sum(sizes[name] for name in apart) < heldout:
         apart.add(problems.pop())
     if not problems:
@@ -156,7 +157,8 @@ def _scored(stage: Any, folder: Path | str, heldout: Sequence[StepLabels]) -> PR
     prm = PRM(engine, _family(stage), engine.tokenizer, settings.tag)
     rows = prm.score_rows(heldout)
     found = report(rows, settings.bins)
-    curve = stats.calibration(*([row[n] for row in rows] for n in ("label", "p")), settings.bins)
+    labels, scores = ([row[name] for row in rows] for name in ("label", "p"))
+    curve = stats.calibration(labels, scores, settings.bins)
     write_json(stage.output("prm_report.json"), found)
     write_csv(stage.output("prm_calibration.csv"), curve)
     stage.count(**{f"prm_{name}": value for name, value in found.items()})

@@ -65,8 +65,10 @@ def search_accuracy(
 ) -> tuple[list[Row], list[SearchTrace]]:
     """Answer rows of the test-time search (section 5.2), and its traces."""
     questions = [problem.ask() for problems in benchmarks.values() for problem in problems]
-    settings = {"select": True, "max_tokens": max_tokens, "progress": progress}
-    traces = step_search(engine, family, tokenizer, questions, search, judge, seed, **settings)
+    traces = step_search(
+        engine, family, tokenizer, questions, search, judge, seed, select=True,
+        max_tokens=max_tokens, progress=progress,
+    )  # fmt: skip
     return search_rows(benchmarks, traces, grader), traces
 
 

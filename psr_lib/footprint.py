@@ -29,8 +29,8 @@ def training(model: Architecture, settings: Any, machine: Machine, rows: int = 1
     gradients and moments are sharded (FSDP, ZeRO-3). The trainer holds 32-bit weights.
     """
     trained = model.trained(settings.lora_r)
-    parts = {"weights": 4 * model.parameters, "gradients": 4 * trained, "Adam": 8 * trained}
-    parts = {name: size / machine.count for name, size in parts.items()}
+    whole = {"weights": 4 * model.parameters, "gradients": 4 * trained, "Adam": 8 * trained}
+    parts = {name: size / machine.count for name, size in whole.items()}
     if settings.bf16 and machine.count == 1:
         parts["16-bit copies of the weights"] = 2 * model.parameters
     tokens = micro_tokens(settings, machine, rows)
@@ -96,7 +96,8 @@ def engine_kind(preset: Preset) -> str:
 
 def disk(parts: Iterable[tuple[Work, Architecture]], preset: Preset) -> Parts:
     """Bytes that the stages leave on the disk, by part; models are saved whole, in 32 bits."""
-    found, tokens, models = Counter(), 0.0, {}
+    found: Counter[str] = Counter()
+    tokens, models = 0.0, {}
     for work, model in parts:
         tokens, models[model.name] = tokens + work.written, model
         if work.section:

@@ -198,7 +198,10 @@ def taught(problems: Sequence[Problem], teacher: Teacher, threads: int) -> list[
             found[done[0]] = done[1]
             progress.update(len(found))
 
-        each(enumerate(problems), lambda job: (job[0], teacher(job[1])), keep, threads)
+        def segment(job: tuple[int, Problem]) -> tuple[int, Segmented]:
+            return job[0], teacher(job[1])
+
+        each(enumerate(problems), segment, keep, threads)
     return [found[index] for index in range(len(problems))]
 
 

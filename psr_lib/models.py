@@ -119,13 +119,14 @@ def load_model(
 
     try:
         with quiet():
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=getattr(torch, dtype),
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
-            ).to(device)
+            )
+            model = model.to(device)
     except Exception as error:  # as above: config or weights, one line either way
         if out_of_memory(error):
             raise PSRError(f"{folder}: no memory left for this model ({_line(error)}); free some, "

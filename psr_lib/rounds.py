@@ -3,13 +3,13 @@
 Each takes the open stage, so that what it reads is recorded and what it costs is counted.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from psr_lib import evaluation, problems, prompts, reviews, srlm_rounds
 from psr_lib.engines import opening
 from psr_lib.engines.base import Engine
-from psr_lib.journal import Journal, search_into
+from psr_lib.journal import Journal, Questions, search_into
 from psr_lib.judge import Judge
 from psr_lib.mcts import mcts_stream
 from psr_lib.methods import MAIN, REFERENCE
@@ -66,7 +66,7 @@ def make_pairs(stage: Any, engine: Engine) -> Rows:
     return search(stage, questions, engine)
 
 
-def search_round(stage: Any, questions: Collection[Question], engine: Engine) -> TraceFile:
+def search_round(stage: Any, questions: Questions, engine: Engine) -> TraceFile:
     """Step search of M[n-1] on the questions of round n (Eq. 1-5): traces and pairs, in files.
 
     A call after one that was cut short goes on with the questions that are left. Counts go to the
@@ -80,7 +80,7 @@ def search_round(stage: Any, questions: Collection[Question], engine: Engine) ->
 
 
 def _search(
-    stage: Any, engine: Engine, questions: Collection[Question], name: str, label: str, **how: Any
+    stage: Any, engine: Engine, questions: Questions, name: str, label: str, **how: Any
 ) -> TraceFile:
     """Search into a file of the stage, by way of a journal that survives a kill."""
     journal = Journal(stage.scratch(name), stage.made_from)

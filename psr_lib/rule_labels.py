@@ -84,7 +84,7 @@ def sampled(
              for problem, prefix in places]  # fmt: skip
     with engine_call("sampling steps to label"):
         found = engine.sample(
-            texts, temperature=settings.temperature, top_p=settings.top_p,
+            texts, n=1, temperature=settings.temperature, top_p=settings.top_p,
             max_tokens=settings.max_step_tokens, stop=[family.stop],
             seeds=[seed_of(stage.seed, "labels", problem.id, len(prefix))
                    for problem, prefix in places],

@@ -78,11 +78,13 @@ class Usage:
 class Engine(Protocol):
     """A model behind two calls.
 
-    `honours_seeds` says whether equal seeds give equal samples whatever else is in the batch.
+    `honours_seeds` says whether equal seeds give equal samples whatever else is in the batch;
+    `tokenizer` is the model's, None where a server keeps it to itself.
     """
 
     honours_seeds: bool
     usage: Usage
+    tokenizer: Any
 
     def sample(
         self,

@@ -103,7 +103,8 @@ class RequestEngine:
         seeds, ids = checked_seeds(prompts, seeds), self._encode(prompts)
         copies = n if temperature > 0 else 1  # greedy siblings are equal
         rooms = [min(max_tokens, self.context - len(row)) for row in ids]
-        common = {"temperature": temperature, "top_p": top_p, "stop": [s for s in stop or [] if s]}
+        ends = [end for end in stop or [] if end]
+        common: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "stop": ends}
         requests = [
             Request(place=(i, k), prompt=prompts[i], ids=ids[i], seed=seed_of(seeds[i], k),
                     room=rooms[i], **common)

@@ -58,7 +58,7 @@ class HFEngine:
         self.prefill_tokens = CPU_PREFILL if cpu else GPU_PREFILL
         self.workers = (workers or torch.get_num_threads()) if cpu else 1
         self.usage = Usage()
-        self.batch_class = PlainBatch
+        self.batch_class: type[SharedBatch | PlainBatch] = PlainBatch
         if attention.supports(model.config):
             model.set_attn_implementation(attention.NAME)
             self.batch_class = SharedBatch
@@ -249,6 +249,7 @@ def _score(engine: HFEngine, groups: list[Group], tick: Tick) -> dict[tuple[int,
     for chunk in chunked(groups, engine.prefill_tokens):
         longest = max(len(row.ids) for group in chunk for row in group.rows)
         batch = engine.batch_class(chunk, engine.model, engine.pad_id, keep=longest + 1)
+        assert batch.tail_logits is not None  # no step was made
         logs = torch.log_softmax(batch.tail_logits.float(), -1)
         for lane, row in zip(batch.row_lanes(), batch.rows, strict=True):
             # The last columns hold the prompt's last token and the option but for its end.
@@ -294,9 +295,10 @@ class Run:
 
         Returns each row's place and completion.
         """
-        queue, batch = deque(groups), None
+        queue = deque(groups)
+        batch: Batch | None = None
         while queue or batch:
-            if queue and (batch is None or self._has_room(batch)):
+            if batch is None or (queue and self._has_room(batch)):
                 batch = self._fill(queue, batch)
             tokens = self._draw(batch, tick)
             alive = [i for i, row in enumerate(batch.rows) if not row.finish]
@@ -333,7 +335,7 @@ class Run:
             chunks = [taken]
         new = [engine.batch_class(chunk, engine.model, engine.pad_id) for chunk in chunks]
         engine.prefilled(sum(b.prefilled for b in new))
-        parts = ([batch] if batch else []) + new
+        parts: list[Any] = [*([batch] if batch else []), *new]
         return merged(parts) if len(parts) > 1 else parts[0]
 
     def _draw(self, batch: Batch, tick: Tick) -> torch.Tensor:

@@ -225,7 +225,8 @@ def shared(prompts: list[str], workers: int) -> list[list[int]]:
             blocks[-1].append(i)
         else:
             blocks.append([i])
-    loads, shares = [0] * workers, [[] for _ in range(workers)]
+    loads = [0] * workers
+    shares: list[list[int]] = [[] for _ in range(workers)]
     size = {block[0]: sum(len(prompts[i]) for i in block) for block in blocks}
     for block in sorted(blocks, key=lambda block: (-size[block[0]], block[0])):
         least = loads.index(min(loads))
