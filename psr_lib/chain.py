@@ -25,6 +25,7 @@ from psr_lib import (
     sources,
     stats,
     step_labels,
+    tallies,
 )
 from psr_lib.annotate import Check, Funnel, Judged
 from psr_lib.engines import opening
@@ -195,11 +196,12 @@ def search_trees(
     made_from = {"settings": asdict(replace(settings, live=1)), "questions": _hash(questions),
                  "weights": [manifest.identity(folder), weights]}  # fmt: skip
     journal = Journal(stage.run.making / "trees.jsonl", _common(stage) | made_from)
-    with track(len(questions), "tree search") as progress:
+    found = tallies.Pairs(sibling_pairs, map(Tree.from_row, journal.rows()))
+    with track(len(questions), "tree search", journal.count) as progress:
         search_into(
             journal, questions, lambda asked: tree_stream(
                 engine, prm, _family(stage), engine.tokenizer, asked, settings, stage.seed
-            ), progress.update,
+            ), lambda done, tree: progress.update(done, **found(tree)),
         )  # fmt: skip
     trees = [Tree.from_row(row) for row in journal.rows()]
     journal.close()
@@ -223,7 +225,10 @@ def judge_pairs(
         annotators.opened(stage, pairs, solutions) as teacher,
         track(2 * len(pairs), "annotation") as progress,
     ):
-        judged = annotate.annotate(pairs, teacher, progress.update)
+        agree = tallies.Agreement(pairs)
+        judged = annotate.annotate(
+            pairs, teacher, lambda done, *said: progress.update(done, **agree(*said))
+        )
     stage.count(**{f"no verdict: {why}": n for why, n in annotate.faults(judged).items()})
     return judged
 

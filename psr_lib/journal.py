@@ -103,14 +103,14 @@ def search_into(
     journal: Journal,
     questions: Questions,
     search: Callable[[Iterable[tuple[int, Question]]], Iterator[tuple[int, Trace]]],
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int, Any], None] = lambda done, trace: None,
 ) -> None:
     """Search the questions that the journal lacks. Raises PSRError that says how many it has."""
     total = len(questions)
     try:
         for place, trace in search(journal.left(questions)):
             journal.add(place, trace)
-            progress(journal.count)
+            progress(journal.count, trace)
     except PSRError as error:
         kept = f"{journal.count} of {total} searches are kept and the next call goes on from there"
         raise PSRError(f"{error}; {kept}") from error

@@ -31,7 +31,7 @@ STANDARD = ("preset", "method", "iteration", "seed", "runs_dir", "overrides")
 # These carry files and parameters to a stage, watch and show it; no number of a result is theirs
 # (what presets resolve to is hashed as the stage's parameters).
 CARRIERS = frozenset({"runs", "commands", "stages", "manifest", "notebook_runner", "progress",
-                       "presets", "lineage", "show", "play"})  # fmt: skip
+                       "tallies", "presets", "lineage", "show", "play"})  # fmt: skip
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers",
             "numpy", "pandas", "scipy", "vllm")  # fmt: skip
 

@@ -7,6 +7,8 @@ log. It is silent where the environment sets CI or PSR_QUIET=1.
         ...
     with track(300, "search") as progress:
         progress.update(120, pairs=57)
+
+What the numbers are is told by `tallies`.
 """
 
 import os
@@ -32,12 +34,14 @@ class Progress:
         label: str,
         every: float = EVERY,
         clock: Callable[[], float] = time.monotonic,
+        begun: int = 0,
     ) -> None:
+        """`begun`: how many were done before, by a call that was cut short."""
         self.items = items
         self.label = label
         self.total = items if isinstance(items, int) else _length(items)
         self.every, self.clock = every, clock
-        self.done = 0
+        self.done = self.begun = begun
         self.numbers: dict[str, Any] = {}
         self.started = self.printed = clock()
         self.shown = -1  # what the last printed line said was done
@@ -64,10 +68,10 @@ class Progress:
 
     def line(self) -> str:
         """The line as printed, such as 'search 120/300, 12.0/s, 0:15 left, pairs 57'."""
-        rate = self.done / max(self.clock() - self.started, 1e-9)
+        rate = (self.done - self.begun) / max(self.clock() - self.started, 1e-9)
         parts = [f"{self.label} {self.done}" + (f"/{self.total}" if self.total else "")]
         parts.append(f"{rate:.1f}/s" if rate >= 0.1 else f"{rate * 60:.1f}/min")
-        if self.total and self.done:
+        if self.total and rate:
             parts.append(f"{clock_time(max(self.total - self.done, 0) / rate)} left")
         parts += [f"{name} {value}" for name, value in self.numbers.items()]
         return MARK + ", ".join(parts)
@@ -78,9 +82,9 @@ class Progress:
             print(self.line(), flush=True)
 
 
-def track(items: Iterable[Any] | int, label: str) -> Progress:
+def track(items: Iterable[Any] | int, label: str, begun: int = 0) -> Progress:
     """Progress over an iterable, or over a total that the caller counts with `update`."""
-    return Progress(items, label)
+    return Progress(items, label, begun=begun)
 
 
 def show(label: str) -> Any:
@@ -90,6 +94,8 @@ def show(label: str) -> Any:
     def update(done: int, total: int, last: dict[str, float]) -> None:
         bar = state.setdefault("bar", track(total, label))
         numbers = {"loss": f"{last['loss']:.3f}"} if "loss" in last else {}
+        if (ordered := last.get("rewards/accuracies")) is not None:  # preference training
+            numbers["ordered"] = f"{100 * ordered:.0f} %"
         bar.update(done, **numbers)
 
     return update

@@ -3,10 +3,11 @@
 Each takes the open stage, so that what it reads is recorded and what it costs is counted.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from psr_lib import evaluation, problems, prompts, reviews, srlm_rounds
+from psr_lib import evaluation, problems, prompts, reviews, srlm_rounds, tallies
 from psr_lib.engines import opening
 from psr_lib.engines.base import Engine
 from psr_lib.journal import Journal, Questions, search_into
@@ -80,22 +81,39 @@ def search_round(stage: Any, questions: Questions, engine: Engine) -> TraceFile:
 
 
 def _search(
-    stage: Any, engine: Engine, questions: Questions, name: str, label: str, **how: Any
-) -> TraceFile:
-    """Search into a file of the stage, by way of a journal that survives a kill."""
+    stage: Any, engine: Engine, questions: Questions, name: str, label: str,
+    golds: Mapping[str, str] | None = None, **how: Any,
+) -> TraceFile:  # fmt: skip
+    """Search into a file of the stage, by way of a journal that survives a kill.
+
+    `golds`: answers by question, for the line of progress alone.
+    """
     journal = Journal(stage.scratch(name), stage.made_from)
     family, judge = prompts.load(stage.preset.prompts), make_judge(stage, engine)
     stream = STREAMS[stage.preset.search.kind]
-    with track(len(questions), label) as progress:
+    with _told(journal, len(questions), label, golds) as told:
         search_into(
             journal, questions, lambda asked: stream(
                 engine, family, engine.tokenizer, asked, stage.preset.search, judge, stage.seed,
                 **how,
-            ), progress.update,
+            ), told,
         )  # fmt: skip
     write_jsonl(stage.output(name), journal.rows())
     journal.close()
     return TraceFile(stage.folder / name)
+
+
+@contextmanager
+def _told(
+    journal: Journal, total: int, label: str, golds: Mapping[str, str] | None
+) -> Iterator[Callable[[int, Any], None]]:
+    """Progress of a search: what to call with how many are done, and the trace of the last."""
+    tally, numbers = tallies.Searches(golds), {}
+    for row in journal.rows():  # of a call that was cut short
+        numbers = tally(SearchTrace.from_row(row))
+    with track(total, label, journal.count) as progress:
+        progress.update(journal.count, **numbers)
+        yield lambda done, trace: progress.update(done, **tally(trace))
 
 
 def _spent(stage: Any, traces: Iterable[SearchTrace]) -> dict[str, float | int]:
@@ -166,7 +184,8 @@ def search_benchmarks(
     questions = [problem.ask() for rows in small.values() for problem in rows]
     how = {"select": True, "max_tokens": stage.preset.eval.max_tokens}
     name = "search_traces.jsonl.gz"
-    traces = _search(stage, engine, questions, name, "test-time search", **how)
+    golds = {problem.id: problem.answer for rows in small.values() for problem in rows}
+    traces = _search(stage, engine, questions, name, "test-time search", golds, **how)
     _spent(stage, traces)
     rows = evaluation.search_rows(small, traces)
     write_jsonl(stage.output("search_answers.jsonl.gz"), rows)

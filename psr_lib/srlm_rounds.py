@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from psr_lib import problems, prompts, solution_reviews
+from psr_lib import problems, prompts, solution_reviews, tallies
 from psr_lib.engines.base import Engine
 from psr_lib.grading import compare_plainly
 from psr_lib.journal import Questions
@@ -45,13 +45,14 @@ def search_round(stage: Any, questions: Questions, engine: Engine) -> SolutionTr
         def keep(traces: list[SolutionTrace]) -> None:
             write_jsonl(path, [{"made_from": made_from}, *(trace.to_row() for trace in traces)])
             done = sum(t.spent if budget else len(t.solutions) for t in traces)
-            progress.update(min(done, progress.total))
+            progress.update(min(done, progress.total), **tallies.solutions(traces))
 
-        traces = solution_search(
-            engine, prompts.load(stage.preset.prompts), engine.tokenizer, list(questions),
-            stage.preset.search, settings, stage.seed, budget=budget,
-            begun=_begun(path, made_from), keep=keep,
-        )  # fmt: skip
+        with tallies.watching(engine, "solutions and scores"):
+            traces = solution_search(
+                engine, prompts.load(stage.preset.prompts), engine.tokenizer, list(questions),
+                stage.preset.search, settings, stage.seed, budget=budget,
+                begun=_begun(path, made_from), keep=keep,
+            )  # fmt: skip
     return _written(stage, traces, budget)
 
 

@@ -4,7 +4,7 @@ Search, judge and evaluation know nothing else about a model, so that transforme
 scripted table in a test can stand behind them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,6 +26,10 @@ class Completion:
     tokens: int
     finish: str
     prompt_tokens: int
+
+
+# Told while a call goes on: rows done, rows in all, and what was just written to which prompt.
+Told = Callable[[int, int, list[tuple[int, str]]], None]
 
 
 class EngineError(PSRError):
