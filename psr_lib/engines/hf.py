@@ -280,8 +280,9 @@ class Run:
     """One call of `sample`: its settings, and the loop that each worker runs."""
 
     def __init__(
-        self, engine: HFEngine, temperature: float, top_p: float, stop: list[str], watched: bool
-    ):
+        self, engine: HFEngine, temperature: float, top_p: float, stop: list[str],
+        watched: bool = False,
+    ):  # fmt: skip
         """`watched`: finished rows are told with their texts, not only counted."""
         self.engine, self.temperature, self.top_p = engine, temperature, top_p
         self.watched = watched
