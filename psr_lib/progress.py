@@ -1,7 +1,8 @@
 """Plain-text progress: done / total, rate and time left, at most one line every few seconds.
 
-It prints whole lines and nothing else, so it reads the same in a terminal, in a notebook and in a
-log. It is silent where the environment sets CI or PSR_QUIET=1.
+It prints whole lines and nothing else, so it reads the same in a terminal and in a log. In a
+notebook that somebody runs by hand each line takes the place of the one before. It is silent where
+the environment sets CI or PSR_QUIET=1.
 
     for row in track(rows, "grading"):
         ...
@@ -12,17 +13,25 @@ What the numbers are is told by `tallies`.
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
 MARK = "  .. "  # how the runner knows the lines that it passes on from a notebook
 EVERY = 5.0  # seconds between two lines
+RUNNING = "PSR_RUNNER"  # tells a notebook's kernel that the runner has prepared its run
 
 
 def quiet() -> bool:
     """Whether progress is switched off by CI or PSR_QUIET=1."""
     return bool(os.environ.get("CI")) or os.environ.get("PSR_QUIET", "") not in ("", "0")
+
+
+def by_hand() -> bool:
+    """Whether this is the kernel of a notebook that somebody runs cell by cell."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return getattr(shell, "kernel", None) is not None and not os.environ.get(RUNNING)
 
 
 class Progress:
@@ -45,6 +54,7 @@ class Progress:
         self.numbers: dict[str, Any] = {}
         self.started = self.printed = clock()
         self.shown = -1  # what the last printed line said was done
+        self.place: Any = None  # of the line in a notebook that is run by hand
 
     def __iter__(self) -> Iterator[Any]:
         with self:
@@ -78,8 +88,18 @@ class Progress:
 
     def _print(self) -> None:
         self.printed, self.shown = self.clock(), self.done
-        if not quiet():
+        if quiet():
+            return
+        if by_hand():
+            self._write_over({"text/plain": self.line()})
+        else:
             print(self.line(), flush=True)
+
+    def _write_over(self, line: dict[str, str]) -> None:
+        if self.place is None:
+            self.place = sys.modules["IPython"].display.display(line, raw=True, display_id=True)
+        else:
+            self.place.update(line, raw=True)
 
 
 def track(items: Iterable[Any] | int, label: str, begun: int = 0) -> Progress:

@@ -146,7 +146,7 @@ def test_a_kept_map_is_drawn(page, monkeypatch):
         write_csv(results.folder() / "tiny" / name, rows)
     run_main(monkeypatch)
     assert (page.parent / "figures/figure2.pdf").is_file()
-    assert "| Figure 2 | map of prompts and responses | from the kept runs |" in page.read_text()
+    assert "| Figure 2 | map of prompts and responses | small-scale only |" in page.read_text()
 
 
 PLANTED = {

@@ -140,6 +140,23 @@ def test_annotation_tells_the_share_that_agrees_with_the_prm():
     )
 
 
+def test_a_notebook_run_by_hand_has_one_line_that_is_written_over(loud, capsys, monkeypatch):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell, sent = InteractiveShell.instance(), []
+    monkeypatch.setattr(shell, "kernel", object(), raising=False)
+    monkeypatch.setattr(shell.display_pub, "publish", lambda data, **how: sent.append((data, how)))
+    for environment in ({progress.RUNNING: ""}, {progress.RUNNING: "03"}):
+        monkeypatch.setenv(progress.RUNNING, environment[progress.RUNNING])
+        with progress.track(2, "search") as bar:
+            bar.update(1)
+            bar.update(2, pairs=3)
+    assert len(capsys.readouterr().out.splitlines()) == 2, "the runner passes lines on"
+    assert [how.get("update", False) for _, how in sent] == [False, True]
+    assert len({how["transient"]["display_id"] for _, how in sent}) == 1
+    assert sent[-1][0]["text/plain"].endswith("left, pairs 3")
+
+
 def test_searches_of_whole_solutions_tell_their_pairs():
     traces = [SimpleNamespace(scores=scores) for scores in ([1.0, 3.0], [2.0, 2.0, None], [None])]
     numbers = tallies.solutions(traces)
