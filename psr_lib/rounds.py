@@ -3,8 +3,7 @@
 Each takes the open stage, so that what it reads is recorded and what it costs is counted.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from psr_lib import evaluation, problems, prompts, reviews, srlm_rounds, tallies
@@ -15,7 +14,7 @@ from psr_lib.judge import Judge
 from psr_lib.mcts import mcts_stream
 from psr_lib.methods import MAIN, REFERENCE
 from psr_lib.presets import PROCEDURAL
-from psr_lib.progress import show, track
+from psr_lib.progress import show
 from psr_lib.records import (
     IFTExample,
     JudgeExample,
@@ -91,7 +90,7 @@ def _search(
     journal = Journal(stage.scratch(name), stage.made_from)
     family, judge = prompts.load(stage.preset.prompts), make_judge(stage, engine)
     stream = STREAMS[stage.preset.search.kind]
-    with _told(journal, len(questions), label, golds) as told:
+    with tallies.searching(journal, len(questions), label, golds) as told:
         search_into(
             journal, questions, lambda asked: stream(
                 engine, family, engine.tokenizer, asked, stage.preset.search, judge, stage.seed,
@@ -101,19 +100,6 @@ def _search(
     write_jsonl(stage.output(name), journal.rows())
     journal.close()
     return TraceFile(stage.folder / name)
-
-
-@contextmanager
-def _told(
-    journal: Journal, total: int, label: str, golds: Mapping[str, str] | None
-) -> Iterator[Callable[[int, Any], None]]:
-    """Progress of a search: what to call with how many are done, and the trace of the last."""
-    tally, numbers = tallies.Searches(golds), {}
-    for row in journal.rows():  # of a call that was cut short
-        numbers = tally(SearchTrace.from_row(row))
-    with track(total, label, journal.count) as progress:
-        progress.update(journal.count, **numbers)
-        yield lambda done, trace: progress.update(done, **tally(trace))
 
 
 def _spent(stage: Any, traces: Iterable[SearchTrace]) -> dict[str, float | int]:

@@ -13,6 +13,7 @@ from psr_lib.grading import compare_plainly
 from psr_lib.progress import quiet, track
 from psr_lib.records import StepPair
 from psr_lib.steps import boxed
+from psr_lib.traces import SearchTrace
 
 Numbers = dict[str, Any]
 Written = Sequence[tuple[int, str]]  # place of a prompt in its call, and what was written to it
@@ -55,6 +56,18 @@ class Searches:
             return {"right": self.right, "ties": self.ties}
         self.pairs += len(trace.pairs)
         return {"pairs": self.pairs, "ties": self.ties}
+
+
+@contextmanager
+def searching(
+    journal: Any, total: int, label: str, golds: Mapping[str, str] | None = None
+) -> Iterator[Callable[[int, Any], None]]:
+    """Progress of searches into a journal: what to call with how many are done, and the last."""
+    tally = Searches(golds)
+    begun: list[Numbers] = [tally(SearchTrace.from_row(row)) for row in journal.rows()]
+    with track(total, label, journal.count) as progress:
+        progress.update(journal.count, **(begun[-1] if begun else {}))
+        yield lambda done, trace: progress.update(done, **tally(trace))
 
 
 class Pairs:

@@ -6,7 +6,7 @@ import pytest
 from scripted import Scripted, judge_settings, questions, random_script, search_settings
 from test_annotate import pair
 
-from psr_lib import annotate, evaluation, progress, prompts, rounds, tallies
+from psr_lib import annotate, evaluation, progress, prompts, tallies
 from psr_lib.annotate import Answer
 from psr_lib.engines.calls import RequestEngine
 from psr_lib.journal import Journal, search_into
@@ -40,7 +40,7 @@ def test_a_search_tells_its_pairs_and_ties_also_after_a_kill(loud, capsys, tmp_p
     found, journal = searched(), Journal(tmp_path / "t.jsonl", "one")
     for place, trace in found[:5]:
         journal.add(place, trace)
-    with rounds._told(journal, len(ASKED), "search", None) as told:
+    with tallies.searching(journal, len(ASKED), "search") as told:
         search_into(journal, ASKED, lambda asked: iter(found[5:]), told)
     stats = search_stats(trace for _, trace in found)
     lines = capsys.readouterr().out.splitlines()
