@@ -21,7 +21,7 @@ COUNT   ?= 1000000   ## outputs that fuzz generates
 PYTHON3 ?= python3   ## Python 3.11 or later that makes .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce iteration base evaluate judge data paper report keep confirm ablate keep-ablation readme status verify why clean-stage plan export bench fuzz test torture lab lint format clean laboratories
+.PHONY: help setup reproduce iteration base evaluate judge data paper report keep confirm ablate keep-ablation readme status verify why clean-stage plan export bench fuzz test torture lab docs lint format clean laboratories
 
 # Threads that spin while they wait starve each other as soon as another process runs; those that
 # sleep at once are woken for every operation. A short spin, then sleep, is quick either way.
@@ -126,9 +126,13 @@ torture: setup  ## kill a smoke run KILLS times: it must end as one that was nev
 lab: setup  ## open JupyterLab on the notebooks
 	@$(PYTHON) -m jupyter lab notebooks
 
-lint: setup  ## check code and notebooks with ruff
+docs: setup  ## pages of psr_lib from its docstrings, into build/docs
+	@$(PYTHON) -m pdoc psr_lib '!psr_lib.engines.vllm_noise' --output-directory build/docs
+
+lint: setup  ## check code and notebooks with ruff, type hints with mypy
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
 
 format: setup  ## format code and notebooks, and strip the notebooks' outputs
 	@$(PYTHON) -m ruff check --fix .
@@ -136,5 +140,5 @@ format: setup  ## format code and notebooks, and strip the notebooks' outputs
 	@$(PYTHON) -m nbstripout --keep-id notebooks/*.ipynb
 
 clean:  ## remove caches; runs/ and .venv stay
-	@rm -rf .pytest_cache .ruff_cache .hypothesis build dist *.egg-info/
+	@rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist *.egg-info/
 	@find psr_lib tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

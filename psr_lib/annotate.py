@@ -92,7 +92,8 @@ class Funnel:
 
     def __init__(self, oracle: Check | None = None):
         """`oracle` says whether a pair's order is right; without one nothing is said of it."""
-        self.oracle, self.rows = oracle, []
+        self.oracle = oracle
+        self.rows: list[dict[str, Any]] = []
 
     def add(self, name: str, pairs: Sequence[StepPair]) -> None:
         """The pairs that are left after the filter `name`; the first call is what comes in."""
@@ -166,7 +167,7 @@ def calls_of(pair: StepPair) -> tuple[Call, Call]:
 def annotate(
     pairs: Sequence[StepPair],
     teacher: Teacher,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int, Call, Answer], None] = lambda done, call, answer: None,
 ) -> list[Judged]:
     """The teacher's answers to every pair in both orders.
 
@@ -177,7 +178,7 @@ def annotate(
 
     def keep(done: tuple[Call, Answer]) -> None:
         found[done[0]] = done[1]
-        progress(len(found))
+        progress(len(found), *done)
 
     each(calls, lambda call: (call, teacher.answer(call)), keep, teacher.concurrency)
     return [Judged(pair, *(found[call] for call in calls_of(pair))) for pair in pairs]

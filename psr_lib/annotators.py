@@ -47,7 +47,7 @@ class OracleJudge:
         """
         verdict = problems.oracle_verdict(call.question, call.prefix, call.a, call.b)
         right = problems.next_step(problems.parse(call.question), call.prefix)
-        if verdict is None or not reviews.decides(right, call.a, call.b):
+        if verdict is None or right is None or not reviews.decides(right, call.a, call.b):
             return Answer("", "undecided")
         return Answer(reviews.explain(right, call.a, call.b, verdict))
 

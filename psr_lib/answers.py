@@ -82,8 +82,9 @@ def tidy(text: str) -> str:
 def aligned(gold: str, answer: str) -> str:
     """The answer, in the gold's brackets where those were left out: `1,2` for `(1,2)`."""
     pair = BRACKETED.fullmatch(gold)
-    bare = pair and not re.search(r"[()\[\]{}=]", answer)
-    return f"({answer})" if bare and answer.count(",") == pair[1].count(",") > 0 else answer
+    if pair is None or re.search(r"[()\[\]{}=]", answer):
+        return answer
+    return f"({answer})" if answer.count(",") == pair[1].count(",") > 0 else answer
 
 
 def clash(gold: str, answer: str) -> bool:

@@ -27,7 +27,8 @@ def train_and_ship(base: str, phases: Sequence[pretrain.Recipe] = pretrain.PHASE
     if not base.startswith("data/"):
         raise PSRError(f"model.base {base!r}: only the laboratory's own base can be trained here")
     tokenizer = wordlevel.build()
-    model, history = pretrain.make_model(phases[0], tokenizer), []
+    model: Any = pretrain.make_model(phases[0], tokenizer)
+    history: list[dict] = []
     for recipe in phases:
         rows = pretrain.train(model, tokenizer, recipe, _report(recipe))
         history = joined(history, rows)

@@ -66,7 +66,8 @@ class Repeated:
 def measure(problems: int, model: str, questions: str, overrides: str) -> dict[str, float]:
     """Peak resident memory (MiB) of this process and CPU seconds of the search."""
     preset = presets.load("tiny", overrides)
-    texts, engine, tokenizer = ["Tom has 4 pens. How many pens?"], Scripted(), None
+    texts, tokenizer = ["Tom has 4 pens. How many pens?"], None
+    engine: Any = Scripted()
     if model:
         from psr_lib.bench_rates import opened
 

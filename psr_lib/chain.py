@@ -26,6 +26,7 @@ from psr_lib import (
     sources,
     stats,
     step_labels,
+    tallies,
 )
 from psr_lib.annotate import Check, Funnel, Judged
 from psr_lib.engines import opening
@@ -125,7 +126,8 @@ def divide(rows: Sequence[StepLabels], heldout: int, seed: int) -> Labelled:
     """
     problems = list(dict.fromkeys(row.problem_id for row in rows))
     random.Random(seed_of("prm heldout", seed)).shuffle(problems)
-    sizes, apart = Counter(row.problem_id for row in rows), set()
+    sizes = Counter(row.problem_id for row in rows)
+    apart: set[str] = set()
     while problems and sum(sizes[name] for name in apart) < heldout:
         apart.add(problems.pop())
     if not problems:
@@ -160,7 +162,8 @@ def _scored(stage: Any, folder: Path | str, heldout: Sequence[StepLabels]) -> PR
     prm = PRM(engine, _family(stage), engine.tokenizer, settings.tag)
     rows = prm.score_rows(heldout)
     found = report(rows, settings.bins)
-    curve = stats.calibration(*([row[n] for row in rows] for n in ("label", "p")), settings.bins)
+    labels, scores = ([row[name] for row in rows] for name in ("label", "p"))
+    curve = stats.calibration(labels, scores, settings.bins)
     write_json(stage.output("prm_report.json"), found)
     write_csv(stage.output("prm_calibration.csv"), curve)
     stage.count(**{f"prm_{name}": value for name, value in found.items()})
@@ -197,11 +200,12 @@ def search_trees(
     made_from = {"settings": asdict(replace(settings, live=1)), "questions": _hash(questions),
                  "weights": [manifest.identity(folder), weights]}  # fmt: skip
     journal = Journal(stage.run.making / "trees.jsonl", _common(stage) | made_from)
-    with track(len(questions), "tree search") as progress:
+    found = tallies.Pairs(sibling_pairs, map(Tree.from_row, journal.rows()))
+    with track(len(questions), "tree search", journal.count) as progress:
         search_into(
             journal, questions, lambda asked: tree_stream(
                 engine, prm, _family(stage), engine.tokenizer, asked, settings, stage.seed
-            ), progress.update,
+            ), lambda done, tree: progress.update(done, **found(tree)),
         )  # fmt: skip
     trees = [Tree.from_row(row) for row in journal.rows()]
     journal.close()
@@ -225,7 +229,10 @@ def judge_pairs(
         annotators.opened(stage, pairs, solutions) as teacher,
         track(2 * len(pairs), "annotation") as progress,
     ):
-        judged = annotate.annotate(pairs, teacher, progress.update)
+        agree = tallies.Agreement(pairs)
+        judged = annotate.annotate(
+            pairs, teacher, lambda done, *said: progress.update(done, **agree(*said))
+        )
     stage.count(**{f"no verdict: {why}": n for why, n in annotate.faults(judged).items()})
     return judged
 

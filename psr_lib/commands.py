@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 from psr_lib import (
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     for stream in (sys.stdout, sys.stderr):  # a locale without our letters shows their numbers
-        stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         args = make_parser().parse_args(argv)
         _check_dry(args)
@@ -314,8 +316,8 @@ def keep(args: argparse.Namespace) -> None:
                 path = results.keep(request.run, method, request.preset.rounds, checked)
             print(f"kept {manifest.shown(path)}")
     together = run_of(args.preset, whole("SEED", seeds[0]), args.runs_dir, " ".join(seeds))
-    if path := results.keep_map([together, *together.parts]):
-        print(f"kept {manifest.shown(path)}")
+    if kept := results.keep_map([together, *together.parts]):
+        print(f"kept {manifest.shown(kept)}")
 
 
 def plan(args: argparse.Namespace) -> None:

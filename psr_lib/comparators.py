@@ -134,7 +134,7 @@ class Comparators:
     ) -> None:
         """Sample in one engine call for all pools that want more, until none does."""
         while due := [pool for pool in pools if pool.room for _ in range(wanted(pool))]:
-            rank = Counter()
+            rank: Counter[str] = Counter()
             seeds = []
             for pool in due:
                 k = len(pool.solutions) + rank[pool.question.id]

@@ -81,7 +81,8 @@ def review_document(
     if not proposals:
         head = FAMILY.judge(puzzle.text(), prefix, "", "").user.split("A: ")[0] + "Review:"
         return f"{head} {right}"
-    head = FAMILY.judge(puzzle.text(), prefix, *two_steps(puzzle, prefix, right, rng)).user
+    a, b = two_steps(puzzle, prefix, right, rng)
+    head = FAMILY.judge(puzzle.text(), prefix, a, b).user
     return f"{head} {right}" + (f" {rng.choice(['[[A]]', '[[B]]'])}" if verdict else "")
 
 

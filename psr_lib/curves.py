@@ -4,6 +4,7 @@ Each has a function that takes its rows from the evidence, and one that draws th
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
@@ -23,7 +24,7 @@ def methods_rows(evidence: Evidence) -> list[Row]:
     Rows of last models also say how far they are behind the best, paired by problem.
     """
     rows = rows_of([
-        ({"method": method, "model": name}, lambda m=method, n=name: evidence.share((m, n, GREEDY)))
+        ({"method": method, "model": name}, partial(evidence.share, (method, name, GREEDY)))
         for method in evidence.methods for name in evidence.models(method)
     ])  # fmt: skip
     best, *others = _by_last(rows)
@@ -149,10 +150,10 @@ def tokens_figure(rows: Sequence[Row]) -> Figure:
 def _tokens_title(answers: Sequence[Row]) -> str:
     by_way = {(one["series"], one["model"]): one for one in answers}
     for model in paper_tables.SEARCHED[::-1]:
-        pair = [by_way.get((way, model)) for way in ("search", GREEDY)]
-        if all(pair):
-            times = pair[0]["tokens"] / pair[1]["tokens"]
-            gain, low, high = (pair[0][f"gain{end}"] for end in ("", "_low", "_high"))
+        search, greedy = (by_way.get((way, model)) for way in ("search", GREEDY))
+        if search and greedy:
+            times = search["tokens"] / greedy["tokens"]
+            gain, low, high = (search[f"gain{end}"] for end in ("", "_low", "_high"))
             return f"Step search costs {times:.0f} times greedy's tokens at {model} and changes " \
                    f"accuracy by {gain:+.1f} points [{low:+.1f}, {high:+.1f}]"  # fmt: skip
     return "Accuracy against the tokens spent"
@@ -225,8 +226,7 @@ def steps_rows(evidence: Evidence) -> list[Row]:
                "total": ((TOKENS,), seeds.first)}  # fmt: skip
     return rows_of([
         ({"panel": panel, "series": sets[0] if sets else "mean", "model": name},
-         lambda n=name, s=sets, w=what, f=statistic: evidence.estimate(
-             f, [(OURS, n, one) for one in w], s, factor=1))
+         partial(evidence.estimate, statistic, [(OURS, name, one) for one in what], sets, factor=1))
         for panel, (what, statistic) in columns.items()
         for sets in (*((one,) for one in evidence.sets), ())
         for name in evidence.models(OURS) if name != "M0"

@@ -31,7 +31,8 @@ def make_pools(stage: Any) -> dict[str, int]:
         return source_pools.make_pools(stage)
     taken = set().union(*(benchmarks.questions_of(stage.source(f"{TINY}/{split}"))
                           for split in benchmarks.SPLITS))  # fmt: skip
-    seed, pools = stage.seed, {}
+    seed = stage.seed
+    pools: dict[str, Any] = {}
     pools["ift"] = teachers.ift_rows(settings.ift, seed, taken, settings.ift_shares)
     pools |= EFT[settings.eft_from](stage, pools["ift"], taken)
     sizes = settings.questions[: stage.preset.rounds - 1]

@@ -58,11 +58,14 @@ def texts(stage: Any, run: Any, rounds: int, family: prompts.Family) -> list[Tex
 
     PPD rows come from every round that was searched. Empty where there is no EFT or IFT yet.
     """
-    size, found = stage.preset.paper.embedded, []
+    size = stage.preset.paper.embedded
+    found: list[Text] = []
     pairs = [run.ppd("psrlm", n) / "ppd.jsonl" for n in range(2, rounds + 1)]
-    sources = {"EFT": ([run.data / "eft.jsonl"], JudgeExample, eft_text),
-               "IFT": ([run.data / "ift.jsonl"], IFTExample, ift_text),
-               "PPD": (pairs, StepPair, ppd_text)}  # fmt: skip
+    sources: dict[str, Any] = {
+        "EFT": ([run.data / "eft.jsonl"], JudgeExample, eft_text),
+        "IFT": ([run.data / "ift.jsonl"], IFTExample, ift_text),
+        "PPD": (pairs, StepPair, ppd_text),
+    }
     for group, (paths, kind, make) in sources.items():
         there = [stage.holding(path) for path in paths if path.is_file()]
         rows = [row for path in there for row in read_jsonl(path, kind)]
@@ -205,7 +208,7 @@ def _separation(vectors: np.ndarray, names: np.ndarray) -> Row:
     }
     row: Row = {}
     for name, values in measures.items():
-        mean, low, high = mean_of(values)
+        mean, low, high = mean_of(values.tolist())
         row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
     return row
 

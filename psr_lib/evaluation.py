@@ -11,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from psr_lib import tallies
 from psr_lib.engines.base import Engine
 from psr_lib.grading import Grader
 from psr_lib.judge import Call, Judge
@@ -42,7 +43,9 @@ def greedy_accuracy(
     """One answer row a problem, solved greedily, all benchmarks in one engine call."""
     flat = [(name, problem) for name, problems in benchmarks.items() for problem in problems]
     questions = [problem.ask() for _, problem in flat]
-    found = greedy_solutions(engine, family, tokenizer, questions, max_tokens)
+    tally = tallies.Matches([problem.answer for _, problem in flat], tallies.is_right)
+    with tallies.watching(engine, "greedy answers", tally):
+        found = greedy_solutions(engine, family, tokenizer, questions, max_tokens)
     rows = [
         answer_row(name, problem, c.text, c.finish, _spent(c))
         for (name, problem), c in zip(flat, found, strict=True)
@@ -65,8 +68,10 @@ def search_accuracy(
 ) -> tuple[list[Row], list[SearchTrace]]:
     """Answer rows of the test-time search (section 5.2), and its traces."""
     questions = [problem.ask() for problems in benchmarks.values() for problem in problems]
-    settings = {"select": True, "max_tokens": max_tokens, "progress": progress}
-    traces = step_search(engine, family, tokenizer, questions, search, judge, seed, **settings)
+    traces = step_search(
+        engine, family, tokenizer, questions, search, judge, seed, select=True,
+        max_tokens=max_tokens, progress=progress,
+    )  # fmt: skip
     return search_rows(benchmarks, traces, grader), traces
 
 
@@ -103,7 +108,13 @@ def judge_accuracy(
         Call(Question(id=e.problem_id, text=e.question), tuple(e.prefix), e.step_a, e.step_b)
         for e in examples
     ]
-    verdicts = judge.ask(calls)
+    wanted = {call: e.better for call, e in zip(calls, examples, strict=True)}  # equal ones once
+    tally = tallies.Matches(
+        [better for better in wanted.values() for _ in range(settings.votes)],
+        lambda better, text: family.verdict(text) == better,
+    )
+    with tallies.watching(engine, "judging", tally):
+        verdicts = judge.ask(calls)
     return [_judge_row(e, v, skills) for e, v in zip(examples, verdicts, strict=True)]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter
 
 from psr_lib.evaluation import write_csv
@@ -22,7 +23,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
 CYCLE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, GREY)
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 FOOTER = 0.22  # inches below everything else
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.figsize": (5.2, 3.2), "figure.dpi": 110, "savefig.dpi": 200, "font.size": 9,
     "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
@@ -49,7 +50,8 @@ def save_fig(
     Files carry no time stamp, so the same run gives the same bytes. The figure is closed, as
     notebooks show the file.
     """
-    if engine := figure.get_layout_engine():
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
         room = FOOTER / figure.get_figheight()
         engine.set(rect=(0, room, 1, 1 - room))
     figure.text(0.995, 0.005, source, ha="right", va="bottom", fontsize=6, color=GREY)

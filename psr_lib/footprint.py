@@ -29,8 +29,8 @@ def training(model: Architecture, settings: Any, machine: Machine, rows: int = 1
     gradients and moments are sharded (FSDP, ZeRO-3). The trainer holds 32-bit weights.
     """
     trained = model.trained(settings.lora_r)
-    parts = {"weights": 4 * model.parameters, "gradients": 4 * trained, "Adam": 8 * trained}
-    parts = {name: size / machine.count for name, size in parts.items()}
+    whole = {"weights": 4 * model.parameters, "gradients": 4 * trained, "Adam": 8 * trained}
+    parts = {name: size / machine.count for name, size in whole.items()}
     if settings.bf16 and machine.count == 1:
         parts["16-bit copies of the weights"] = 2 * model.parameters
     tokens = micro_tokens(model, settings, machine, rows)
@@ -104,7 +104,8 @@ def disk(parts: Iterable[tuple[Work, Architecture]], preset: Preset) -> Parts:
     """
     from psr_lib.checkpoints import KEPT
 
-    found, tokens, models, kept = Counter(), 0.0, {}, 0
+    found: Counter[str] = Counter()
+    tokens, models, kept = 0.0, {}, 0
     for work, model in parts:
         tokens, models[model.name] = tokens + work.written, model
         if work.section:

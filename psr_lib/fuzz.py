@@ -110,7 +110,8 @@ def read_verdict(text: str) -> None:
     """Verdicts and points: none is left where the text has stood in a slot of the prompt."""
     for family in FAMILIES:
         assert family.verdict(text) in ("A", "B", None)
-        assert family.points(text) is None or 0 <= family.points(text) <= prompts.MOST
+        points = family.points(text)
+        assert points is None or 0 <= points <= prompts.MOST
         fitted = slots.fit(text, family.marks)
         assert family.verdict(fitted) is None, "a verdict is left"
         assert _letters_of(fitted) == _letters_of(text), "a slot lost something"
@@ -140,7 +141,7 @@ def read_reply(text: str) -> None:
 
 def read_explanation(text: str) -> None:
     """Which skills an explanation shows: of the step judge, and of the scorer of solutions."""
-    common = {"id": "", "problem_id": "", "question": QUESTION}
+    common: dict[str, Any] = {"id": "", "problem_id": "", "question": QUESTION}
     skills(JudgeExample(**common, prefix=[text], step_a=text, step_b=SOLUTION, better="B",
                         explanation=text), text)  # fmt: skip
     solution_reviews.skills(ScoreExample(**common, solution=text, points=1, explanation=text,

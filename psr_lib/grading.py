@@ -189,12 +189,14 @@ class Worker:
             encoding="utf-8",
             env={**os.environ, "PYTHONPATH": path},
         )
+        assert self.process.stdin and self.process.stdout  # both are pipes
+        self.asked, self.said = self.process.stdin, self.process.stdout
         self.lines: Queue[str] = Queue()
         Thread(target=self._listen, daemon=True).start()
         self.ready = self.ended = False
 
     def _listen(self) -> None:
-        for line in self.process.stdout:
+        for line in self.said:
             self.lines.put(line)
         self.lines.put("")  # the process has ended
 
@@ -207,8 +209,8 @@ class Worker:
     def ask(self, question: dict, seconds: float) -> dict | None:
         """The reply, or None if the process took too long or died."""
         try:
-            self.process.stdin.write(json.dumps(question) + "\n")
-            self.process.stdin.flush()
+            self.asked.write(json.dumps(question) + "\n")
+            self.asked.flush()
             line = self.lines.get(timeout=seconds)
         except (Empty, OSError):
             return None
@@ -219,7 +221,7 @@ class Worker:
         """End the process now."""
         self.process.kill()
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
+        for pipe in (self.asked, self.said):
             with suppress(OSError, ValueError):
                 pipe.close()
 

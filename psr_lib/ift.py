@@ -24,6 +24,7 @@ from psr_lib.prompts import Family, fill
 from psr_lib.records import IFTExample, Problem, PSRError
 from psr_lib.segment import answer_last, cut, sentences
 from psr_lib.steps import MARK, body, boxed, is_final, join_steps, number, split_steps
+from psr_lib.tallies import Share
 
 AROUND = 24  # characters shown on either side of a change
 PAIRS = (("\\begin{", "\\end{"), ("\\[", "\\]"), ("\\(", "\\)"), ("{", "}"))
@@ -192,13 +193,18 @@ def taught(problems: Sequence[Problem], teacher: Teacher, threads: int) -> list[
     if threads == 1:
         return [teacher(problem) for problem in problems]
     found: dict[int, Segmented] = {}
+    whole = Share()
     with track(len(problems), "segmentation") as progress:
 
         def keep(done: tuple[int, Segmented]) -> None:
             found[done[0]] = done[1]
-            progress.update(len(found))
+            whole.add(not done[1].fault)
+            progress.update(len(found), accepted=whole)
 
-        each(enumerate(problems), lambda job: (job[0], teacher(job[1])), keep, threads)
+        def segment(job: tuple[int, Problem]) -> tuple[int, Segmented]:
+            return job[0], teacher(job[1])
+
+        each(enumerate(problems), segment, keep, threads)
     return [found[index] for index in range(len(problems))]
 
 

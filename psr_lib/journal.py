@@ -6,7 +6,7 @@ first line names what the searches were made from: a file of other parameters is
 
 import json
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,14 @@ class Trace(Protocol):
     def to_row(self) -> dict[str, Any]:
         """The trace as one JSON row."""
         ...
+
+
+class Questions(Protocol):
+    """Questions that can be counted, and looped over as often as needed."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Question]: ...
 
 
 class Journal:
@@ -93,16 +101,16 @@ class Journal:
 
 def search_into(
     journal: Journal,
-    questions: Collection[Question],
+    questions: Questions,
     search: Callable[[Iterable[tuple[int, Question]]], Iterator[tuple[int, Trace]]],
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int, Any], None] = lambda done, trace: None,
 ) -> None:
     """Search the questions that the journal lacks. Raises PSRError that says how many it has."""
     total = len(questions)
     try:
         for place, trace in search(journal.left(questions)):
             journal.add(place, trace)
-            progress(journal.count)
+            progress(journal.count, trace)
     except PSRError as error:
         kept = f"{journal.count} of {total} searches are kept and the next call goes on from there"
         raise PSRError(f"{error}; {kept}") from error

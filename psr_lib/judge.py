@@ -112,8 +112,9 @@ class Judge:
 
     def asking(self, calls: Sequence[Call]) -> Task:
         """`ask` as a task."""
-        known = {c: self._known(c) for c in dict.fromkeys(calls)}
-        new = [call for call, verdict in known.items() if verdict is None]
+        asked = {c: self._known(c) for c in dict.fromkeys(calls)}
+        new = [call for call, verdict in asked.items() if verdict is None]
+        known = {call: verdict for call, verdict in asked.items() if verdict is not None}
         known |= zip(new, (yield from self._vote(new)), strict=True)
         if self.repeatable:
             for call in new:
@@ -173,7 +174,7 @@ class Judge:
         """The distinct calls of an item by the indices of the candidates that stand for them."""
         if skip_unanimous and len(set(item.candidates)) == 1:
             return {}
-        plan = {}
+        plan: dict[tuple[int, int], Call] = {}
         for i, j in ordered_pairs(len(item.candidates), self.scoring):
             key = self._key(item, i, j)
             a, b = item.candidates[key[0]], item.candidates[key[1]]
@@ -280,6 +281,7 @@ def toss_coin(judge: Judge, calls: Sequence[Call]) -> list[Verdict]:
 @register("judge", "oracle")
 def consult(judge: Judge, calls: Sequence[Call]) -> list[Verdict]:
     """The function that the judge was given; controls only."""
+    assert judge.oracle is not None  # checked when the judge is made
     return [Verdict(judge.oracle(c.question, list(c.prefix), c.a, c.b)) for c in calls]
 
 

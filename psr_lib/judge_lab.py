@@ -23,6 +23,7 @@ from psr_lib import (
     rounds,
     srlm_rounds,
     stages,
+    tallies,
 )
 from psr_lib.engines.base import Engine
 from psr_lib.evaluation import Row
@@ -215,11 +216,14 @@ def own_solutions(
     lab, search, family = stage.preset.lab, stage.preset.search, prompts.load(stage.preset.prompts)
     small = {name: list(problems[: lab.problems]) for name, problems in sets.items()}
     flat = [(name, problem) for name, problems in small.items() for problem in problems]
-    found = sampled_solutions(
-        engine, family, engine.tokenizer, [problem.ask() for _, problem in flat],
-        [seed_of(stage.seed, "lab", problem.id) for _, problem in flat], n=lab.solutions,
-        temperature=search.temperature, top_p=search.top_p, max_tokens=stage.preset.eval.max_tokens,
-    )  # fmt: skip
+    tally = tallies.Matches([problem.answer for _, problem in flat], tallies.is_right)
+    with tallies.watching(engine, "own solutions", tally):
+        found = sampled_solutions(
+            engine, family, engine.tokenizer, [problem.ask() for _, problem in flat],
+            [seed_of(stage.seed, "lab", problem.id) for _, problem in flat], n=lab.solutions,
+            temperature=search.temperature, top_p=search.top_p,
+            max_tokens=stage.preset.eval.max_tokens,
+        )  # fmt: skip
     stage.tokens(generated=sum(c.tokens for row in found for c in row))
     unequal = [(name, problem, c) for (name, problem), row in zip(flat, found, strict=True)
                for c in {c.text: c for c in row}.values()]  # fmt: skip

@@ -59,10 +59,8 @@ def attacked(example: JudgeExample, seed: int) -> list[tuple[str, str, JudgeExam
     step, noise = getattr(example, name), random.Random(seed_of(seed, "attack", example.id))
     drawn = {kind: noise.choice(texts) for kind, texts in attacks(slot).items()}
     texts = {CONTROL: body(step), **drawn}
-    return [
-        (kind, text, replace(example, **{name: plant(step, text, "after")}))
-        for kind, text in texts.items()
-    ]
+    planted: dict[str, Any] = {kind: {name: plant(step, t, "after")} for kind, t in texts.items()}
+    return [(kind, text, replace(example, **planted[kind])) for kind, text in texts.items()]
 
 
 def attack_rows(

@@ -11,8 +11,7 @@ from typing import Any
 
 from psr_lib import lab_pairs, lab_scores
 from psr_lib.evaluation import Row, read_csv
-from psr_lib.lab_pairs import PairRow
-from psr_lib.lab_scores import SAME, ScoreRow
+from psr_lib.lab_scores import SAME
 from psr_lib.shares import NOTHING, Share
 
 TEXTS = ("model", "judge", "strategy", "items", "pairs", "labels")
@@ -34,7 +33,7 @@ class Group:
     model: str
     source: str
     labels: str
-    rows: Sequence[PairRow] | Sequence[ScoreRow]
+    rows: Sequence[Any]  # PairRow, or under SCORING ScoreRow
     strategy: str = PAIRWISE
     pairs: str = ""
     shots: int = 0

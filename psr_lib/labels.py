@@ -60,7 +60,10 @@ def read_labels(paths: Iterable[Path | str]) -> Labels:
         layout = _layout(path, rows)
         for number, row in enumerate(rows, start=1):
             for item in LAYOUTS[layout].read(Row(row, f"{path}, row {number}", layout, number)):
-                (found.pairs if isinstance(item, JudgeExample) else found.solutions).append(item)
+                if isinstance(item, JudgeExample):
+                    found.pairs.append(item)
+                else:
+                    found.solutions.append(item)
     return found
 
 
@@ -110,7 +113,7 @@ def _layout(path: Path, rows: Sequence[Any]) -> str:
     """The layout of which the first row has most fields, at least half of them."""
     names = set(rows[0]) if isinstance(rows[0], dict) else set()
     shares = {name: len(names & set(one.fields)) / len(one.fields) for name, one in LAYOUTS.items()}
-    best = max(shares, key=shares.get)
+    best = max(shares, key=shares.__getitem__)
     if shares[best] < 0.5:
         known = "; ".join(f"{name} has {', '.join(one.fields)}" for name, one in LAYOUTS.items())
         raise PSRError(f"{path}, row 1: fields {sorted(names)} fit no known layout: {known}")

@@ -43,7 +43,7 @@ def named(text: str) -> Machine:
         return at_hand()
     match = re.fullmatch(r"(?:(\d+) *x *)?([\w-]+)", text.strip())
     name, known = match[2] if match else text, _table()
-    if name not in known:
+    if match is None or name not in known:
         raise PSRError(f"ON={text}: no device {name!r}; {suggest(name, known)}, as in ON=8xH100, "
                        f"or add it to psr_lib/{TABLE.name}")  # fmt: skip
     count, entry = max(1, int(match[1] or 1)), known[name]

@@ -33,9 +33,9 @@ STANDARD = ("preset", "method", "iteration", "seed", "runs_dir", "overrides")
 # These carry files and parameters to a stage, watch and show it; no number of a result is theirs
 # (what presets resolve to is hashed as the stage's parameters).
 CARRIERS = frozenset({"runs", "commands", "stages", "manifest", "notebook_runner", "progress",
-                       "presets", "lineage", "show", "play"})  # fmt: skip
-PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers")
-PACKAGES += ("numpy", "pandas", "scipy", "vllm")
+                       "tallies", "presets", "lineage", "show", "play"})  # fmt: skip
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers",
+            "numpy", "pandas", "scipy", "vllm")  # fmt: skip
 
 
 def root() -> Path:

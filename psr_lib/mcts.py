@@ -123,6 +123,7 @@ class TreeSearch(Search):
         """The number of the child to go on with; its pair is added where another is worse."""
         noise = random.Random(seed_of(self.seed, "keep", trace.question.id, *node.steps))
         children, expansion = node.children, node.expansion
+        assert expansion is not None  # it has children
         best = self._one(children, max, lambda child: (child.visits, child.value), noise)
         worst = self._one(children, min, lambda child: child.value, noise)
         worse = children[worst].value < children[best].value

@@ -21,7 +21,8 @@ class Memory:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self.path, self.used, self.made = path, {}, 0
+        self.path, self.made = path, 0
+        self.used: dict[str, Any] = {}
         self.known: dict[str, Any] = _read(path)
 
     def get(self, made_from: Any, make: Callable[[], Any]) -> Any:

@@ -1,5 +1,7 @@
 """The stages by name, what each may read of the preset, and the methods that go through them."""
 
+from typing import Any
+
 # Sections of the preset that a stage may read. Its parameters' hash is made from these alone, so
 # another evaluation setting never retrains a model.
 STAGES = {
@@ -34,7 +36,7 @@ METHODS = {
     REFERENCE: "an API model, evaluated beside the run's own",
 }
 # What a method changes of the preset, stage by stage; it is all that parts it from psrlm.
-SWITCHES = {
+SWITCHES: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
     "random-judge": {SEARCH: {"judge": {"kind": "random"}}},
     "random-judge-nll0": {SEARCH: {"judge": {"kind": "random"}}, DPO: {"dpo": {"nll_weight": 0.0}}},
     "gold-judge": {SEARCH: {"judge": {"kind": "oracle"}}},

@@ -1,6 +1,7 @@
 """Tables that the paper lacks: controls, the judge round by round, the tokens of each method."""
 
 from collections.abc import Iterable
+from functools import partial
 
 from psr_lib import paper_tables
 from psr_lib.budgets import WITHIN
@@ -28,7 +29,7 @@ def controls(evidence: Evidence) -> Table:
     end, rows = (evidence.models(OURS) or ["M4"])[-1], []
     for method in dict.fromkeys([*CONTROLS, *(m for m in evidence.methods if m != OURS)]):
         ends = (method, end, GREEDY), (OURS, end, GREEDY)
-        cells = over_sets(evidence, lambda s, e=ends: evidence.change(*e, s), signed=True)
+        cells = over_sets(evidence, partial(evidence.change, *ends), signed=True)
         rows.append((text(method), *cells, p_cell(evidence, *ends)))
     own = Panel(RUN, ("psrlm less", *names_of(evidence), "Avg.", "p"), tuple(rows))
     title = f"Controls. Accuracy of psrlm's {end} less that of others, in points"
@@ -47,7 +48,7 @@ def judge_by_round(evidence: Evidence) -> Table:
     for model in ROUNDS[:-1]:
         n = int(model[1:]) + 1
         cells = [_count_cell(evidence, n, name) for name in COUNTS]
-        held = cell(lambda m=model: evidence.share((OURS, m, JUDGE)))
+        held = cell(partial(evidence.share, (OURS, model, JUDGE)))
         rows.append((text(model), text(f"M{n}"), held, *cells))
     header = ("judge", "makes pairs for", "held-out pairs", *COUNTS.values())
     own = Panel(RUN, header, tuple(rows), labels=2)

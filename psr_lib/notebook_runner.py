@@ -22,7 +22,7 @@ from psr_lib.presets import suggest
 from psr_lib.records import PSRError, fits, write_json, write_text, writing
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
-RUNNING = "PSR_RUNNER"  # tells a notebook's kernel that the runner has prepared its run
+RUNNING = progress.RUNNING
 INLINE = "module://matplotlib_inline.backend_inline"
 PROGRESS_OFF = {"TQDM_DISABLE": "1"}  # bars of other libraries flood a log; psr_lib.progress stays
 

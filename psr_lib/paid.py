@@ -21,7 +21,8 @@ class Paid:
 
     def __init__(self, path: Path | str):
         self.path, self.unreadable = Path(path), 0
-        self._lock, self._known = Lock(), {}
+        self._lock = Lock()
+        self._known: dict[str, Any] = {}
         if self.path.is_file():
             with open(self.path, "rb") as file:
                 for line in file:

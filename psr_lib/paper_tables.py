@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from psr_lib import facts, seeds
@@ -94,8 +95,8 @@ def over_sets(
     evidence: Evidence, make: Callable[[Sequence[str]], Estimate], **how: Any
 ) -> list[Cell]:
     """A cell a benchmark, then their average."""
-    sets = [(name,) for name in evidence.sets] or [()]
-    return [cell(lambda sets=sets: make(sets), **how) for sets in (*sets, ())]
+    sets: list[tuple[str, ...]] = [(name,) for name in evidence.sets] or [()]
+    return [cell(partial(make, one), **how) for one in (*sets, ())]
 
 
 def methods(evidence: Evidence) -> list[str]:
@@ -117,7 +118,7 @@ def table1(evidence: Evidence) -> Table:
     rows = [_reference_row(evidence), *_printed_reference(evidence)]
     for method, name in models:
         label = " " if name == "M0" else method
-        cells = over_sets(evidence, lambda s, m=method, n=name: evidence.share((m, n, GREEDY), s))
+        cells = over_sets(evidence, partial(evidence.share, (method, name, GREEDY)))
         rows.append((text(label), text(name), *cells, *_averages(evidence, label.strip(), name)))
     header = ["method", "model", *names_of(evidence), "Avg.", *_average_names(evidence)]
     title = "Table 1. Greedy accuracy in percent"
@@ -169,7 +170,7 @@ def table2(evidence: Evidence) -> Table:
         end = (evidence.models(method) or ["M4"])[-1]
         start = (method if method == BASELINE else OURS, "M1", GREEDY)
         ends = start, (method, end, GREEDY)
-        cells = over_sets(evidence, lambda s, e=ends: evidence.change(*e, s), signed=True)
+        cells = over_sets(evidence, partial(evidence.change, *ends), signed=True)
         rows.append((text(method), *cells, p_cell(evidence, *ends)))
     header = ["method", *names_of(evidence), "Avg.", "p"]
     more = ("last model less M1 of the same method; p: exact test over all problems alike "
@@ -192,9 +193,7 @@ def table3(evidence: Evidence) -> Table:
     """Judge accuracy on the held-out pairs."""
     rows = []
     for method in (OURS, *(m for m in methods(evidence) if m != OURS)):
-        cells = [
-            cell(lambda m=method, n=name: evidence.share((m, n, JUDGE))) for name in ("M0", *ROUNDS)
-        ]
+        cells = [cell(partial(evidence.share, (method, name, JUDGE))) for name in ("M0", *ROUNDS)]
         rows.append((text(method), *cells))
     own = Panel(RUN, ("method", "M0", *ROUNDS), tuple(rows))
     more = (
@@ -258,9 +257,9 @@ def table5(evidence: Evidence) -> Table:
     """Average accuracy of the ways of decoding, at M1 and the last model."""
     rows = []
     for model in SEARCHED:
-        cells = [cell(lambda m=model, w=way: way_share(evidence, m, w)) for way in ways(evidence)]
+        cells = [cell(partial(way_share, evidence, model, way)) for way in ways(evidence)]
         ends = (OURS, model, GREEDY), (OURS, model, "search")
-        gain = cell(lambda e=ends: evidence.change(*e), signed=True)
+        gain = cell(partial(evidence.change, *ends), signed=True)
         rows.append((text(model), *cells, gain, p_cell(evidence, *ends)))
     names = [WAYS.get(way, way) for way in ways(evidence)]
     own = Panel(RUN, ("model", *names, "search − greedy", "p"), tuple(rows))
@@ -269,26 +268,31 @@ def table5(evidence: Evidence) -> Table:
     return Table("table5", title, (own, paper_panel(5)), notes(evidence, 5, more))
 
 
+def _share_of_difference(evidence: Evidence, measure: str) -> Estimate:
+    """Pairwise less scoring, as a share."""
+    return evidence.laboratory_difference(measure).times(0.01)
+
+
 def table6(evidence: Evidence) -> Table:
     """Consistency and agreement of pairwise step judging and of solution scoring."""
     names = TABLE6
     rows = [
-        (text(kind), *(cell(lambda k=kind, n=n: evidence.laboratory(k, n), 2) for n in names))
+        (text(kind), *(cell(partial(evidence.laboratory, kind, n), 2) for n in names))
         for kind in ("pairwise", "scoring")
     ]
-    less = (cell(lambda n=n: evidence.laboratory_difference(n).times(0.01), 2, True) for n in names)
-    rows.append((text("pairwise − scoring"), *less))
+    less = partial(_share_of_difference, evidence)
+    rows.append((text("pairwise − scoring"), *(cell(partial(less, n), 2, True) for n in names)))
     own = Panel(RUN, ("strategy", *names), tuple(rows))
     title = "Table 6. Judging steps in pairs against scoring whole solutions, shares"
-    more = ("the judge is the API model where one was tested, else M1 of psrlm (pairs) and of srlm "
-            "(scores)",)  # fmt: skip
+    judges = "the judge is the API model where one was tested, else M1 of psrlm (pairs) and of "
     items = {kind: evidence.laboratory_items(kind) for kind in ("pairwise", "scoring")}
-    more += tuple(f"{kind}: {found}" for kind, found in items.items() if found)
+    named = (f"{kind}: {found}" for kind, found in items.items() if found)
+    more = (f"{judges}srlm (scores)", *named)
     return Table("table6", title, (own, paper_panel(6)), notes(evidence, 6, more))
 
 
 def _steps_by_set(evidence: Evidence, number: int, size: str) -> Table:
-    sets = [(name,) for name in evidence.sets] or [()]
+    sets: list[tuple[str, ...]] = [(name,) for name in evidence.sets] or [()]
     rows = [
         (text(measure), text(name),
          *(step_cell(evidence, measure, name, s) for s in (*sets, ())))
@@ -315,7 +319,7 @@ def table9(evidence: Evidence) -> Table:
     """The ways of decoding on every benchmark, at M1 and the last model."""
     rows = [
         (text(model), text(way),
-         *over_sets(evidence, lambda s, m=model, w=way: way_share(evidence, m, w, s)))
+         *over_sets(evidence, partial(way_share, evidence, model, way)))
         for way in ways(evidence) for model in SEARCHED
     ]  # fmt: skip
     header = ["model", "decoding", *names_of(evidence), "Avg."]

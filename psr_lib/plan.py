@@ -135,19 +135,25 @@ def _row(name: str, work: Work, duration: Duration) -> list[str]:
 def _totals(plan: Plan) -> list[str]:
     """Sums; of the measured hours only where every part was measured."""
     columns = [[getattr(work, name) for work in plan.works] for name in COLUMNS]
-    measured = [duration.measured for _, _, duration in plan.parts]
-    whole = None not in measured
-    best = [duration.hours for _, _, duration in plan.parts]
-    known = _hours(sum(measured)) if whole else "not measured"
-    rest = "" if whole else _hours(None if None in best else sum(best))
+    measured = _total(duration.measured for _, _, duration in plan.parts)
+    best = _total(duration.hours for _, _, duration in plan.parts)
+    known = "not measured" if measured is None else _hours(measured)
+    rest = _hours(best) if measured is None else ""
     return ["all", "", *(amount(sum(column)) for column in columns), known, rest]
 
 
+def _total(hours: Iterable[float | None]) -> float | None:
+    """Their sum; None where one is not known."""
+    known = list(hours)
+    found = [one for one in known if one is not None]
+    return sum(found) if len(found) == len(known) else None
+
+
 def _spread(plan: Plan) -> list[str]:
-    hours = [duration.hours for _, _, duration in plan.parts]
-    if plan.machine.count < 2 or None in hours:
+    hours = _total(duration.hours for _, _, duration in plan.parts)
+    if plan.machine.count < 2 or hours is None:
         return []
-    each = _hours(sum(hours) / plan.machine.count)
+    each = _hours(hours / plan.machine.count)
     return [f"on {plan.machine.count} devices {each} hours, if the work spreads evenly"]
 
 
@@ -186,7 +192,8 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def memory(plan: Plan) -> dict[str, tuple[dict[str, float], float]]:
     """What holds memory, by name: its parts in bytes, and the bytes that it may take."""
-    found, machine = {}, plan.machine
+    machine = plan.machine
+    found: dict[str, tuple[dict[str, float], float]] = {}
     for work, model, _ in plan.parts:
         preset = stage_preset(plan.case.preset, work.key)
         if work.section:

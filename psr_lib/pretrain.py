@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -116,13 +117,14 @@ def train(
     """Train in place; returns one record every `every` updates: update, tokens, loss, seconds."""
     model.set_attn_implementation("psr_fp32")
     pair, bases = optimizers(model, recipe), (recipe.muon_lr, recipe.adamw_lr)
+    pad: Any = model.config.pad_token_id
     history, losses, tokens, start, update = [], [], 0, time.monotonic(), 0
     for batch in batches(recipe, tokenizer):
         factor = schedule(recipe, update, tokens / recipe.tokens)
         for optimizer, base in zip(pair, bases, strict=True):
             optimizer.param_groups[0]["lr"] = base * factor
         losses.append(_update(model, batch, pair))
-        tokens, update = tokens + int((batch != model.config.pad_token_id).sum()), update + 1
+        tokens, update = tokens + int(batch.ne(pad).sum()), update + 1
         if update % every == 0 or tokens >= recipe.tokens:
             history.append({"update": update, "tokens": tokens, "loss": sum(losses) / len(losses),
                             "seconds": time.monotonic() - start})  # fmt: skip
@@ -135,7 +137,8 @@ def train(
 
 
 def _update(model: LlamaForCausalLM, batch: torch.Tensor, pair: list) -> float:
-    labels = batch.masked_fill(batch == model.config.pad_token_id, -100)
+    pad: Any = model.config.pad_token_id
+    labels = batch.masked_fill(batch.eq(pad), -100)
     with torch.autocast(batch.device.type, dtype=torch.bfloat16):
         loss = model(input_ids=batch, labels=labels, use_cache=False).loss
     loss.backward()

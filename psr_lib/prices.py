@@ -101,6 +101,6 @@ def estimate(
         read, written = 1 / LETTERS, answer_tokens
     prompt_tokens, tokens = round(letters * read), round(len(texts) * written)
     price = (load() if table is None else table).get(model)
-    dollars = price and price.of(prompt_tokens, tokens)
+    dollars = price.of(prompt_tokens, tokens) if price else None
     return Estimate(model, len(texts), len(answers), prompt_tokens, tokens, len(known), dollars,
                     price)  # fmt: skip

@@ -1,26 +1,37 @@
 """Plain-text progress: done / total, rate and time left, at most one line every few seconds.
 
-It prints whole lines and nothing else, so it reads the same in a terminal, in a notebook and in a
-log. It is silent where the environment sets CI or PSR_QUIET=1.
+It prints whole lines and nothing else, so it reads the same in a terminal and in a log. In a
+notebook that somebody runs by hand each line takes the place of the one before. It is silent where
+the environment sets CI or PSR_QUIET=1.
 
     for row in track(rows, "grading"):
         ...
     with track(300, "search") as progress:
         progress.update(120, pairs=57)
+
+What the numbers are is told by `tallies`.
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
 MARK = "  .. "  # how the runner knows the lines that it passes on from a notebook
 EVERY = 5.0  # seconds between two lines
+RUNNING = "PSR_RUNNER"  # tells a notebook's kernel that the runner has prepared its run
 
 
 def quiet() -> bool:
     """Whether progress is switched off by CI or PSR_QUIET=1."""
     return bool(os.environ.get("CI")) or os.environ.get("PSR_QUIET", "") not in ("", "0")
+
+
+def by_hand() -> bool:
+    """Whether this is the kernel of a notebook that somebody runs cell by cell."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return getattr(shell, "kernel", None) is not None and not os.environ.get(RUNNING)
 
 
 class Progress:
@@ -32,15 +43,18 @@ class Progress:
         label: str,
         every: float = EVERY,
         clock: Callable[[], float] = time.monotonic,
+        begun: int = 0,
     ) -> None:
+        """`begun`: how many were done before, by a call that was cut short."""
         self.items = items
         self.label = label
         self.total = items if isinstance(items, int) else _length(items)
         self.every, self.clock = every, clock
-        self.done = 0
+        self.done = self.begun = begun
         self.numbers: dict[str, Any] = {}
         self.started = self.printed = clock()
         self.shown = -1  # what the last printed line said was done
+        self.place: Any = None  # of the line in a notebook that is run by hand
 
     def __iter__(self) -> Iterator[Any]:
         with self:
@@ -64,23 +78,33 @@ class Progress:
 
     def line(self) -> str:
         """The line as printed, such as 'search 120/300, 12.0/s, 0:15 left, pairs 57'."""
-        rate = self.done / max(self.clock() - self.started, 1e-9)
+        rate = (self.done - self.begun) / max(self.clock() - self.started, 1e-9)
         parts = [f"{self.label} {self.done}" + (f"/{self.total}" if self.total else "")]
         parts.append(f"{rate:.1f}/s" if rate >= 0.1 else f"{rate * 60:.1f}/min")
-        if self.total and self.done:
+        if self.total and rate:
             parts.append(f"{clock_time(max(self.total - self.done, 0) / rate)} left")
         parts += [f"{name} {value}" for name, value in self.numbers.items()]
         return MARK + ", ".join(parts)
 
     def _print(self) -> None:
         self.printed, self.shown = self.clock(), self.done
-        if not quiet():
+        if quiet():
+            return
+        if by_hand():
+            self._write_over({"text/plain": self.line()})
+        else:
             print(self.line(), flush=True)
 
+    def _write_over(self, line: dict[str, str]) -> None:
+        if self.place is None:
+            self.place = sys.modules["IPython"].display.display(line, raw=True, display_id=True)
+        else:
+            self.place.update(line, raw=True)
 
-def track(items: Iterable[Any] | int, label: str) -> Progress:
+
+def track(items: Iterable[Any] | int, label: str, begun: int = 0) -> Progress:
     """Progress over an iterable, or over a total that the caller counts with `update`."""
-    return Progress(items, label)
+    return Progress(items, label, begun=begun)
 
 
 def show(label: str) -> Any:
@@ -90,6 +114,8 @@ def show(label: str) -> Any:
     def update(done: int, total: int, last: dict[str, float]) -> None:
         bar = state.setdefault("bar", track(total, label))
         numbers = {"loss": f"{last['loss']:.3f}"} if "loss" in last else {}
+        if (ordered := last.get("rewards/accuracies")) is not None:  # preference training
+            numbers["ordered"] = f"{100 * ordered:.0f} %"
         bar.update(done, **numbers)
 
     return update

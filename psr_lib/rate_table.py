@@ -62,7 +62,8 @@ def load(file: Path | None = None) -> list[Rate]:
 
 def _rate(row: dict[str, Any], where: str) -> Rate:
     try:
-        values = {spec.name: spec.type(row[spec.name]) for spec in fields(Rate)}
+        kinds: dict[str, Any] = {spec.name: spec.type for spec in fields(Rate)}
+        values = {name: kind(row[name]) for name, kind in kinds.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise PSRError(f"{where}: not a row of measured rates ({error}); run make bench") from None
     if values["work"] not in WORKS or values["tokens_per_second"] <= 0:

@@ -26,26 +26,17 @@ from psr_lib import (
 from psr_lib.budgets import budgets
 from psr_lib.evaluation import MEAN
 from psr_lib.evidence import GREEDY, Column, Evidence, NotRun
+from psr_lib.readme_costs import (
+    NOT_RUN,
+    cost_block,
+    presets_block,
+    price_block,
+    summaries,
+    table,
+)
 from psr_lib.records import PSRError, write_text
 
 BLOCK = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-NOT_RUN = "not run yet\n"
-SHORT = {"00_base_model": "base model", "01_data_prep": "data", "02_init": "M1 (SFT)",
-         "03_search_judge": "search and judge", "04_step_dpo": "step-wise DPO",
-         "05_evaluate": "evaluate"}  # fmt: skip
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def summaries(method: str, preset: str = "tiny") -> list[dict[str, Any]]:
-    """Kept summaries of a method, by seed; those on dev problems are left out."""
-    seeds = sorted(seed for seed, name in results.kept(preset) if name == method)
-    found = [results.load(preset, seed, method) for seed in seeds]
-    return [one for one in found if one["split"] == "test"]
 
 
 @cache
@@ -53,25 +44,6 @@ def kept_evidence(preset: str = "tiny") -> Evidence:
     """All kept summaries of a preset, those on dev problems left out."""
     found = [results.load(preset, seed, method) for seed, method in results.kept(preset)]
     return Evidence(one for one in found if one["split"] == "test")
-
-
-def cost_block() -> str:
-    """Minutes and tokens of each stage of `make reproduce` (tiny, psrlm, first kept seed)."""
-    kept = summaries("psrlm")
-    if not kept:
-        return NOT_RUN
-    totals: dict[str, list[float]] = {}
-    for made in kept[0]["stages"]:
-        entry = totals.setdefault(SHORT[made["stage"]], [0.0, 0.0, 0.0])
-        entry[0] += made["wall_seconds"] / 60
-        entry[1] += made["tokens"]["generated"] / 1e6
-        entry[2] += made["tokens"]["judged"] / 1e6
-    totals["all"] = [sum(column) for column in zip(*totals.values(), strict=True)]
-    rows = [[name, *(f"{value:.1f}" for value in entry)] for name, entry in totals.items()]
-    device = kept[0]["device"]
-    return table(["stage", "minutes", "M tokens generated", "M tokens judged"], rows) + (
-        f"\nMeasured: seed {kept[0]['seed']} on {device}, commit {kept[0]['git']['commit'][:8]}.\n"
-    )
 
 
 def accuracy_block() -> str:
@@ -199,12 +171,15 @@ MADE_BY = {"figure1": "Figure 1", "figure2": "Figure 2"} | {
 
 
 def status_block() -> str:
-    """Each table and figure of the paper: whether the kept runs hold what it needs."""
+    """Each table and figure of the paper: whether the kept runs hold what it needs.
+
+    They are the small laboratory's. Whether a claim is replicated there, the ledger says.
+    """
     found = kept_evidence()
     tables = {one.name: one.run for one in more_tables.make_all(found)}
     drawn = {"figure1": bool(found.all), "figure2": showcase.map_file("tiny").is_file()}
     rows = [
-        [name, CONTENT[key], "from the kept runs" if (tables | drawn)[key] else "not run"]
+        [name, CONTENT[key], "small-scale only" if (tables | drawn)[key] else "not run"]
         for key, name in sorted(MADE_BY.items(), key=lambda pair: pair[1])
     ]
     return table(["in the paper", "is", "here"], rows)
@@ -243,7 +218,8 @@ def ablations_block() -> str:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
-    "ablations": ablations_block, "budget": budget_block, "cost": cost_block,
+    "ablations": ablations_block, "budget": budget_block, "price": price_block,
+    "cost": cost_block, "presets": presets_block,
     "accuracy": accuracy_block, "tests": test_block, "judge": judge_block,
     "search": search_block, "claims": claims_block, "intervals": intervals_block,
     "pictures": pictures_block, "status": status_block, "secondary": secondary_block,

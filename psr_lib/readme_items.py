@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from psr_lib import claims, facts, manifest, readme
+from psr_lib import claims, facts, manifest, readme, readme_costs
 from psr_lib.evidence import GREEDY, JUDGE, Source, sources
 from psr_lib.items import Item
 from psr_lib.methods import MAIN, SEARCH, SRLM
@@ -48,8 +48,12 @@ def _items(block: str, table: Sequence[Sequence[str]], wanted: str) -> Iterator[
                 yield Item(name, value, "README.md", made_of, seeds=seeds)
 
 
-LABELS = {"accuracy": 2, "budget": 2}  # how many columns name a row, where it is not one
-WORDS = ("what decides it", "verdict")
+LABELS = {
+    "accuracy": 2,
+    "budget": 2,
+    "presets": 2,
+}  # how many columns name a row, where it is not one
+WORDS = ("what decides it", "verdict", "starts from", "measured")
 
 
 def _names(block: str, k: int, row: Sequence[str]) -> list[str]:
@@ -75,8 +79,13 @@ def _budget(seed: str, model: str, _: str) -> Found:
 
 
 def _cost(stage: str, _: str) -> Found:
-    names = [name for name, short in readme.SHORT.items() if stage in (short, "all")]
+    names = [name for name, short in readme_costs.SHORT.items() if stage in (short, "all")]
     return tuple(Source(MAIN, "", name) for name in names), _kept(MAIN)[:1]
+
+
+def _presets(name: str, _: str) -> Found:
+    """Of the laboratory alone are runs kept whose sources are known here."""
+    return _cost("all", "") if name == PRESET else ((), ())
 
 
 def _tests(name: str, _: str) -> Found:
@@ -91,7 +100,8 @@ def _claims(id: str, _: str) -> Found:
 
 
 RULES: dict[str, Callable[..., Found]] = {
-    "accuracy": _accuracy, "budget": _budget, "cost": _cost, "tests": _tests, "claims": _claims,
+    "accuracy": _accuracy, "budget": _budget, "cost": _cost, "presets": _presets,
+    "tests": _tests, "claims": _claims,
     "judge": lambda model, _: _first(Source(MAIN, model, JUDGE)),
     "search": lambda model, _: _first(Source(MAIN, model, SEARCH)),
 }  # fmt: skip

@@ -21,7 +21,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
-from typing import IO, Any, TypeVar, get_args, get_origin
+from typing import IO, Any, TypeVar, cast, get_args, get_origin, overload
 
 T = TypeVar("T")
 FULL, CLOSED = "free some space", "allow this user to write there"
@@ -145,14 +145,14 @@ def to_dict(record: Any) -> dict[str, Any]:
     return asdict(record)
 
 
-def from_dict(cls: type[T], row: dict[str, Any], where: str = "row") -> T:
+def from_dict(cls: type[T], row: Any, where: str = "row") -> T:
     """Build a record, checking that every field is there, known and of its type.
 
     Raises PSRError naming `where` and the field.
     """
     if not isinstance(row, dict):
         raise PSRError(f"{where}: expected a JSON object, found {type(row).__name__}")
-    known = {f.name: f for f in fields(cls)}
+    known = {f.name: f for f in fields(cast(Any, cls))}
     for name in row:
         if name not in known:
             raise PSRError(f"{where}: unknown field {name!r}; {cls.__name__} has {sorted(known)}")
@@ -272,7 +272,11 @@ def _packed(raw: IO[bytes], path: Path | str) -> Any:
     return nullcontext(raw)
 
 
-def read_jsonl(path: Path | str, cls: type[T] | None = None) -> list[T]:
+@overload
+def read_jsonl(path: Path | str) -> list[dict[str, Any]]: ...
+@overload
+def read_jsonl(path: Path | str, cls: type[T]) -> list[T]: ...
+def read_jsonl(path: Path | str, cls: type | None = None) -> list[Any]:
     """Read a JSONL file (`.gz` too) into records of `cls`, or into dictionaries without one.
 
     Raises PSRError naming file, line and field where a row is damaged or does not fit.
@@ -280,7 +284,7 @@ def read_jsonl(path: Path | str, cls: type[T] | None = None) -> list[T]:
     return list(iter_jsonl(path, cls))
 
 
-def iter_jsonl(path: Path | str, cls: type[T] | None = None) -> Iterator[T]:
+def iter_jsonl(path: Path | str, cls: type | None = None) -> Iterator[Any]:
     """The rows of `read_jsonl` one at a time, for files that need not fit into memory."""
     opener = gzip.open if str(path).endswith(".gz") else open
     try:

@@ -55,8 +55,9 @@ def _search(run: RunDir, preset: Preset, method: str) -> Iterator[Example]:
 def _pairs(run: RunDir, preset: Preset, method: str) -> Iterator[Example]:
     """The first pairs that the last model was trained on."""
     found = _last(preset, lambda n: run.ppd(method, n) / "ppd.jsonl")
-    for k, pair in enumerate(read_jsonl(found[1], StepPair)[:2] if found else (), 1):
-        yield _example(f"Preference pair {k} of M{found[0]}", PAIR, show.pair(pair))
+    n, path = found or (0, None)
+    for k, pair in enumerate(read_jsonl(path, StepPair)[:2] if path else (), 1):
+        yield _example(f"Preference pair {k} of M{n}", PAIR, show.pair(pair))
 
 
 def _problems(run: RunDir, preset: Preset, method: str) -> Iterator[Example]:

@@ -32,7 +32,7 @@ class Request:
 
     def values(self, key: Key) -> dict[str, Any]:
         """The notebook's parameters for this stage."""
-        values = {"preset": self.preset.name, "method": key.method or MAIN}
+        values: dict[str, Any] = {"preset": self.preset.name, "method": key.method or MAIN}
         values |= {"iteration": key.n, "seed": self.run.seed}
         return {**values, "runs_dir": str(self.run.root), "overrides": self.overrides}
 

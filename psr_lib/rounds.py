@@ -3,7 +3,7 @@
 Each takes the open stage, so that what it reads is recorded and what it costs is counted.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from psr_lib import (
@@ -14,15 +14,16 @@ from psr_lib import (
     reviews,
     round_pairs,
     srlm_rounds,
+    tallies,
 )
 from psr_lib.engines import opening
 from psr_lib.engines.base import Engine
-from psr_lib.journal import Journal, search_into
+from psr_lib.journal import Journal, Questions, search_into
 from psr_lib.judge import Judge
 from psr_lib.mcts import mcts_stream
 from psr_lib.methods import MAIN, REFERENCE
 from psr_lib.presets import PROCEDURAL
-from psr_lib.progress import show, track
+from psr_lib.progress import show
 from psr_lib.records import (
     IFTExample,
     JudgeExample,
@@ -74,7 +75,7 @@ def make_pairs(stage: Any, engine: Engine) -> Rows:
     return search(stage, questions, engine)
 
 
-def search_round(stage: Any, questions: Collection[Question], engine: Engine) -> TraceFile:
+def search_round(stage: Any, questions: Questions, engine: Engine) -> TraceFile:
     """Step search of M[n-1] on the questions of round n (Eq. 1-5): traces and pairs, in files.
 
     A call after one that was cut short goes on with the questions that are left. Counts go to the
@@ -88,18 +89,22 @@ def search_round(stage: Any, questions: Collection[Question], engine: Engine) ->
 
 
 def _search(
-    stage: Any, engine: Engine, questions: Collection[Question], name: str, label: str, **how: Any
-) -> TraceFile:
-    """Search into a file of the stage, by way of a journal that survives a kill."""
+    stage: Any, engine: Engine, questions: Questions, name: str, label: str,
+    golds: Mapping[str, str] | None = None, **how: Any,
+) -> TraceFile:  # fmt: skip
+    """Search into a file of the stage, by way of a journal that survives a kill.
+
+    `golds`: answers by question, for the line of progress alone.
+    """
     journal = Journal(stage.scratch(name), stage.made_from)
     family, judge = prompts.load(stage.preset.prompts), make_judge(stage, engine)
     stream = STREAMS[stage.preset.search.kind]
-    with track(len(questions), label) as progress:
+    with tallies.searching(journal, len(questions), label, golds) as told:
         search_into(
             journal, questions, lambda asked: stream(
                 engine, family, engine.tokenizer, asked, stage.preset.search, judge, stage.seed,
                 **how,
-            ), progress.update,
+            ), told,
         )  # fmt: skip
     write_jsonl(stage.output(name), journal.rows())
     journal.close()
@@ -174,7 +179,8 @@ def search_benchmarks(
     questions = [problem.ask() for rows in small.values() for problem in rows]
     how = {"select": True, "max_tokens": stage.preset.eval.max_tokens}
     name = "search_traces.jsonl.gz"
-    traces = _search(stage, engine, questions, name, "test-time search", **how)
+    golds = {problem.id: problem.answer for rows in small.values() for problem in rows}
+    traces = _search(stage, engine, questions, name, "test-time search", golds, **how)
     _spent(stage, traces)
     rows = evaluation.search_rows(small, traces)
     write_jsonl(stage.output("search_answers.jsonl.gz"), rows)

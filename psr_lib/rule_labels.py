@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from psr_lib import chain, ift, manifest, prompts
+from psr_lib import chain, ift, manifest, prompts, tallies
 from psr_lib.engines.base import Engine
 from psr_lib.guard import engine_call
 from psr_lib.prm800k import NEUTRAL
@@ -82,9 +82,9 @@ def sampled(
     family, settings = prompts.load(stage.preset.prompts), stage.preset.tree
     texts = [family.render(engine.tokenizer, family.solve(problem.question, prefix))
              for problem, prefix in places]  # fmt: skip
-    with engine_call("sampling steps to label"):
+    with engine_call("sampling steps to label"), tallies.watching(engine, "steps to label"):
         found = engine.sample(
-            texts, temperature=settings.temperature, top_p=settings.top_p,
+            texts, n=1, temperature=settings.temperature, top_p=settings.top_p,
             max_tokens=settings.max_step_tokens, stop=[family.stop],
             seeds=[seed_of(stage.seed, "labels", problem.id, len(prefix))
                    for problem, prefix in places],

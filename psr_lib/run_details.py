@@ -89,7 +89,8 @@ def _steps(run: RunDir, home: Path, take: Take) -> Row:
     made, evaluated = manifest.read(run.steps), manifest.read(home)
     source = home / "answers.jsonl.gz"
     read = (made or {}).get("inputs", {}).get(f"run:{source.relative_to(run.path).as_posix()}", {})
-    if not made or read.get("hash") != evaluated["outputs"]["answers.jsonl.gz"]["hash"]:
+    wrote = (evaluated or {}).get("outputs", {}).get("answers.jsonl.gz", {})
+    if not made or not wrote or read.get("hash") != wrote["hash"]:
         return {}
     rows = read_jsonl(take(run.steps / step_counts.FILE))
     place = home.parent.relative_to(run.path).as_posix()

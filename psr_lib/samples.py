@@ -7,6 +7,7 @@ less noise and estimates the same thing as one sampled answer; it is no majority
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from psr_lib import tallies
 from psr_lib.engines.base import Engine
 from psr_lib.evaluation import MEAN, Benchmarks, Row, answer_row, graded
 from psr_lib.grading import Grader
@@ -36,12 +37,14 @@ def sampled_answers(
     flat = [(name, problem) for name, problems in benchmarks.items() for problem in problems]
     if not flat:
         return []
-    found = sampled_solutions(
-        engine, family, tokenizer, [problem.ask() for _, problem in flat],
-        [seed_of(seed, "avg", problem.id) for _, problem in flat], n=settings.samples,
-        temperature=settings.sample_temperature, top_p=settings.sample_top_p,
-        max_tokens=settings.max_tokens,
-    )  # fmt: skip
+    tally = tallies.Matches([problem.answer for _, problem in flat], tallies.is_right)
+    with tallies.watching(engine, "sampled answers", tally):
+        found = sampled_solutions(
+            engine, family, tokenizer, [problem.ask() for _, problem in flat],
+            [seed_of(seed, "avg", problem.id) for _, problem in flat], n=settings.samples,
+            temperature=settings.sample_temperature, top_p=settings.sample_top_p,
+            max_tokens=settings.max_tokens,
+        )  # fmt: skip
     rows, golds = [], []
     for (name, problem), completions in zip(flat, found, strict=True):
         for k, c in enumerate(completions):

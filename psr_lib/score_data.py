@@ -66,8 +66,8 @@ def scored_rows(stage: Any, rows: dict[str, int]) -> list[ScoreExample]:
 def eft_table(stage: Any, eft: Sequence[JudgeExample | ScoreExample]) -> list[dict[str, Any]]:
     """What EFT came from, as in `data_prep`, or under `srlm` how often each score."""
     if stage.method != "srlm":
-        return data_prep.eft_table(stage, eft)
-    points = Counter(row.points for row in eft)
+        return data_prep.eft_table(stage, [row for row in eft if isinstance(row, JudgeExample)])
+    points = Counter(row.points for row in eft if isinstance(row, ScoreExample))
     return [{"score": str(k), "rows": points[k]} for k in sorted(points)]
 
 

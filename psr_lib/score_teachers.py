@@ -89,16 +89,18 @@ def judged(found: Sequence[Contest], teacher: Teacher, name: str) -> tuple[list,
     by the final answers, had a score that can't be read, and were scored in another order.
     """
     graded = _right(found)
-    pairs, counts = [], Counter(contests=len(found), undecided=0, unreadable=0, misordered=0)
+    pairs: list[list[ScoreExample]] = []
+    counts = Counter(contests=len(found), undecided=0, unreadable=0, misordered=0)
     for contest, rights in zip(found, graded, strict=True):
         if rights[0] == rights[1]:
             counts["undecided"] += 1
             continue
         place = [rights.index(True), rights.index(False)]
         said = [teacher(contest.question, contest.solutions[k]) for k in place]
-        if any(points is None for _, points in said):
+        (_, high), (_, low) = said
+        if high is None or low is None:
             counts["unreadable"] += 1
-        elif said[0][1] <= said[1][1]:
+        elif high <= low:
             counts["misordered"] += 1
         else:
             pairs.append([_example(contest, k, said[n], rights[k], f"{name}/{len(pairs)}.{n}")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from psr_lib import tallies
 from psr_lib.engines.base import Engine
 from psr_lib.engines.tasks import Sample, Task, alone
 from psr_lib.prompts import Family
@@ -68,7 +69,11 @@ def score_solutions(
     Raises PSRError where the settings ask for several scores that can only be equal, or the engine
     fails.
     """
-    return alone(engine, scoring(family, tokenizer, items, settings, seed))
+    tally = tallies.Matches(
+        [text for _, text in items], lambda _, said: family.points(said) is not None, "readable"
+    )
+    with tallies.watching(engine, "scoring", tally):
+        return alone(engine, scoring(family, tokenizer, items, settings, seed))
 
 
 def scoring(

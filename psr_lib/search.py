@@ -13,7 +13,7 @@ nor rejected, so the pairs teach reasoning and not the format.
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,12 +102,13 @@ class Search:
 
         The longest questions are dealt first, which makes the shares alike.
         """
-        shards = getattr(self.engine, "shards", 1)
+        engine: Any = self.engine  # not every kind has several processes
+        shards = getattr(engine, "shards", 1)
         if shards < 2:
             return self.stream(asked)
         share = replace(self, search=replace(self.search, live=-(-self.search.live // shards)))
         longest = sorted(asked, key=lambda item: (-len(item[1].text), item[0]))
-        return self.engine.spread(share.stream, longest)
+        return engine.spread(share.stream, longest)
 
     def stream(self, asked: Iterable[tuple[int, Question]]) -> Iterator[tuple[int, SearchTrace]]:
         """Numbered traces as they end; new questions come in for those that have ended."""
@@ -231,6 +232,7 @@ class Search:
             trace._kept.pop()
 
     def _append(self, trace: SearchTrace, expansion: Expansion, pair: StepPair | None) -> None:
+        assert expansion.chosen is not None
         chosen = expansion.candidates[expansion.chosen]
         trace.path.append(chosen.text)
         trace._kept.append(pair)
@@ -238,7 +240,7 @@ class Search:
             trace.status = "complete"
 
 
-def decide(wins: dict[int, int], pick: str, noise: random.Random) -> tuple[int, int]:
+def decide(wins: Mapping[int, float], pick: str, noise: random.Random) -> tuple[int, int]:
     """Which candidate is best and which worst (Eq. 3-5); equals by `pick`, best drawn first."""
     best = [i for i, score in wins.items() if score == max(wins.values())]
     worst = [i for i, score in wins.items() if score == min(wins.values())]
@@ -258,6 +260,7 @@ def read_candidate(completion: Completion, depth: int) -> Candidate:
 
 def step_pair(trace: SearchTrace, expansion: Expansion) -> StepPair | None:
     """The preference pair; None where both texts are the same up to blanks (no gradient)."""
+    assert expansion.chosen is not None and expansion.rejected is not None
     chosen = expansion.candidates[expansion.chosen]
     rejected = expansion.candidates[expansion.rejected]
     if chosen.text.split() == rejected.text.split():

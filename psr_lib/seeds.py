@@ -244,7 +244,7 @@ def sign_test(before: np.ndarray, after: np.ndarray) -> float:
     if before.shape != after.shape:
         raise PSRError(f"sign test: {before.shape} outcomes before but {after.shape} after")
     changes = np.abs((np.asarray(after, int) - np.asarray(before, int)).sum(0))
-    chances = np.ones(1)  # of each possible sum, from -total to +total
+    chances: np.ndarray = np.ones(1)  # of each possible sum, from -total to +total
     for size, times in zip(*np.unique(changes[changes > 0], return_counts=True), strict=True):
         one = np.zeros(2 * size + 1)
         one[[0, -1]] = 0.5

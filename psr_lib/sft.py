@@ -16,7 +16,7 @@ from psr_lib.models import check_tokenizer, load_tokenizer
 from psr_lib.prompts import Family
 from psr_lib.records import IFTExample, JudgeExample, ScoreExample, StepPair
 from psr_lib.side_by_side import lanes
-from psr_lib.token_rows import SFTRow, columns, sft_rows, step_rows
+from psr_lib.token_rows import LabelledRow, SFTRow, columns, sft_rows, step_rows
 from psr_lib.training import (
     MICRO_TOKENS,
     BatchesByLength,
@@ -111,7 +111,7 @@ def train_sft_on_chosen(
 def make_trainer(
     model: Any,
     tokenizer: Any,
-    rows: Sequence[SFTRow],
+    rows: Sequence[SFTRow | LabelledRow],
     settings: TrainSettings,
     *,
     work: Path,

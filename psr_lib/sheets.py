@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from psr_lib.figures import BLUE, CYCLE, FOOTER, GREEN, GREY, MARKS, ORANGE, PURPLE, RED, SKY, STYLE
 
 COLUMN, PAGE = (3.5, 2.75), (7.1, 2.9)  # inches: one and two columns of a two-column paper
-PRINT = STYLE | {
+PRINT: dict[Any, Any] = STYLE | {
     "font.size": 8, "axes.titlesize": 8, "axes.titleweight": "normal", "axes.labelsize": 8,
     "xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "legend.fontsize": 7.5, "savefig.dpi": 300,
     "axes.linewidth": 0.7, "xtick.major.width": 0.7, "ytick.major.width": 0.7,

@@ -41,7 +41,8 @@ def searched(trace: SearchTrace, gold: str = "") -> View:
     for k in range(len(trace.path)):
         e = latest[tuple(trace.path[:k])]
         scores = [score for score in e.scores if score is not None]
-        shares.append((e.scores[e.chosen] or 0) / max(1, len(scores) - 1, *scores))
+        wins = e.scores[e.chosen] if e.chosen is not None else None
+        shares.append((wins or 0) / max(1, len(scores) - 1, *scores))
     return solution(trace.question.text, trace.text, shares, gold)
 
 
@@ -64,7 +65,7 @@ def _step(
     step: str, right: bool | None, share: float | None = None, words: Html | None = None
 ) -> Html:
     first, rest = show_marks.clipped(step)
-    body = [words] if words is not None else [tag("bdi", first), *_more(rest)]
+    body: list[Html | str] = [words] if words is not None else [tag("bdi", first), *_more(rest)]
     if share is not None:
         body = [bar(share, "kept"), f" {share:.0%} ", *body]
     return tag("div", *body, show_marks.badge(right), look=LOOKS[right], style="margin:2px 0")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,11 @@ import torch
 from psr_lib.engines import forks
 from psr_lib.engines.base import EngineError
 from psr_lib.records import PSRError
+
+if TYPE_CHECKING:
+    from transformers import Trainer  # what it is mixed into
+else:
+    Trainer = object
 
 SMALL = 20_000_000  # parameters; on larger models, with larger gradients, the cores work together
 MOST = 4  # micro-batches at once
@@ -58,15 +63,18 @@ class Share:
 
 @dataclass
 class Found:
-    """What came of a share; `gradients` are sums over its micro-batches, one a weight."""
+    """What came of a share; `gradients` are sums over its micro-batches, one a weight.
+
+    Where they lie in shared memory they are True or False: whether there is one.
+    """
 
     losses: list[float] = field(default_factory=list)
     metrics: dict[str, dict[str, list]] = field(default_factory=dict)
     tokens: int = 0
-    gradients: list[torch.Tensor | None] = field(default_factory=list)
+    gradients: list[Any] = field(default_factory=list)
 
 
-class SideBySide:
+class SideBySide(Trainer):
     """Mixed into a trainer of transformers: the micro-batches of an update wait for its last one.
 
     The losses of those that wait are reported as 0 and that of all as the last one's, so sums over
@@ -103,7 +111,8 @@ class SideBySide:
             return torch.zeros((), device=self.args.device)
         held, self._held = self._held, None
         model.train()  # as the step does, which other processes make; logs go by it
-        self._crew = self._crew or crew(self, model, super().training_step.__func__)
+        step: Any = super().training_step
+        self._crew = self._crew or crew(self, model, step.__func__)
         steps = self.current_gradient_accumulation_steps
         dealt = [Share(micros, num_items_in_batch, steps) for micros in deal(held, self.lanes)]
         found = self._crew.work(dealt)
@@ -187,7 +196,7 @@ class Processes:
             for child in self.workers.children:
                 child.ask(None)
             for child in self.workers.children:
-                child.result(len)
+                child.result(lambda rows: None)
         except BaseException:
             self.end()
             raise
@@ -198,7 +207,7 @@ class Processes:
         try:
             for k, (child, share) in enumerate(zip(asked, dealt, strict=True)):
                 child.ask((k, share.packed()))
-            found = [child.result(len) for child in asked]
+            found = [child.result(lambda rows: None) for child in asked]
         except EngineError as error:
             raise PSRError(DIED) from error
         for one, places in zip(found, self.left, strict=False):

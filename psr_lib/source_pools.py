@@ -29,7 +29,7 @@ def make_pools(stage: Any) -> dict[str, int]:
               for rows in benchmarks.open_sets(stage, size=0).values() for row in rows}  # fmt: skip
     screen = Screen(tested, stage.preset.data.ngram)
     fresh, tally = drawn(found, stage.seed, screen), ift.Tally()
-    pools = questions(stage, fresh)
+    pools: dict[str, Any] = {**questions(stage, fresh)}
     searched, labelled = tree_problems(stage, fresh), problems_to_label(stage, fresh)
     pools |= solutions(stage, fresh, tally)
     pools |= eft(stage, pools["ift"], searched, labelled, screen)

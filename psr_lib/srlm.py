@@ -133,6 +133,7 @@ def settle(trace: SolutionTrace, pick: str, seed: int) -> None:
 
 def _pair(trace: SolutionTrace) -> StepPair | None:
     """The preference pair; None where both texts are the same up to blanks (no gradient)."""
+    assert trace.chosen is not None and trace.rejected is not None
     best, worst = trace.solutions[trace.chosen], trace.solutions[trace.rejected]
     if best.text.split() == worst.text.split():
         return None

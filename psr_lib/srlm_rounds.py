@@ -1,13 +1,14 @@
 """What the stage notebooks call under the baseline `srlm`, where `rounds` passes it on."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from psr_lib import problems, prompts, solution_reviews
+from psr_lib import problems, prompts, solution_reviews, tallies
 from psr_lib.engines.base import Engine
 from psr_lib.grading import compare_plainly
+from psr_lib.journal import Questions
 from psr_lib.progress import track
 from psr_lib.records import (
     Question,
@@ -31,7 +32,7 @@ SHOWN = ("pairs", "solutions_each", "solutions_least", "solutions_most", "distin
          "judge_spread", "spent", "budget", "budget_used")  # fmt: skip
 
 
-def search_round(stage: Any, questions: Collection[Question], engine: Engine) -> SolutionTraceFile:
+def search_round(stage: Any, questions: Questions, engine: Engine) -> SolutionTraceFile:
     """Solutions, scores and pairs of round n by M[n-1], at psrlm's tokens of that round.
 
     A call after one that was cut short goes on after its last whole pass. Counts go to the
@@ -44,13 +45,14 @@ def search_round(stage: Any, questions: Collection[Question], engine: Engine) ->
         def keep(traces: list[SolutionTrace]) -> None:
             write_jsonl(path, [{"made_from": made_from}, *(trace.to_row() for trace in traces)])
             done = sum(t.spent if budget else len(t.solutions) for t in traces)
-            progress.update(min(done, progress.total))
+            progress.update(min(done, progress.total), **tallies.solutions(traces))
 
-        traces = solution_search(
-            engine, prompts.load(stage.preset.prompts), engine.tokenizer, list(questions),
-            stage.preset.search, settings, stage.seed, budget=budget,
-            begun=_begun(path, made_from), keep=keep,
-        )  # fmt: skip
+        with tallies.watching(engine, "solutions and scores"):
+            traces = solution_search(
+                engine, prompts.load(stage.preset.prompts), engine.tokenizer, list(questions),
+                stage.preset.search, settings, stage.seed, budget=budget,
+                begun=_begun(path, made_from), keep=keep,
+            )  # fmt: skip
     return _written(stage, traces, budget)
 
 
@@ -156,8 +158,8 @@ def oracle_report(traces: Iterable[SolutionTrace]) -> dict[str, float | int]:
         right = [s.valid and is_right(trace.question.text, s.text) for s in trace.solutions]
         n.update({"solutions": len(right), "right": sum(right)})
         n.update(_siblings(trace, right))
-        if trace.pairs:
-            n.update(pairs=1, **{_order(right[trace.chosen], right[trace.rejected]): 1})
+        if trace.pairs and trace.chosen is not None and trace.rejected is not None:
+            n.update(["pairs", _order(right[trace.chosen], right[trace.rejected])])
     siblings, solutions, pairs = (max(1, n[name]) for name in ("siblings", "solutions", "pairs"))
     return {
         "siblings_judge_accuracy": n["siblings right"] / siblings,
@@ -171,7 +173,8 @@ def oracle_report(traces: Iterable[SolutionTrace]) -> dict[str, float | int]:
 
 def _siblings(trace: SolutionTrace, right: Sequence[bool]) -> Counter:
     """Verdicts between the scored solutions of a question of which just one is right."""
-    scored, found = [k for k, s in enumerate(trace.scores) if s is not None], Counter()
+    scored = [k for k, s in enumerate(trace.scores) if s is not None]
+    found: Counter[str] = Counter()
     for i, j in combinations(scored, 2):
         if right[i] != right[j]:
             good, bad = (i, j) if right[i] else (j, i)

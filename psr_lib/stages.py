@@ -153,7 +153,7 @@ def stage_preset(preset: Preset, key: Key) -> Preset:
 def _reference_preset(preset: Preset) -> Preset:
     """The preset with the API model's server, prompts and limits; it does not search."""
     own, most = preset.reference, preset.reference.max_tokens
-    server = {"url": own.url, "model": own.model, "protocol": own.protocol, "seeds": own.seeds}
+    server: Any = {name: getattr(own, name) for name in ("url", "model", "protocol", "seeds")}
     return replace(
         preset, prompts=own.prompts, engine=replace(preset.engine, kind="server", **server),
         judge=replace(preset.judge, max_tokens=most, verdict="written"),

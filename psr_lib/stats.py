@@ -14,6 +14,7 @@ import numpy as np
 
 from psr_lib.records import PSRError
 
+Numbers = Sequence[float] | np.ndarray
 Outcomes = Mapping[str, Sequence[float]]  # benchmark -> 0 or 1 a problem, in a fixed order
 
 
@@ -27,7 +28,7 @@ class Difference:
     per_seed: tuple[float, ...]
 
 
-def wilson(right: int, total: int, level: float = 0.95) -> tuple[float, float]:
+def wilson(right: float, total: float, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share, both ends in 0..1; (0, 1) where there is no data."""
     if not 0 <= right <= total:
         raise PSRError(f"wilson: {right} right answers of {total} is impossible")
@@ -42,7 +43,7 @@ def wilson(right: int, total: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def mean_interval(
-    counts: Mapping[str, tuple[int, int]], level: float = 0.95
+    counts: Mapping[str, tuple[float, float]], level: float = 0.95
 ) -> tuple[float, float, float]:
     """Unweighted mean of the benchmarks' accuracies, and its interval over problems.
 
@@ -112,7 +113,7 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
     return min(1.0, 2 * tail / 2**changed)
 
 
-def auc(labels: Sequence[float], scores: Sequence[float]) -> float:
+def auc(labels: Numbers, scores: Numbers) -> float:
     """Share of (positive, negative) pairs in which the positive has the higher score; ties half.
 
     Labels are 1 or 0. Raises PSRError where one of the two is missing.
@@ -126,9 +127,7 @@ def auc(labels: Sequence[float], scores: Sequence[float]) -> float:
     return float((ranks[marks == 1].sum() - right * (right + 1) / 2) / (right * wrong))
 
 
-def calibration(
-    labels: Sequence[float], scores: Sequence[float], bins: int = 10
-) -> list[dict[str, float]]:
+def calibration(labels: Numbers, scores: Numbers, bins: int = 10) -> list[dict[str, float]]:
     """The calibration curve: a row for each of `bins` equal parts of 0..1 that holds a score.
 
     `p` is the mean score there, `right` the share of positive labels with its Wilson interval.
@@ -146,7 +145,7 @@ def calibration(
     return rows
 
 
-def calibration_error(labels: Sequence[float], scores: Sequence[float], bins: int = 10) -> float:
+def calibration_error(labels: Numbers, scores: Numbers, bins: int = 10) -> float:
     """Expected calibration error: mean of |p - share right| over the curve, weighted by rows."""
     rows = calibration(labels, scores, bins)
     total = sum(row["n"] for row in rows)
@@ -165,7 +164,7 @@ def bootstrap_by_group(
     Whole groups are drawn with replacement; `statistic` takes the places of the drawn rows. Draws
     for which it raises PSRError (an AUC of one label) are drawn again.
     """
-    members = {name: [] for name in dict.fromkeys(groups)}
+    members: dict[str, list[int]] = {name: [] for name in dict.fromkeys(groups)}
     for place, name in enumerate(groups):
         members[name].append(place)
     parts, noise, found = [np.array(m) for m in members.values()], np.random.default_rng(seed), []

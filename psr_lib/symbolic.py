@@ -34,7 +34,7 @@ class Rows(Sequence[Mapping[str, Any]]):
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, index: Any) -> Mapping[str, Any]:
+    def __getitem__(self, index: Any) -> Any:
         place = self.places[index]
         row, template = self.data[place], self.data.task_indices[place]
         question = row["question"].removesuffix(REQUEST)

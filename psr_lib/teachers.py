@@ -67,7 +67,7 @@ def _judged(
     prefix = steps[: rng.randrange(len(steps))]
     right = problems.next_step(puzzle, prefix)
     wrong = authors.wrong_step(puzzle, prefix, rng) if right else None
-    if wrong is None:
+    if right is None or wrong is None:
         return None
     step_a, step_b = (right, wrong[0]) if better == "A" else (wrong[0], right)
     return JudgeExample(
@@ -126,6 +126,6 @@ def _spread(shares: Mapping[str, float], size: int, rng: random.Random) -> list[
     total, names = sum(shares.values()), []
     for level, share in shares.items():
         names += [level] * round(size * share / total)
-    names = (names + [max(shares, key=shares.get)] * size)[:size]
+    names = (names + [max(shares, key=shares.__getitem__)] * size)[:size]
     rng.shuffle(names)
     return names

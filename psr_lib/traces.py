@@ -131,7 +131,8 @@ class TraceFile(Rows):
 
 def search_stats(traces: Iterable[SearchTrace]) -> dict[str, float | int]:
     """What a round of search did: rates over its expansions and candidates, and the judge's."""
-    n, judge = Counter(), Counter()
+    n: Counter[str] = Counter()
+    judge: Counter[str] = Counter()
     for trace in traces:
         n.update(_trace_counts(trace))
         for e in trace.expansions:

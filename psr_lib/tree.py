@@ -172,7 +172,8 @@ def tree_stream(
     `settings` is the preset's `tree` block. At most `settings.live` trees are open at once; no
     result depends on which. Raises PSRError where an engine fails.
     """
-    forest, waiting, live = _Forest(engine, prm, family, tokenizer, settings, seed), iter(asked), {}
+    forest, waiting = _Forest(engine, prm, family, tokenizer, settings, seed), iter(asked)
+    live: dict[int, Tree] = {}
     while True:
         new = islice(waiting, settings.live - len(live))
         live |= {place: Tree(question) for place, question in new}

@@ -60,6 +60,6 @@ def _strings(path: Path) -> Iterator[str]:
         formats = {id(part) for node in ast.walk(tree) if isinstance(node, ast.FormattedValue)
                    and node.format_spec for part in ast.walk(node.format_spec)}  # fmt: skip
         for node in ast.walk(tree):
-            text = isinstance(node, ast.Constant) and isinstance(node.value, str)
-            if text and id(node) not in formats:
-                yield node.value
+            text = node.value if isinstance(node, ast.Constant) else None
+            if isinstance(text, str) and id(node) not in formats:
+                yield text

@@ -17,8 +17,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
@@ -54,15 +55,15 @@ class WarmKernelManager(AsyncKernelManager):
 class WarmProvisioner(LocalProvisioner):
     """Starts a kernel as a fork; all else is as for any local kernel."""
 
-    async def launch_kernel(self, cmd: list[str], **settings: Any) -> dict[str, Any]:
+    async def launch_kernel(self, cmd: list[str], **settings: Any) -> KernelConnectionInfo:
         """Fork a kernel that does what the command would; returns how to connect to it."""
         if LAUNCHER not in cmd:
             return await super().launch_kernel(cmd, **settings)
         self.cwd = settings.get("cwd") or os.getcwd()
         arguments = cmd[cmd.index(LAUNCHER) :]
-        process = fork_kernel(arguments, settings.get("env") or os.environ, str(self.cwd))
-        self.process = Handle(process)
-        self.pid = self.pgid = self.process.pid
+        handle = Handle(fork_kernel(arguments, settings.get("env") or os.environ, str(self.cwd)))
+        self.process = cast(Any, handle)
+        self.pid = self.pgid = handle.pid
         return self.connection_info
 
 

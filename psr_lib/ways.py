@@ -7,7 +7,7 @@ say what the tokens bought.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from psr_lib import evaluation, prompts
+from psr_lib import evaluation, prompts, tallies
 from psr_lib.comparators import Comparators, comparator_rows
 from psr_lib.engines.base import Engine
 from psr_lib.evaluation import Row
@@ -56,8 +56,9 @@ def _at_equal_tokens(
     ways = Comparators(engine, prompts.load(preset.prompts), engine.tokenizer, preset.search,
                        stage.seed, preset.eval.max_tokens)  # fmt: skip
     questions = [problem.ask() for problems in sets.values() for problem in problems]
-    found = {MAJORITY: ways.majority(questions, budgets),
-             BEST: ways.best_of_n(questions, budgets, judge)}  # fmt: skip
+    with tallies.watching(engine, "majority and best-of-N"):
+        found = {MAJORITY: ways.majority(questions, budgets),
+                 BEST: ways.best_of_n(questions, budgets, judge)}  # fmt: skip
     rows = {way: comparator_rows(sets, answers) for way, answers in found.items()}
     for name in ("generated", "judged"):
         stage.tokens(**{name: sum(row[name] for answers in rows.values() for row in answers)})

@@ -123,11 +123,15 @@ def test_many_rows_that_come_and_go_are_as_if_each_stood_alone(tokenizer):
 def test_several_workers_give_what_one_gives(tokenizer):
     prompts, seen = prompts_of(16), []
     engine = engine_of(tokenizer, workers=3, max_rows=8)
-    engine.progress = lambda done, total: seen.append((done, total))
+    engine.progress = lambda done, total, written: seen.append((done, total, written))
     threads = torch.get_num_threads()
-    assert sample(engine, prompts, n=2) == sample(engine_of(tokenizer), prompts, n=2)
+    found = sample(engine, prompts, n=2)
+    assert found == sample(engine_of(tokenizer), prompts, n=2)
     assert torch.get_num_threads() == threads
-    assert seen[-1] == (36, 36) and sorted(seen) == seen
+    counts = [row[:2] for row in seen]
+    assert counts[-1] == (36, 36) and sorted(counts) == counts
+    told = sorted(row for _, _, written in seen for row in written)
+    assert told == sorted((i, c.text) for i, row in enumerate(found) for c in row)
 
 
 def test_threads_give_what_forks_give(tokenizer, monkeypatch):

@@ -157,8 +157,8 @@ def test_a_worker_whose_parent_is_stopped_ends_by_itself():
     worker = grading.Worker()
     assert worker.is_ready()
     slow = "\\frac{" * 3000 + "1" + "}{2}" * 3000  # seconds of work on any machine
-    worker.process.stdin.write(json.dumps({"gold": "x", "answer": slow, "seconds": 0.1}) + "\n")
-    worker.process.stdin.flush()
+    worker.asked.write(json.dumps({"gold": "x", "answer": slow, "seconds": 0.1}) + "\n")
+    worker.asked.flush()
     assert worker.process.wait(timeout=60) == -signal.SIGPROF
     worker.kill()
 

@@ -19,6 +19,7 @@ OF_THE_PAPER = (
     "status",
     "secondary",
     "contradictions",
+    "presets",
 )  # they say something without runs
 
 
@@ -86,6 +87,8 @@ def test_blocks_hold_the_kept_numbers(full):
     kept = results.load("tiny", 1, "random-judge")
     means = [f"{100 * model['accuracy']['mean']:.1f}" for model in kept["models"]]
     assert f"| random-judge | 1 | {' | '.join(means)} |" in lines
+    assert "| tiny | data/tiny/base | 8.0 | 8.0 | 16.0 | seed 0, cpu |" in lines
+    assert any(line.startswith("`make reproduce` took 8 minutes and up to 24.0 ") for line in lines)
     assert "| all | 8.0 | 8.0 | 16.0 |" in lines  # eight stages of a minute, a and two M tokens
     assert "| M1 | 90.0 | 50.0 | 50.0 | 50.0 | 50.0 |" in lines
     assert "| M2 | 40 | 2.4 | 60.0 | 30.0 | 20.0 | 45.0 | 0.0 | 72.0 | 50.0 | 10.0 |" in lines
@@ -112,8 +115,8 @@ def test_the_baselines_budget_is_told_by_round_and_seed(page, monkeypatch):
 def test_status_tells_what_the_kept_runs_hold(full):
     status = block(full.read_text(), "status").splitlines()
     here = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in status[2:]}
-    assert len(here) == 11 and set(here.values()) == {"from the kept runs", "not run"}
-    assert here["Table 1"] == here["Table 2"] == here["Table 3"] == "from the kept runs"
+    assert len(here) == 11 and set(here.values()) == {"small-scale only", "not run"}
+    assert here["Table 1"] == here["Table 2"] == here["Table 3"] == "small-scale only"
     assert here["Table 6"] == here["Table 9"] == here["Figure 2"] == "not run"
 
 
@@ -143,7 +146,7 @@ def test_a_kept_map_is_drawn(page, monkeypatch):
         write_csv(results.folder() / "tiny" / name, rows)
     run_main(monkeypatch)
     assert (page.parent / "figures/figure2.pdf").is_file()
-    assert "| Figure 2 | map of prompts and responses | from the kept runs |" in page.read_text()
+    assert "| Figure 2 | map of prompts and responses | small-scale only |" in page.read_text()
 
 
 PLANTED = {

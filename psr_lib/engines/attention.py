@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch.nn.functional import pad
@@ -47,6 +48,9 @@ class TailLayer(DynamicLayer):
     A tail is written in place into a buffer with room to spare for columns and rows, not
     concatenated at every token.
     """
+
+    keys: torch.Tensor
+    values: torch.Tensor
 
     def __init__(self, shared_keys: torch.Tensor, shared_values: torch.Tensor):
         super().__init__()
@@ -96,8 +100,10 @@ class TailLayer(DynamicLayer):
 class SharedPrefixCache(Cache):
     """The cache of a batch of groups; `owner` [B] is the group of each row."""
 
+    layers: list[Any]  # of TailLayer
+
     def __init__(self, layers: list[TailLayer], shared_start: torch.Tensor, owner: torch.Tensor):
-        super().__init__(layers=layers)
+        super().__init__(layers=[*layers])
         self.shared_start = shared_start  # [P] first column that is not padding
         self.tail_spans: list[tuple] = []
         self._place_groups()

@@ -4,7 +4,7 @@ Search, judge and evaluation know nothing else about a model, so that transforme
 scripted table in a test can stand behind them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,6 +26,10 @@ class Completion:
     tokens: int
     finish: str
     prompt_tokens: int
+
+
+# Told while a call goes on: rows done, rows in all, and what was just written to which prompt.
+Told = Callable[[int, int, list[tuple[int, str]]], None]
 
 
 class EngineError(PSRError):
@@ -78,11 +82,13 @@ class Usage:
 class Engine(Protocol):
     """A model behind two calls.
 
-    `honours_seeds` says whether equal seeds give equal samples whatever else is in the batch.
+    `honours_seeds` says whether equal seeds give equal samples whatever else is in the batch;
+    `tokenizer` is the model's, None where a server keeps it to itself.
     """
 
     honours_seeds: bool
     usage: Usage
+    tokenizer: Any
 
     def sample(
         self,

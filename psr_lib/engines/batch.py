@@ -5,6 +5,7 @@ any causal model of transformers use its own cache. Both prefill groups, step, a
 """
 
 from itertools import accumulate
+from typing import Any
 
 import torch
 from transformers.cache_utils import DynamicCache
@@ -23,6 +24,8 @@ class Batch:
     """
 
     lane: torch.Tensor | None = None
+    mergeable = False
+    tail_logits: torch.Tensor | None = None  # of the columns that were asked for, until a step
 
     def __init__(self, rows: list[Row], device: torch.device):
         self.rows, self.device = rows, device
@@ -62,6 +65,10 @@ class Batch:
 
     def select_lanes(self, lanes: torch.Tensor) -> None:
         """Keep these lanes of the cache."""
+        raise NotImplementedError
+
+    def step(self, tokens: torch.Tensor, alive: list[int]) -> None:
+        """Feed a token to every row [rows]; afterwards `logits` are those of the next."""
         raise NotImplementedError
 
 
@@ -114,7 +121,8 @@ class SharedBatch(Batch):
             use_cache=True,
             logits_to_keep=1,
         )
-        return [(layer.keys, layer.values) for layer in cache.layers]
+        layers: list[Any] = cache.layers
+        return [(layer.keys, layer.values) for layer in layers]
 
     def _tails(self, ids: torch.Tensor, lengths: torch.Tensor, keep: int) -> None:
         columns = torch.arange(ids.shape[1], device=self.device)

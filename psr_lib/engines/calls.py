@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from psr_lib.engines.base import Completion, EngineError, Usage
+from psr_lib.engines.base import Completion, EngineError, Told, Usage
 from psr_lib.records import PSRError, seed_of
 
 UNKNOWN_CONTEXT = 2**31
@@ -81,6 +81,7 @@ class RequestEngine:
     honours_seeds = False
     context = UNKNOWN_CONTEXT
     tokenizer: Any = None
+    progress: Told | None = None
 
     def __init__(self) -> None:
         self.usage = Usage()
@@ -103,7 +104,8 @@ class RequestEngine:
         seeds, ids = checked_seeds(prompts, seeds), self._encode(prompts)
         copies = n if temperature > 0 else 1  # greedy siblings are equal
         rooms = [min(max_tokens, self.context - len(row)) for row in ids]
-        common = {"temperature": temperature, "top_p": top_p, "stop": [s for s in stop or [] if s]}
+        ends = [end for end in stop or [] if end]
+        common: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "stop": ends}
         requests = [
             Request(place=(i, k), prompt=prompts[i], ids=ids[i], seed=seed_of(seeds[i], k),
                     room=rooms[i], **common)
@@ -117,7 +119,12 @@ class RequestEngine:
         def rows() -> dict[int, list[Completion]]:
             return _whole(done, [copies] * len(prompts), n)
 
-        self._run(lambda: self._generate(requests, done.__setitem__), rows)
+        def keep(place: Place, completion: Completion) -> None:
+            done[place] = completion
+            if self.progress:
+                self.progress(len(done), copies * len(prompts), [(place[0], completion.text)])
+
+        self._run(lambda: self._generate(requests, keep), rows)
         self._count(rows(), n, sum(done[r.place].tokens for r in requests))
         return list(rows().values())
 

@@ -72,7 +72,7 @@ class Workers:
         try:
             for child, share in zip(asked, shares, strict=True):
                 child.ask(share)
-            busy = {child.pipe: child for child in asked}
+            busy: dict[Any, Child] = {child.pipe: child for child in asked}
             while busy:
                 sent: list[Any] = []
                 failures: list[BaseException] = []
@@ -82,8 +82,8 @@ class Workers:
                     except Exception as error:  # what came before it counts
                         failures.append(error)
                 yield from sent
-                for error in failures:
-                    raise error
+                for failure in failures:
+                    raise failure
                 busy = {pipe: child for pipe, child in busy.items() if not child.done}
             return [child.found for child in asked]
         finally:

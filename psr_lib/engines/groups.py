@@ -59,7 +59,9 @@ def grouped(items: list[tuple[list[int], Row]]) -> list[Group]:
     items = sorted(items, key=lambda item: (item[0], item[1].place))
     # What a prompt has in common with the next one; its own last token stays out of any prefix.
     common = [_common(a[:-1], b[:-1]) for (a, _), (b, _) in pairwise(items)] + [0]
-    groups, members, shared = [], [], 0
+    groups: list[Group] = []
+    members: list[tuple[list[int], Row]] = []
+    shared = 0
     for k, (prompt, row) in enumerate(items):
         if members and not _joins(common[k - 1], common[k], shared, len(members), len(prompt)):
             groups.append(_group(members, shared))

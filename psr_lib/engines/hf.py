@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from psr_lib.engines import attention, forks
-from psr_lib.engines.base import Completion, EngineError, Usage
+from psr_lib.engines.base import Completion, EngineError, Told, Usage
 from psr_lib.engines.batch import Batch, PlainBatch, SharedBatch, merged
 from psr_lib.engines.calls import checked_seeds, encode, one_line, option_lists
 from psr_lib.engines.forks import Tick
@@ -39,6 +39,7 @@ class HFEngine:
     """Samples from and scores with a causal language model of transformers."""
 
     honours_seeds = True
+    progress: Told | None = None
 
     def __init__(
         self,
@@ -48,17 +49,16 @@ class HFEngine:
         batch_tokens: int = 65536,
         max_rows: int = 0,
         workers: int = 0,
-        progress: Callable[[int, int], None] | None = None,
     ):
         """`batch_tokens`: cache columns of all rows decoded together; `workers`: CPU cores."""
         self.model, self.tokenizer = model.eval(), tokenizer
-        self.batch_tokens, self.progress = batch_tokens, progress
+        self.batch_tokens = batch_tokens
         cpu = model.device.type == "cpu"
         self.max_rows = max_rows or (CPU_ROWS if cpu else GPU_ROWS)
         self.prefill_tokens = CPU_PREFILL if cpu else GPU_PREFILL
         self.workers = (workers or torch.get_num_threads()) if cpu else 1
         self.usage = Usage()
-        self.batch_class = PlainBatch
+        self.batch_class: type[SharedBatch | PlainBatch] = PlainBatch
         if attention.supports(model.config):
             model.set_attn_implementation(attention.NAME)
             self.batch_class = SharedBatch
@@ -103,9 +103,9 @@ class HFEngine:
             room = min(max_tokens, self.context - len(prompt))
             for k in range(copies if room > 0 else 0):
                 items.append((prompt, Row((i, k), [], seed_of(seed, k), room)))
-        done = dict(
-            chain(*self._work(grouped(items), partial(_decode, temperature, top_p, stop or [])))
-        )
+        # Workers that were forked before somebody watched are told with the job.
+        job = partial(_decode, temperature, top_p, stop or [], self.progress is not None)
+        done = dict(chain(*self._work(grouped(items), job)))
         overflow = [Completion("", 0, "overflow", len(prompt)) for prompt in ids]
         self._count(ids, n, done.values(), sum(len(p) >= self.context for p in ids) * n)
         return [
@@ -182,11 +182,12 @@ class HFEngine:
         groups = sorted(groups, key=lambda group: group.shape, reverse=True)
         total, done = sum(len(g.rows) for g in groups), [0]
 
-        def tick(rows: int) -> None:
+        def tick(rows: int | list[tuple[int, str]]) -> None:
+            written = [] if isinstance(rows, int) else rows
             with self._lock:
-                done[0] += rows
+                done[0] += rows if isinstance(rows, int) else len(rows)
                 if self.progress:
-                    self.progress(done[0], total)
+                    self.progress(done[0], total, written)
 
         parts = [p for p in (groups[k :: self.workers] for k in range(self.workers)) if p]
         if len(parts) < 2 or total < LEAST_SHARED:
@@ -249,6 +250,7 @@ def _score(engine: HFEngine, groups: list[Group], tick: Tick) -> dict[tuple[int,
     for chunk in chunked(groups, engine.prefill_tokens):
         longest = max(len(row.ids) for group in chunk for row in group.rows)
         batch = engine.batch_class(chunk, engine.model, engine.pad_id, keep=longest + 1)
+        assert batch.tail_logits is not None  # no step was made
         logs = torch.log_softmax(batch.tail_logits.float(), -1)
         for lane, row in zip(batch.row_lanes(), batch.rows, strict=True):
             # The last columns hold the prompt's last token and the option but for its end.
@@ -266,18 +268,24 @@ def _decode(
     temperature: float,
     top_p: float,
     stop: list[str],
+    watched: bool,
     engine: HFEngine,
     groups: list[Group],
     tick: Tick,
 ) -> list[tuple[tuple[int, int], Completion]]:
-    return Run(engine, temperature, top_p, stop).decode(groups, tick)
+    return Run(engine, temperature, top_p, stop, watched).decode(groups, tick)
 
 
 class Run:
     """One call of `sample`: its settings, and the loop that each worker runs."""
 
-    def __init__(self, engine: HFEngine, temperature: float, top_p: float, stop: list[str]):
+    def __init__(
+        self, engine: HFEngine, temperature: float, top_p: float, stop: list[str],
+        watched: bool = False,
+    ):  # fmt: skip
+        """`watched`: finished rows are told with their texts, not only counted."""
         self.engine, self.temperature, self.top_p = engine, temperature, top_p
+        self.watched = watched
         self.stop = [s for s in stop if s]
         self.eos = set(engine.eos)
         ends = {s[-1] for s in self.stop}
@@ -294,9 +302,10 @@ class Run:
 
         Returns each row's place and completion.
         """
-        queue, batch = deque(groups), None
+        queue = deque(groups)
+        batch: Batch | None = None
         while queue or batch:
-            if queue and (batch is None or self._has_room(batch)):
+            if batch is None or (queue and self._has_room(batch)):
                 batch = self._fill(queue, batch)
             tokens = self._draw(batch, tick)
             alive = [i for i, row in enumerate(batch.rows) if not row.finish]
@@ -333,20 +342,23 @@ class Run:
             chunks = [taken]
         new = [engine.batch_class(chunk, engine.model, engine.pad_id) for chunk in chunks]
         engine.prefilled(sum(b.prefilled for b in new))
-        parts = ([batch] if batch else []) + new
+        parts: list[Any] = [*([batch] if batch else []), *new]
         return merged(parts) if len(parts) > 1 else parts[0]
 
     def _draw(self, batch: Batch, tick: Tick) -> torch.Tensor:
         """Draw a token for every row [rows] and note which rows it finishes."""
         logits, seeds, counts = batch.row_logits(), batch.seeds, batch.counts
         tokens = next_tokens(logits, self.temperature, self.top_p, seeds, counts)
-        finished = 0
+        ended = []
         for row, token in zip(batch.rows, tokens.tolist(), strict=True):
             if not row.finish:
                 row.ids.append(token)
                 row.finish = self._finish(row, token)
-                finished += bool(row.finish)
-        tick(finished)
+                ended += [row] if row.finish else []
+        if self.watched:
+            tick([(row.place[0], self.completion(row, 0).text) for row in ended])
+        else:
+            tick(len(ended))
         return tokens
 
     def _finish(self, row: Row, token: int) -> str:

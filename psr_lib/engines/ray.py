@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from psr_lib.engines.base import Completion, EngineError, Usage
+from psr_lib.engines.base import Completion, EngineError, Told, Usage
 from psr_lib.engines.calls import checked_seeds, one_line, option_lists
 from psr_lib.records import PSRError
 
@@ -59,6 +59,8 @@ class Worker:
 
 class RayEngine:
     """`workers` engines behind the interface of one; results in the order of the prompts."""
+
+    progress: Told | None = None
 
     def __init__(
         self,
@@ -122,6 +124,8 @@ class RayEngine:
             try:
                 found, usage = self.ray.get(ready)
                 done |= dict(zip(shares[k], found, strict=True))
+                if self.progress:  # a worker tells when it has done its whole share
+                    self.progress(len(done), len(prompts), _texts(done, shares[k]))
                 self.usage.add(usage)
             except Exception as error:  # the actor died, or its engine raised
                 cause = getattr(error, "cause", error)
@@ -192,6 +196,11 @@ class RayEngine:
             self.actors[k] = None
 
 
+def _texts(done: dict[int, list], share: list[int]) -> list[tuple[int, str]]:
+    """What was written to the prompts of a share; nothing where options were scored."""
+    return [(i, one.text) for i in share for one in done[i] if isinstance(one, Completion)]
+
+
 def started_ray() -> Any:
     """The package, connected to RAY_ADDRESS or to a Ray of this machine.
 
@@ -225,7 +234,8 @@ def shared(prompts: list[str], workers: int) -> list[list[int]]:
             blocks[-1].append(i)
         else:
             blocks.append([i])
-    loads, shares = [0] * workers, [[] for _ in range(workers)]
+    loads = [0] * workers
+    shares: list[list[int]] = [[] for _ in range(workers)]
     size = {block[0]: sum(len(prompts[i]) for i in block) for block in blocks}
     for block in sorted(blocks, key=lambda block: (-size[block[0]], block[0])):
         least = loads.index(min(loads))

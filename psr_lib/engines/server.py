@@ -105,8 +105,10 @@ class ServerEngine(RequestEngine):
 
     def _complete(self, r: Request) -> tuple[Completion, int]:
         """A completion, and how many tokens of its prompt went through the model."""
-        body = {"model": self.model, "prompt": r.ids or r.prompt, "max_tokens": r.room,
-                "temperature": r.temperature, "top_p": r.top_p, "n": 1}  # fmt: skip
+        body: dict[str, Any] = {
+            "model": self.model, "prompt": r.ids or r.prompt, "max_tokens": r.room,
+            "temperature": r.temperature, "top_p": r.top_p, "n": 1,
+        }  # fmt: skip
         body |= {"stop": r.stop} if r.stop else {}
         body |= self._seed(r) if r.temperature > 0 else {}
         try:

@@ -49,7 +49,7 @@ class Choose:
 
 
 Request = Sample | Choose
-Task = Generator[Request, list, Any]
+Task = Generator[Request, Any, Any]  # it is sent the list of its answers, None to begin
 
 
 def answer(engine: Any, requests: Sequence[Request]) -> list[list]:
@@ -62,7 +62,8 @@ def answer(engine: Any, requests: Sequence[Request]) -> list[list]:
         if isinstance(first, Choose):
             found = engine.choose(prompts, first.options)
         else:
-            seeds = [seed for request in requests for seed in request.seeds]
+            asked = [request for request in requests if isinstance(request, Sample)]
+            seeds = [seed for request in asked for seed in request.seeds]
             found = engine.sample(prompts, seeds=seeds, **first.settings)
     rest = iter(found)
     return [list(islice(rest, len(request.prompts))) for request in requests]
@@ -80,7 +81,8 @@ def drive(engine: Any, tasks: Iterable[tuple[Any, Task]], live: int) -> Iterator
     What most tasks wait for is called first, and the others wait for them. Raises PSRError where
     the engine fails.
     """
-    waiting, open_ = iter(tasks), {}
+    waiting = iter(tasks)
+    open_: dict[Any, tuple[Task, Next]] = {}
     while True:
         for name, task in islice(waiting, live - len(open_)):
             open_[name] = task, go_on(task)

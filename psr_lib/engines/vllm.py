@@ -172,14 +172,14 @@ def _watched(client: Any) -> Iterator[None]:
     """
     answers, over = getattr(client, "outputs_queue", None), Event()
 
-    def watch() -> None:
+    def watch(answers: Any) -> None:
         while not over.wait(1.0):
             if client.resources.engine_dead:
                 answers.put(RuntimeError("its process died"))
                 return
 
     if answers is not None:  # else it runs in this process
-        Thread(target=watch, daemon=True).start()
+        Thread(target=watch, args=(answers,), daemon=True).start()
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 """A training call as files: what each process of a launch reads, and what the main one writes."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
@@ -38,7 +39,7 @@ def write(
     """The call in a folder; what an earlier call left there stays if it was the same one."""
     rows = {name: [{"kind": type(row).__name__, "row": to_dict(row)} for row in given[name]]
             for name in ROWS if name in given}  # fmt: skip
-    wanted = {
+    wanted: dict[str, Any] = {
         "function": function, "processes": processes, "every": every, "code": _code(),
         "call": {name: _plain(value) for name, value in given.items()
                  if name not in (*ROWS, *MADE_THERE)},
@@ -46,6 +47,7 @@ def write(
         "extensions": {str(path): hash_file(path) for path in registry.imported()},
         "models": {name: manifest.identity(given[name]) for name in MODELS if name in given},
     }  # fmt: skip
+    wanted = json.loads(json.dumps(wanted))  # as it will be read: tuples are lists there
     if (folder / JOB).is_file() and read_json(folder / JOB) == wanted:
         (folder / RESULT).unlink(missing_ok=True)
         return

@@ -139,7 +139,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 def plain(value: Any) -> Any:
     """A preset's value as JSON holds it: dataclasses as objects, tuples as lists."""
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         return {key: plain(item) for key, item in asdict(value).items()}
     return list(value) if isinstance(value, tuple) else value
 
@@ -167,7 +167,7 @@ def _has_default(spec: Any) -> bool:
 
 def _value(spec: Any, value: Any, where: str) -> Any:
     where = f"{where}: {spec.name}" if ": " not in where else f"{where}.{spec.name}"
-    if is_dataclass(spec.type):
+    if isinstance(spec.type, type) and is_dataclass(spec.type):
         return build(spec.type, value, where)
     if value == [] and spec.metadata.get("empty"):
         return ()
@@ -267,8 +267,9 @@ def _field(key: str) -> Any:
 def all_keys() -> list[str]:
     """Every dotted key that an override may set."""
     keys = [f.name for f in fields(Preset) if not is_dataclass(f.type) and f.name != "name"]
-    for section in (f for f in fields(Preset) if is_dataclass(f.type)):
-        keys += [f"{section.name}.{leaf.name}" for leaf in fields(section.type)]
+    for section in fields(Preset):
+        if isinstance(section.type, type) and is_dataclass(section.type):
+            keys += [f"{section.name}.{leaf.name}" for leaf in fields(section.type)]
     return keys
 
 

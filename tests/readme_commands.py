@@ -1,0 +1,111 @@
+"""Run every command of the README, on the smallest preset, in a copy of this repository.
+
+    .venv/bin/python tests/readme_commands.py
+
+It fails at the first command that does. The preset is `smoke` whatever the page says, the seeds are
+the first two; what cannot be run here is listed below, with what checks it. With words after it, it
+runs those commands alone that hold all of them: `tests/readme_commands.py plan`.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 900  # seconds for one command
+
+# What is not run here, by how it begins, and what runs it.
+ELSEWHERE = {
+    "git clone": "this copy is one",
+    "pip install": "tests/test_environment.py resolves the extras",
+    "conda env create": "tests/test_environment.py reads the file as conda does and resolves it",
+    "make test": ".ci/run",
+    "make torture": ".ci/run",
+    "make lab": "it opens a browser; the notebooks are run by tests/test_smoke.py",
+    "make base": "hours; tests/test_base_model.py trains a small one",
+    "make bench": "hours; tests/test_bench.py measures a little",
+    "make iteration N=2 PRESET=smol": "a model of the hub; tests/test_chain_teachers.py and others",
+    "make plan PRESET=smol": "a model of one's own; tests/test_plan.py",
+    "make data PRESET=smol": "problems of one's own; tests/test_sources.py",
+    "make evaluate METHOD=reference": "a server; tests/test_chat.py has one",
+    "make judge METHOD=reference": "a server; tests/test_chat.py has one",
+    "make judge N=1 SET=\"lab.audit": "labels of one's own; tests/test_labels.py",
+}  # fmt: skip
+LESS = {"SEEDS": "0 1", "METHODS": "psrlm ift-more"}  # enough to see it run
+ADDED = {"make fuzz": "COUNT=2000", "make confirm": "METHODS='psrlm srlm'"}
+THEN = {"make clean-stage": "make reproduce"}  # what the page says to do next
+
+
+def commands(text: str) -> list[str]:
+    """The commands of the page, each once and in order: lines of its blocks, and `make ...`."""
+    fences = re.compile(r"^```(?!python|bibtex)\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    found = []
+    for match in re.finditer(rf"{fences.pattern}|`(make [^`]+)`", text, fences.flags):
+        lines = match[1].splitlines() if match[1] else [match[2]]
+        lines = [re.sub(r"\s{2,}#.*", "", line).strip() for line in lines]
+        found += [line for line in lines if re.match(r"(make|git|pip|conda|python)\b", line)]
+    return list(dict.fromkeys(found))
+
+
+def elsewhere(command: str) -> str:
+    """What runs it, '' where this check does."""
+    return next((why for start, why in ELSEWHERE.items() if command.startswith(start)), "")
+
+
+def smaller(command: str) -> list[str]:
+    """The command's words as they are run here: preset smoke, fewer seeds and methods."""
+    added = next((more for start, more in ADDED.items() if command.startswith(start)), "")
+    given = [word.partition("=") for word in shlex.split(f"{command} {added}")]
+    words = [f"{name}={LESS.get(name, value)}" if mark else name for name, mark, value in given]
+    if words[1] != "plan":  # a plan runs nothing, so it is made of any preset
+        words = [*(word for word in words if not word.startswith("PRESET=")), "PRESET=smoke"]
+    return [*words, f"CONDA={sys.executable}"]  # with CONDA nothing is set up
+
+
+def due(page: str, words: list[str]) -> list[str]:
+    """The commands to run: those of the page that hold all of these words, and what they need."""
+    asked = [one for one in commands(page) if not elsewhere(one) and all(w in one for w in words)]
+    follow = [[one, *(then for start, then in THEN.items() if one.startswith(start))]
+              for one in asked]  # fmt: skip
+    return [one for part in follow for one in part]
+
+
+def copy_to(folder: Path) -> Path:
+    """This checkout as it is, in a repository of its own."""
+    place = folder / "copy"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(place)], check=True)
+    listed = ["git", "ls-files", "-mo", "--exclude-standard"]
+    changed = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in changed.splitlines():
+        if (ROOT / name).is_file():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_bytes((ROOT / name).read_bytes())
+    return place
+
+
+def main() -> int:
+    """Run them; 1 where one failed."""
+    asked = due((ROOT / "README.md").read_text(encoding="utf-8"), sys.argv[1:])
+    with tempfile.TemporaryDirectory() as folder:
+        place = copy_to(Path(folder))
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+        settings = {"cwd": place, "env": {**kept, "PYTHONPATH": str(place), "PSR_QUIET": "1"}}
+        for command in asked:
+            began = time.monotonic()
+            done = subprocess.run(smaller(command), capture_output=True, text=True,
+                                  timeout=PATIENCE, **settings)  # fmt: skip
+            print(f"{time.monotonic() - began:6.0f} s  {command}", flush=True)
+            if done.returncode:
+                print(done.stdout[-2000:] + done.stderr[-2000:])
+                return 1
+    print(f"{len(asked)} commands of the README ran")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

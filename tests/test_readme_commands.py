@@ -1,0 +1,88 @@
+"""Every command of the README is one that make and the runner take; `readme_commands` runs them."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import readme_commands
+from conftest import ROOT
+
+from psr_lib import commands, presets
+
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+FOUND = readme_commands.commands(TEXT)
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = re.search(r"\.PHONY: (.*)", MAKEFILE).group(1).split()
+VARIABLES = re.findall(r"^([A-Z0-9]+) *\?=", MAKEFILE, re.MULTILINE)
+
+
+def dry(words):
+    """What make would run."""
+    line = ["make", "-n", "--no-print-directory", *words, f"CONDA={sys.executable}"]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_commands_of_a_page_are_found():
+    page = """Text `make plan N=2`, `make help`.
+
+```
+git clone x && cd y
+make reproduce      # all of it
+make data SET="a={b: c}"
+```
+
+```python
+make = 1
+```
+And `make plan N=2` again."""
+    assert readme_commands.commands(page) == [
+        "make plan N=2", "make help", "git clone x && cd y", "make reproduce",
+        'make data SET="a={b: c}"',
+    ]  # fmt: skip
+
+
+def test_the_readme_has_commands_and_each_is_run_somewhere():
+    assert len(FOUND) > 30 and "make reproduce" in FOUND
+    here = [one for one in FOUND if not readme_commands.elsewhere(one)]
+    assert len(here) > 25 and all(one.startswith("make ") for one in here)
+    for start, where in readme_commands.ELSEWHERE.items():
+        for file in re.findall(r"tests/\w+\.py|\.ci/run", where):
+            assert (ROOT / file).is_file(), f"{start}: {where}"
+
+
+def test_a_command_runs_on_the_smallest_preset_with_few_seeds():
+    words = readme_commands.smaller('make confirm PRESET=tiny SEEDS="0 1 2" N=2')
+    assert words[:2] == ["make", "confirm"] and "SEEDS=0 1" in words and "N=2" in words
+    assert [word for word in words if word.startswith("PRESET")] == ["PRESET=smoke"]
+    assert "PRESET=paper-7b" in readme_commands.smaller("make plan PRESET=paper-7b")
+    page = "`make status`, `make clean-stage STAGE=03 N=2`, `make test`"
+    assert readme_commands.due(page, ["STAGE"]) == [
+        "make clean-stage STAGE=03 N=2",
+        "make reproduce",
+    ]
+    assert readme_commands.due(page, [])[0] == "make status"
+
+
+@pytest.mark.parametrize("command", [one for one in FOUND if one.startswith("make ")])
+def test_make_and_the_runner_know_every_word(command):
+    target, *words = shlex.split(command)[1:]
+    assert target in TARGETS
+    assert [
+        word.partition("=")[0] for word in words if word.partition("=")[0] not in VARIABLES
+    ] == []
+    done = dry([target, *words])
+    assert done.returncode == 0, done.stderr
+    for line in re.findall(r"-m psr_lib\.runs (.*)", done.stdout):
+        args = commands.make_parser().parse_args(shlex.split(line.rstrip(":; fi")))
+        presets.load(args.preset, args.overrides)
+
+
+def test_a_word_that_is_not_known_is_found():
+    with pytest.raises(AssertionError):
+        test_make_and_the_runner_know_every_word("make reproduced")
+    with pytest.raises(AssertionError):
+        test_make_and_the_runner_know_every_word("make plan M=2")
+    with pytest.raises(Exception, match=r"search\.width"):
+        test_make_and_the_runner_know_every_word("make iteration N=2 SET=search.wdth=4")
