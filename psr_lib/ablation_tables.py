@@ -135,7 +135,9 @@ def draw(path: Path, folder: Path | None = None) -> Path:
 def load(path: Path) -> tuple[Grid, list[Row]]:
     """The grid and the summaries of a kept ablation."""
     kept = read_json(path)
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in kept["grid"].items()}
+    values: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in kept["grid"].items()
+    }
     return Grid(**values), kept["runs"]
 
 

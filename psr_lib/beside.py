@@ -34,15 +34,16 @@ def columns(
         if labels is not None and row.id not in labels:
             raise PSRError(f"dpo.soft_labels: no search of pair {row.id} is kept; run 03 again")
         more |= {} if labels is None else {"label": labels[row.id]}
-    for more, row in zip(found, drawn(replay, len(rows), seed), strict=False):
-        more["replay_ids"] = row.prompt_ids + row.completion_ids
-        more["replay_labels"] = [UNSCORED] * len(row.prompt_ids) + row.completion_ids
+    for more, again in zip(found, drawn(replay, len(rows), seed), strict=False):
+        more["replay_ids"] = again.prompt_ids + again.completion_ids
+        more["replay_labels"] = [UNSCORED] * len(again.prompt_ids) + again.completion_ids
     return found
 
 
 def drawn(replay: Sequence[SFTRow], count: int, seed: int) -> list[SFTRow]:
     """So many rows, in shuffled passes over all."""
-    rng, found = random.Random(seed_of("replay", seed)), []
+    rng = random.Random(seed_of("replay", seed))
+    found: list[SFTRow] = []
     while replay and len(found) < count:
         found += rng.sample(list(replay), len(replay))
     return found[:count]

@@ -70,7 +70,8 @@ class StepDPOTrainer(LocalTrainer, DPOTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = list(dict.fromkeys([*self._signature_columns, *beside.COLUMNS]))
+        known: list[str] = self._signature_columns or []
+        self._signature_columns = list(dict.fromkeys([*known, *beside.COLUMNS]))  # type: ignore[assignment]
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         """TRL's loss and metrics; where something is beside the pairs, what it adds."""
@@ -97,7 +98,8 @@ class StepDPOTrainer(LocalTrainer, DPOTrainer):
         )
 
     def _replayed(self, model: Any, inputs: dict[str, Any]) -> Any:
-        pad = self.processing_class.pad_token_id
+        tokenizer: Any = self.processing_class
+        pad = tokenizer.pad_token_id
         found = beside.replay_loss(model, inputs, pad)
         self._total_train_tokens += beside.tokens(inputs, pad)
         self._metrics["train"]["replay/nll"].append(found.item())

@@ -300,7 +300,8 @@ def keep(
     With `merge` a LoRA run leaves full weights too, so that every engine can load them. Of several
     processes the main one saves.
     """
-    out_dir, saved = Path(out_dir), {}
+    out_dir = Path(out_dir)
+    saved: dict[str, str] = {}
     model = sharded.whole_model(trainer)
     if model is None:
         return saved

@@ -80,7 +80,7 @@ def _plain(value: Any) -> Any:
         return value.name
     if isinstance(value, SimpleNamespace):
         return dict(vars(value))
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     return str(Path(value).resolve()) if isinstance(value, Path) else value
 
