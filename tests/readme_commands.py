@@ -32,6 +32,7 @@ ELSEWHERE = {
     "make iteration N=2 PRESET=smol": "a model of the hub; tests/test_chain_teachers.py and others",
     "make plan PRESET=smol": "a model of one's own; tests/test_plan.py",
     "make data PRESET=smol": "problems of one's own; tests/test_sources.py",
+    'make iteration N=2 SET="extensions': "a file of one's own; tests/test_registry.py",
     "make evaluate METHOD=reference": "a server; tests/test_chat.py has one",
     "make judge METHOD=reference": "a server; tests/test_chat.py has one",
     "make judge N=1 SET=\"lab.audit": "labels of one's own; tests/test_labels.py",
