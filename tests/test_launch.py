@@ -1,5 +1,6 @@
 """Training in several processes: the same updates as in one, the shipped configurations, errors."""
 
+import json
 import os
 import subprocess
 import sys
@@ -113,7 +114,7 @@ def test_a_job_is_kept_for_the_same_call_alone(folder, tmp_path):
     assert kept.parent.exists()
     _, call = job.read(here)
     assert call["pairs"] == PAIRS and call["family"] == FAMILY
-    assert vars(call["settings"]) == vars(arguments["settings"])
+    assert vars(call["settings"]) == json.loads(json.dumps(vars(arguments["settings"])))
     for changed in ({"seed": 1}, {"settings": settings(lr=1e-4)}, {"pairs": PAIRS[:4]}):
         kept.parent.mkdir(parents=True, exist_ok=True)
         job.write(here, function.__name__, arguments | changed, 2, 5)

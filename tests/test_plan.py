@@ -78,7 +78,7 @@ def test_parameters_are_those_of_the_weights():
 
 def test_the_cache_of_a_token_is_what_a_forward_pass_keeps(monkeypatch):
     model = random_model(40, num_key_value_heads=1)
-    monkeypatch.setattr(architectures, "_config", lambda base: (model.config, "a test"))
+    monkeypatch.setattr(architectures, "config", lambda base: (model.config, "a test"))
     cache = model(torch.arange(7)[None], use_cache=True).past_key_values
     kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
     found = architectures.of.__wrapped__("grouped")

@@ -208,10 +208,10 @@ def test_what_takes_long_belongs_to_the_data_that_all_methods_share(tmp_path, mo
     monkeypatch.setattr(commands.stages, "make_anew", forgot.append)
     monkeypatch.setattr(commands, "stage_state", lambda *_: State("current"))
     monkeypatch.setattr(commands, "_execute", lambda *_: None)
-    request = SimpleNamespace(run=run, preset=None, force=True)
+    request = SimpleNamespace(run=run, preset=load("smoke"), force=True)
     for key, wanted in ((Key(DATA, "srlm"), False), (Key(DATA), True)):
         assert bool(leftovers.work_kept(run, key)) == wanted
-        assert commands._step(request, key, True, {})
+        assert commands._step(request, [key], True, {})
         assert bool(forgot) == wanted
 
 

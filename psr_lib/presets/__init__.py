@@ -236,8 +236,8 @@ def _check_range(rule: Mapping[str, Any], value: Any, where: str) -> None:
 def _check_name(rule: Mapping[str, Any], value: str, where: str) -> None:
     kind, more = rule["kind"], rule["more"]
     if not (rule["files"] or value in more or registry.known(kind, value)):
-        there = ", ".join((*more, *registry.names(kind)))
-        raise PSRError(f"{where}: {value!r} is unknown; there are {there}")
+        there = (*more, *registry.names(kind))
+        raise PSRError(f"{where}: {value!r} is unknown; {suggest(value, there)}")
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
