@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from psr_lib.evaluation import write_csv
 from psr_lib.records import atomic
@@ -122,6 +122,8 @@ def funnel(rows: Sequence[dict], label: str, value: str, title: str, xlabel: str
              for k, (v, s) in enumerate(zip(values, shares, strict=True))]  # fmt: skip
     axes.bar_label(drawn, texts, padding=3)
     axes.set(xlabel=xlabel, xlim=(0, 1.3 * max(values, default=1) or 1))  # room for the numbers
+    axes.xaxis.set_major_locator(MaxNLocator(5))  # more would run into each other
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     return figure
