@@ -8,14 +8,13 @@ downloaded. What was checked, replaced and left open is printed at the end.
 
 import argparse
 import copy
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from psr_lib import manifest, preflight, prompts, stages, stand_in
 from psr_lib.engines import opening
+from psr_lib.environ import variables
 from psr_lib.launch import command
 from psr_lib.preflight import CHECKED, OPEN, REPLACED, WRONG, Row
 from psr_lib.presets import PROCEDURAL, Preset
@@ -24,6 +23,7 @@ from psr_lib.request import Request
 from psr_lib.run_dirs import Key
 
 FOLDER = "dry"
+# No library asks the hub in a dry run, nor do the kernels that it starts.
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 # Enough updates for a narrow copy to write steps and verdicts at all; its numbers mean nothing.
 SMALL = {
@@ -55,7 +55,7 @@ def rehearse(args: argparse.Namespace, build: Callable[[Request, list[Key]], Any
     dry.overrides = " ".join([real.overrides, *(f"{k}={v[0]}" for k, v in swaps.items())])
     request = Request(dry)
     try:
-        with offline():
+        with variables(dict.fromkeys(OFFLINE, "1")):
             build(request, keys)
     finally:
         rows += [_stage(request, key) for key in stages.in_order(keys)]
@@ -145,17 +145,3 @@ def _left_out(preset: Preset) -> list[Row]:
     if preset.data.eft_from == "chain":
         rows.append(Row("step PRM and tree search", OPEN, "EFT was built by the oracle instead"))
     return rows
-
-
-@contextmanager
-def offline() -> Iterator[None]:
-    """No library asks the hub inside the block, nor do the kernels that start in it."""
-    before = {name: os.environ.get(name) for name in OFFLINE}
-    os.environ.update(dict.fromkeys(OFFLINE, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value

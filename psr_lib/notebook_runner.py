@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from psr_lib import manifest, progress
+from psr_lib.environ import variables
 from psr_lib.presets import suggest
 from psr_lib.records import PSRError, fits, write_json, write_text, writing
 
@@ -152,15 +153,8 @@ def kernel_environment(notebook: Path) -> Iterator[None]:
         RUNNING: notebook.stem,
         **PROGRESS_OFF,
     }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
+    with variables(wanted):
         yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 class ProgressLines:
