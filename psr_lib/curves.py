@@ -12,6 +12,7 @@ from matplotlib.ticker import EngFormatter
 from psr_lib import more_tables, paper_tables, seeds
 from psr_lib.curve_rows import Row, ends, place, rows_of, series
 from psr_lib.evidence import GREEDY, JUDGE, STEPS, TOKENS, Evidence, NotRun
+from psr_lib.methods import USES_GOLD
 from psr_lib.more_tables import SEARCH
 from psr_lib.paper_tables import OURS, WAYS
 from psr_lib.round_curves import dpo_figure, dpo_rows, funnel_figure, funnel_rows
@@ -34,9 +35,14 @@ def methods_rows(evidence: Evidence) -> list[Row]:
 
 
 def _by_last(rows: Sequence[Row]) -> list[Row]:
-    """The rows of the last model, the highest first; methods that have not come so far are out."""
+    """The rows of the last model, the highest first.
+
+    Methods that have not come so far are out, and upper bounds that use gold unless alone.
+    """
     end = max(map(place, rows), default=0)
-    return sorted((one for one in rows if place(one) == end), key=lambda one: -one["value"])
+    last = [one for one in rows if place(one) == end]
+    fair = [one for one in last if one["method"] not in USES_GOLD]
+    return sorted(fair or last, key=lambda one: -one["value"])
 
 
 def _behind(evidence: Evidence, one: Row, best: Row) -> Row:
@@ -58,7 +64,8 @@ def finding(rows: Sequence[Row]) -> str:
                f"{best['value']:.1f} % at {best['model']}"  # fmt: skip
     level = [one["method"] for one in others if not one.get("behind_low", 0) > 0]
     if not level:
-        return f"{best['model']} is highest with {best['method']}"
+        apart = ", gold apart" if USES_GOLD & {one["method"] for one in rows} else ""
+        return f"{best['model']} is highest with {best['method']}{apart}"
     return f"{best['model']}: {best['method']} and {', '.join(level)} cannot be told apart"
 
 

@@ -41,6 +41,7 @@ SWITCHES: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
     "random-judge-nll0": {SEARCH: {"judge": {"kind": "random"}}, DPO: {"dpo": {"nll_weight": 0.0}}},
     "gold-judge": {SEARCH: {"judge": {"kind": "oracle"}}},
 }
+USES_GOLD = frozenset({"gold-judge"})  # an upper bound, which no method is to be measured against
 BORROWED_PAIRS = frozenset({"ift-more", "sft-chosen"})  # they take psrlm's pairs, round by round
 
 

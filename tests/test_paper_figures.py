@@ -90,6 +90,13 @@ def test_the_title_claims_no_more_than_the_paired_interval():
         return curves.finding(curves.methods_rows(Evidence(found)))
 
     assert title(psrlm=60, far=45) == "M2 is highest with psrlm"
+    found = [
+        kept(name, 0, 40, last) for name, last in (("srlm", 60), ("psrlm", 45), ("gold-judge", 80))
+    ]
+    assert (
+        curves.finding(curves.methods_rows(Evidence(found)))
+        == "M2 is highest with srlm, gold apart"
+    )
     assert title(far=45, near=59, psrlm=60) == "M2: psrlm and near cannot be told apart"
     assert title(psrlm=60, apart=45) == "M2: psrlm and apart cannot be told apart"  # not paired
     unfinished = kept("behind", 0, 90)
