@@ -33,6 +33,7 @@ from psr_lib.engines import opening
 from psr_lib.engines.base import Engine
 from psr_lib.evaluation import write_csv
 from psr_lib.journal import Journal, search_into
+from psr_lib.methods import SRLM
 from psr_lib.models import load_tokenizer
 from psr_lib.prm import PRM, report, train_prm
 from psr_lib.prm800k import read_prm800k
@@ -188,7 +189,7 @@ def policy(stage: Any, ift: Sequence[IFTExample]) -> Path | str:
         )  # fmt: skip
 
     made_from = {"settings": asdict(settings), "ift": _hash(ift)}
-    return cached(stage, stage.run.making / "policy", made_from, build) / "model"
+    return cached(stage, making(stage) / "policy", made_from, build) / "model"
 
 
 def search_trees(
@@ -199,7 +200,7 @@ def search_trees(
     engine = open_engine(stage, folder)
     made_from = {"settings": asdict(replace(settings, live=1)), "questions": _hash(questions),
                  "weights": [manifest.identity(folder), weights]}  # fmt: skip
-    journal = Journal(stage.run.making / "trees.jsonl", _common(stage) | made_from)
+    journal = Journal(stage.run.making / "trees.jsonl", common(stage) | made_from)
     found = tallies.Pairs(sibling_pairs, map(Tree.from_row, journal.rows()))
     with track(len(questions), "tree search", journal.count) as progress:
         search_into(
@@ -272,11 +273,17 @@ def _balanced(k: int) -> str:
 # ------------------------------------------------------------------------------------ what is kept
 
 
+def making(stage: Any) -> Path:
+    """Where what took long is kept; the baseline's stage has a folder of its own."""
+    home = stage.run.making
+    return home / SRLM if stage.method == SRLM else home
+
+
 def cached(
     stage: Any, folder: Path, made_from: dict[str, Any], build: Callable[[Path], None]
 ) -> Path:
     """The folder, built anew unless it holds, unchanged, what the same settings and inputs gave."""
-    mark, key = folder / "made_from.json", hash_json(_common(stage) | made_from)
+    mark, key = folder / "made_from.json", hash_json(common(stage) | made_from)
     if not mark.is_file() or read_json(mark) != _contents(folder, key):
         shutil.rmtree(folder, ignore_errors=True)
         build(folder)
@@ -289,7 +296,7 @@ def _contents(folder: Path, key: str) -> dict[str, str]:
     return {"key": key, "model": manifest.fingerprint(model) if model.is_dir() else ""}
 
 
-def _common(stage: Any) -> dict[str, Any]:
+def common(stage: Any) -> dict[str, Any]:
     """What all parts depend on: code, seed, the base model, prompts."""
     inputs = stage.made_from["inputs"]
     return {"code": stage.code, "seed": stage.seed, "inputs": inputs,

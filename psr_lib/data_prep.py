@@ -13,9 +13,10 @@ from psr_lib import benchmarks, figures, problems, source_pools, teachers
 from psr_lib.engines import opening
 from psr_lib.evaluation import read_csv
 from psr_lib.presets import PROCEDURAL
-from psr_lib.records import IFTExample, JudgeExample, Question, StepPair, write_jsonl
+from psr_lib.records import IFTExample, JudgeExample, Problem, Question, StepPair, write_jsonl
 
 TINY = "data/tiny"
+PROBLEMS = source_pools.PROBLEMS
 
 
 def make_pools(stage: Any) -> dict[str, int]:
@@ -59,8 +60,11 @@ def no_eft(stage: Any, ift: list[IFTExample], taken: set[str]) -> dict[str, list
     return {}
 
 
-def chain_eft(stage: Any, ift: list[IFTExample], taken: set[str]) -> dict[str, list[JudgeExample]]:
-    """Pairs as the paper makes them; the oracle labels the PRM's steps and reports on the rest."""
+def chain_eft(stage: Any, ift: list[IFTExample], taken: set[str]) -> dict[str, list]:
+    """Pairs as the paper makes them; the oracle labels the PRM's steps and reports on the rest.
+
+    `eft_problems` are what was searched, with answers: for the teacher of the baseline's EFT alone.
+    """
     from psr_lib import chain
 
     labelled = chain.labels_of(stage, taken)
@@ -68,7 +72,13 @@ def chain_eft(stage: Any, ift: list[IFTExample], taken: set[str]) -> dict[str, l
     asked = teachers.fresh_puzzles("tree", size, stage.seed, taken, shares)
     questions = [Question(id=f"tree/{level}/{i}", text=puzzle.text())
                  for i, (level, puzzle) in enumerate(asked)]  # fmt: skip
-    return chain.make_eft(stage, ift, questions, labelled, confirmed)
+    known = [Problem(id=row.id, source="tree", question=row.text, answer=_answer(row.text),
+                     meta={"level": row.id.split("/")[1]}) for row in questions]  # fmt: skip
+    return {PROBLEMS: known, **chain.make_eft(stage, ift, questions, labelled, confirmed)}
+
+
+def _answer(question: str) -> str:
+    return str(problems.parse(question).answer())
 
 
 def confirmed(pair: StepPair) -> bool:

@@ -45,6 +45,7 @@ KINDS = {
     "judge": Kind("psr_lib.judges", "psr_lib.judge", ("self", "random", "oracle")),
     "engine": Kind("psr_lib.engines", "psr_lib.engines.opening", ("hf", "vllm", "server", "ray")),
     "teacher": Kind("psr_lib.teachers", "psr_lib.annotators", ("oracle", "rule", "api")),
+    "scorer": Kind("psr_lib.scorers", "psr_lib.score_teachers", ("oracle", "rule", "api")),
     "segmenter": Kind("psr_lib.segmenters", "psr_lib.source_pools", ("rule", "api")),
     "benchmark": Kind(
         "psr_lib.benchmarks", "psr_lib.benchmarks",

@@ -17,6 +17,7 @@ from psr_lib.records import IFTExample, Problem, PSRError, Question, seed_of, wr
 from psr_lib.registry import register
 
 REPORT = "removed"
+PROBLEMS = "eft_problems"  # what the tree search was asked, with answers: for 01 under srlm alone
 
 
 def make_pools(stage: Any) -> dict[str, int]:
@@ -71,7 +72,8 @@ def eft(
     stage.count(prm_rows_of_benchmarks=tested)
     asked = [problem.ask() for problem in searched]
     known = {problem.question: problem.solution for problem in searched}
-    return chain.make_eft(stage, rows, asked, labelled, solutions=known)
+    made = chain.make_eft(stage, rows, asked, labelled, solutions=known)
+    return {PROBLEMS: list(searched), **made}
 
 
 def open_sources(stage: Any) -> list[sources.Source]:

@@ -34,6 +34,7 @@ FORCED = "forced"  # a file in a run's folder `making`: this run takes nothing t
 # What 01 reads more: to cut other people's solutions into steps, and to make EFT as the paper does.
 TEACHER = ("teacher",)
 CHAIN = ("model", "sft", "prm", "tree", "annotate", "engine")
+SCORED = ("teacher", "model", "sft", "tree", "engine")  # the same under `srlm`
 FIRST = [Key(EVALUATE), Key(EVALUATE, MAIN, 1)]  # built for a report that is opened by hand
 
 
@@ -172,7 +173,8 @@ def make_anew(run: RunDir) -> None:
 def sections(preset: Preset, key: Key) -> tuple[str, ...]:
     """The sections that a stage may read: 01's depend on where problems and EFT come from."""
     if key.method == SRLM:
-        return SRLM_STAGES.get(key.stage, STAGES[key.stage])
+        chain = key.stage == DATA and preset.data.eft_from == "chain"
+        return SRLM_STAGES.get(key.stage, STAGES[key.stage]) + (SCORED if chain else ())
     if key.method == REFERENCE and key.stage == LAB:
         return (*STAGES[LAB], "srlm")  # it judges pairs of steps and scores whole solutions
     chain = key.stage == DATA and preset.data.eft_from == "chain"

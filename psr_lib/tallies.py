@@ -11,7 +11,7 @@ from typing import Any
 from psr_lib.annotate import Answer, Call, calls_of
 from psr_lib.grading import compare_plainly
 from psr_lib.progress import quiet, track
-from psr_lib.records import StepPair
+from psr_lib.records import Problem, StepPair
 from psr_lib.steps import boxed
 from psr_lib.traces import SearchTrace
 
@@ -80,6 +80,21 @@ class Pairs:
         """Count a tree in."""
         self.pairs += len(self.pairs_of(tree))
         return {"pairs": self.pairs}
+
+
+class Sampled:
+    """Share of right ones of all sampled solutions; `begun` as in `Pairs`."""
+
+    def __init__(self, problems: Iterable[Problem], begun: Iterable[Any] = ()) -> None:
+        self.golds, self.share = {one.id: one.answer for one in problems}, Share()
+        for trace in begun:
+            self(trace)
+
+    def __call__(self, trace: Any) -> Numbers:
+        """Count a question's solutions in."""
+        for solution in trace.solutions:
+            self.share.add(is_right(self.golds[trace.question.id], solution.text))
+        return {"right": self.share}
 
 
 class Agreement:

@@ -7,7 +7,7 @@ The price table, the rule of thumb and the answers paid for so far are those of 
 from collections.abc import Iterable
 
 from psr_lib import asking, prices, prompts, workload
-from psr_lib.methods import DATA, EVALUATE, REFERENCE
+from psr_lib.methods import DATA, EVALUATE, REFERENCE, SRLM
 from psr_lib.paid import Paid
 from psr_lib.presets import PROCEDURAL
 from psr_lib.run_dirs import Key, RunDir
@@ -23,6 +23,8 @@ def bills(case: Case, run: RunDir, works: Iterable[Work]) -> list[str]:
         found.append(_line(case, run, "segment", *_segmented(case)))
     if made and teacher.judge == "api" and data.eft_from == "chain":
         found.append(_line(case, run, "judge", *_judged(case)))
+    if Key(DATA, SRLM) in keys and teacher.judge == "api" and data.eft_from == "chain":
+        found.append(_line(case, run, "score", *_scored(case)))
     return found + ([_reference(case)] if Key(EVALUATE, REFERENCE) in keys else [])
 
 
@@ -47,6 +49,12 @@ def _judged(case: Case) -> tuple[float, float]:
     return 2 * pairs, _template(case, "judge") + tokens * prices.LETTERS
 
 
+def _scored(case: Case) -> tuple[float, float]:
+    """Whole solutions to score, a right and a wrong one of each problem at most, and letters."""
+    tokens = case.rows.question.value + case.model(1).answer_tokens
+    return 2 * case.preset.tree.questions, _template(case, "score") + tokens * prices.LETTERS
+
+
 def _reference(case: Case) -> str:
     """The API model that is measured: an answer a problem and a verdict a held-out pair."""
     data, reference = case.preset.data, case.preset.reference
@@ -62,7 +70,7 @@ def _template(case: Case, role: str) -> int:
 
 
 def _line(case: Case, run: RunDir, use: str, calls: float, letters: float) -> str:
-    teacher, most = case.preset.teacher, "at most, " if use == "judge" else ""
+    teacher, most = case.preset.teacher, "at most, " if use in ("judge", "score") else ""
     paid = Paid(asking.kept_answers(run, teacher.model, use))
     left = max(0, round(calls) - len(paid))
     texts = ["x" * round(letters)] * left

@@ -39,11 +39,21 @@ def _base(case: Case, key: Key) -> list[Work]:
 
 def _data(case: Case, key: Key) -> list[Work]:
     """Nothing for a device, unless EFT comes from the chain (paper section 3.2)."""
-    if key.method or case.preset.data.eft_from != "chain":
+    if case.preset.data.eft_from != "chain":
         return [Work(key, "rows", "generate")]
+    if key.method == SRLM:
+        return [*_policy(case, key), _solutions(case, key)]
     if case.shipped:
         return [Work(key, "rows; EFT ships with the repository", "generate")]
     return [*_policy(case, key), *_prm(case, key), *search_tokens.of_trees(case, key)]
+
+
+def _solutions(case: Case, key: Key) -> Work:
+    """The policy's solutions that the baseline's EFT is made of."""
+    count = case.preset.tree.questions * case.preset.srlm.eft_solutions
+    return Work(key, f"{count:,} solutions to score", "generate",
+                generated=count * case.model(1).answer_tokens,
+                read=case.preset.tree.questions * case.rows.asked())  # fmt: skip
 
 
 def _policy(case: Case, key: Key) -> list[Work]:

@@ -15,10 +15,10 @@ SMALL = (
 )
 
 
-def opened(root, changes=""):
+def opened(root, changes="", method="psrlm"):
     """The data stage of a run in this folder."""
     return runs.open_stage("01_data_prep", preset="smoke", seed=0, runs_dir=str(root),
-                           overrides=f"{SMALL} {changes}")  # fmt: skip
+                           method=method, overrides=f"{SMALL} {changes}")  # fmt: skip
 
 
 def finished(root):

@@ -2,14 +2,15 @@
 
 import random
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 
 from psr_lib import presets, problems, prompts, score_data, teachers, wordlevel
+from psr_lib.contests import Contest, built, wrong_solution
 from psr_lib.problems import LEVELS, make_puzzle
 from psr_lib.records import JudgeExample, PSRError, ScoreExample, read_jsonl, write_jsonl
-from psr_lib.score_teachers import Contest, contests, judged, oracle, thinned, wrong_solution
+from psr_lib.score_filters import judged, thinned
+from psr_lib.score_teachers import OracleScorer, Said
 from psr_lib.steps import boxed, is_final
 
 SHARES = {"easy": 1, "words": 1, "big": 1, "distractor": 4, "start": 1, "long": 2, "mixed": 3}
@@ -22,7 +23,7 @@ def eft():
 
 @pytest.fixture(scope="module")
 def pairs(eft):
-    return judged(contests(eft, 3), oracle, "scores")
+    return judged(built(eft, 3), OracleScorer(), "scores")
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -44,11 +45,11 @@ def test_wrong_solutions_are_wrong_well_formed_and_come_to_an_end(level):
 
 
 def test_both_judges_learn_on_the_same_problems(eft):
-    found = contests(eft, 3)
+    found = built(eft, 3)
     assert len(found) > 0.95 * len(eft)
     assert {c.question for c in found} <= {row.question for row in eft}
-    assert contests(eft[::-1], 3)[::-1] == found, "each draw belongs to its row"
-    assert contests(eft, 4) != found
+    assert built(eft[::-1], 3)[::-1] == found, "each draw belongs to its row"
+    assert built(eft, 4) != found
 
 
 def test_scores_are_ordered_as_the_final_answers(pairs):
@@ -68,9 +69,23 @@ def contest(right="1", wrong="2"):
     return Contest("p/0", "1?", "1", texts, "slip", "easy")
 
 
+class Scripted:
+    """A teacher that says what a function of the solution gives."""
+
+    concurrency = 2
+
+    def __init__(self, says):
+        self.says, self.asked = says, []
+
+    def score(self, question, solution):
+        """The script's answer."""
+        self.asked.append(solution)
+        return Said(*self.says(solution))
+
+
 def test_what_the_filter_leaves_out_is_counted():
     said = {"1": ("fine", 4.0), "2": ("wrong", 1.0), "3": ("odd", None), "5": ("lavish", 5.0)}
-    teacher = lambda question, solution: said[boxed(solution)]  # noqa: E731
+    teacher = Scripted(lambda solution: said[boxed(solution)])
     found = [contest(), contest("2", "1"), contest("1", "1"), contest("2", "5"), contest("1", "3"),
              contest("1", "5"), contest("1", "2")]  # fmt: skip
     kept, counts = judged(found, teacher, "s")
@@ -79,8 +94,8 @@ def test_what_the_filter_leaves_out_is_counted():
         [(f"s/{k}.0", 4, True), (f"s/{k}.1", 1, False)] for k in range(3)
     ]
     assert [kept[0][1].meta["flaw"], kept[0][0].meta["flaw"]] == ["slip", ""]
-    equal = lambda question, solution: ("same", 3.0)  # noqa: E731
-    assert judged([contest()], equal, "s")[1]["misordered"] == 1
+    assert len(teacher.asked) == len(set(teacher.asked)) == 4, "each solution once, undecided never"
+    assert judged([contest()], Scripted(lambda solution: ("same", 3.0)), "s")[1]["misordered"] == 1
 
 
 def test_the_most_common_score_is_thinned_out(pairs):
@@ -142,7 +157,6 @@ def test_the_stage_writes_as_many_rows_as_the_step_judge_has(tmp_path):
     assert read_jsonl(tmp_path / "data/eft.jsonl", JudgeExample) == train, "left as it was"
 
 
-def test_the_oracle_scores_no_real_problems(tmp_path):
-    stage = SimpleNamespace(method="srlm", preset=SimpleNamespace(data=SimpleNamespace(source="x")))
-    with pytest.raises(PSRError, match=r"srlm: its teacher, the oracle, knows nothing of 'x'"):
-        score_data.make_data(stage)
+def test_a_preset_without_eft_has_none_to_score(tmp_path):
+    with pytest.raises(PSRError, match=r"srlm: data.eft_from=none makes no EFT; take chain"):
+        score_data.make_data(FakeStage(tmp_path, "data.eft_from=none"))

@@ -128,6 +128,7 @@ class Judge:
 class Srlm:
     """The baseline `srlm`: whole solutions scored by the model itself (Yuan et al. 2024)."""
 
+    eft_solutions: int = num(low=2)
     budget: str = one_of("psrlm", "none")
     solutions: int = num(low=2)
     max_tokens: int = num(low=1)
