@@ -22,7 +22,7 @@ from typing import Any
 
 from psr_lib import architectures, manifest, presets, prompts, rate_table
 from psr_lib import bench_rates as rates
-from psr_lib.records import IFTExample, PSRError, Question, read_jsonl, write_json
+from psr_lib.records import IFTExample, PSRError, Question, read_json, read_jsonl, write_json
 
 Part = Callable[[argparse.Namespace], list[dict[str, Any]]]
 
@@ -105,6 +105,7 @@ def _subject(name: str, folder: str, dtype: str) -> dict[str, Any]:
 
 def part_rates(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Generated tokens a second: raw engine on the prompts of a search, and the search."""
+    args = _of(args, args.rate_problems)
     return rate_of("tiny/hf", tiny(args), args.repeats, args.model)
 
 
@@ -133,25 +134,25 @@ def part_train(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def part_literal(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Wall time of the literal loop over ours; its PPD must be the same."""
-    args = _fewer(args, args.literal_problems)
+    args = _of(args, args.literal_problems)
     row = rates.against_literal(tiny(args), args.repeats, False, args.literal_slices)
     return [{"literal loop": "one call a judgement", **row}]
 
 
 def part_batched(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The second comparator: per problem, its candidates and its judgements in one call each."""
-    args = _fewer(args, args.literal_problems)
+    args = _of(args, args.literal_problems)
     row = rates.against_literal(tiny(args), args.repeats, True, False)
     return [{"literal loop": "one call a step's judgements", **row}]
 
 
-def _fewer(args: argparse.Namespace, problems: int) -> argparse.Namespace:
+def _of(args: argparse.Namespace, problems: int) -> argparse.Namespace:
     return argparse.Namespace(**{**vars(args), "problems": problems})
 
 
 def part_calls(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Judge calls of the literal loop and ours, with the distinct candidates of a step."""
-    subject = tiny(args)
+    subject = tiny(_of(args, args.rate_problems))
     return [{"temperature": subject.preset.search.temperature,
              **rates.judge_calls(subject.search())}]  # fmt: skip
 
@@ -246,18 +247,22 @@ def _cell(value: Any) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the parts in turn; the JSON is written after each, so an end in between loses little."""
+    """Run the parts in turn; the JSON is written after each, so an end in between loses little.
+
+    Parts that the file has and that are not run now stay in it.
+    """
     args = make_parser().parse_args(argv)
-    result: dict[str, Any] = {"made": _made(args), "parts": {}}
-    code = 0
+    made, code = _made(args), 0
+    result: dict[str, Any] = {"parts": _measured(Path(args.out))}
     for name in args.only.split(",") if args.only else PARTS:
         try:
             if name not in PARTS:
                 raise PSRError(f"bench: no part {name!r}; {presets.suggest(name, PARTS)}")
             print(f"{name}: {(PARTS[name].__doc__ or '').splitlines()[0]}", flush=True)
-            result["parts"][name] = PARTS[name](args)
-            print(table(result["parts"][name]), flush=True)
-            _keep_rates(result["made"], result["parts"][name], args.rates)
+            rows = PARTS[name](args)
+            result["parts"][name] = {"made": made, "rows": rows}
+            print(table(rows), flush=True)
+            _keep_rates(made, rows, args.rates)
         except Skipped as reason:
             print(f"  skipped: {reason}", flush=True)
         except PSRError as error:
@@ -265,6 +270,10 @@ def main(argv: list[str] | None = None) -> int:
             code = 2
         write_json(args.out, result)
     return code
+
+
+def _measured(file: Path) -> dict[str, Any]:
+    return read_json(file)["parts"] if file.is_file() else {}
 
 
 def _keep_rates(made: dict[str, Any], rows: list[dict[str, Any]], file: str) -> None:
@@ -292,6 +301,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--smol-problems", type=int, default=12)
     add("--smol-repeats", type=int, default=5)
     add("--problems", type=int, default=100)
+    add("--rate-problems", type=int, default=450, help="as many as the preset's last round has")
     add("--literal-problems", type=int, default=100)
     add("--literal-slices", action="store_true", help="one literal pass in all, cut into turns")
     add("--repeats", type=int, default=5)

@@ -34,6 +34,7 @@ from psr_lib.readme_costs import (
     summaries,
     table,
 )
+from psr_lib.readme_speed import speed_block
 from psr_lib.records import PSRError, write_text
 
 BLOCK = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -223,7 +224,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "accuracy": accuracy_block, "tests": test_block, "judge": judge_block,
     "search": search_block, "claims": claims_block, "intervals": intervals_block,
     "pictures": pictures_block, "status": status_block, "secondary": secondary_block,
-    "contradictions": contradictions_block,
+    "contradictions": contradictions_block, "speed": speed_block,
 }  # fmt: skip
 
 

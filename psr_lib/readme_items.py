@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from psr_lib import claims, facts, manifest, readme, readme_costs
+from psr_lib import claims, facts, manifest, readme, readme_costs, readme_speed
 from psr_lib.evidence import GREEDY, JUDGE, Source, sources
 from psr_lib.items import Item
 from psr_lib.methods import MAIN, SEARCH, SRLM
@@ -11,8 +11,8 @@ from psr_lib.tables import item_name
 
 PRESET = "tiny"
 Found = tuple[tuple[Source, ...], tuple[int, ...]]  # sources, and the seeds of the kept runs
-OF_THE_PAPER = {"secondary": "data/paper/secondary.csv",
-                "contradictions": "data/paper/contradictions.csv"}  # fmt: skip
+OF_FILES = {"secondary": "data/paper/secondary.csv", "speed": readme_speed.FILE,
+            "contradictions": "data/paper/contradictions.csv"}  # fmt: skip
 
 
 def of_readme(wanted: str = "") -> dict[str, Item]:
@@ -31,17 +31,17 @@ def cells(text: str) -> list[list[str]]:
 
 
 def _items(block: str, table: Sequence[Sequence[str]], wanted: str) -> Iterator[Item]:
-    if not table or block not in (*RULES, *OF_THE_PAPER):
+    if not table or block not in (*RULES, *OF_FILES):
         return
     header, *rows = table
     for k, row in enumerate(rows):
-        names = [str(k + 1)] if block in OF_THE_PAPER else _names(block, k, row)
+        names = [str(k + 1)] if block in OF_FILES else _names(block, k, row)
         for column, value in zip(header, row, strict=True):
             if column in header[: LABELS.get(block, 1)] or not re.search(r"\d", value):
                 continue
             name = item_name("readme", block, *names, column)
-            if block in OF_THE_PAPER or column == "the paper":
-                file = OF_THE_PAPER.get(block, f"{facts.FOLDER}/{facts.CLAIMS}")
+            if block in OF_FILES or column == "the paper":
+                file = OF_FILES.get(block, f"{facts.FOLDER}/{facts.CLAIMS}")
                 yield Item(name, value, "README.md", file=file)
             elif column not in WORDS:
                 made_of, seeds = RULES[block](*names, column) if name == wanted else ((), ())

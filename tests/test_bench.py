@@ -7,11 +7,27 @@ import pytest
 from conftest import ROOT
 from scripted import Scripted, questions, random_script
 
-from psr_lib import architectures, bench, bench_memory, bench_rates, prompts, rate_table
+from psr_lib import (
+    architectures,
+    bench,
+    bench_memory,
+    bench_rates,
+    prompts,
+    rate_table,
+    readme_speed,
+)
 from psr_lib.engines.hf import HFEngine
 from psr_lib.presets import load
 from psr_lib.prompts import Family
-from psr_lib.records import PSRError, Question, read_json, read_jsonl, seed_of, write_jsonl
+from psr_lib.records import (
+    PSRError,
+    Question,
+    read_json,
+    read_jsonl,
+    seed_of,
+    write_json,
+    write_jsonl,
+)
 
 ASKED = questions(10, 2)
 
@@ -95,7 +111,7 @@ def test_missing_parts_are_told_in_a_line_and_the_rest_goes_on(tmp_path, capsys)
     out, err = capsys.readouterr()
     assert "skipped: no --smol FOLDER" in out
     assert "give --model" in err and "did you mean 'vllm'" in err
-    assert read_json(tmp_path / "b.json")["parts"] == {}
+    assert read_json(tmp_path / "b.json") == {"parts": {}}
     assert str(tmp_path) not in (tmp_path / "b.json").read_text()
 
 
@@ -185,3 +201,41 @@ def test_what_a_part_measured_reaches_the_table_of_rates(tmp_path, monkeypatch):
     (found,) = rate_table.load(file)
     assert (found.work, found.tokens_per_second, found.parameters) == ("search", 9.0, 7)
     assert str(tmp_path) not in (tmp_path / "b.json").read_text()
+
+
+def test_parts_measured_earlier_stay_in_the_file_with_how_they_were_made(tmp_path, monkeypatch):
+    file = tmp_path / "b.json"
+    old = {"made": {"device": "another"}, "rows": [1]}
+    write_json(file, {"parts": {"lossy": old, "calls": old}})
+    row = {"temperature": 1.3, "fewer": 8.0, "distinct": 2.0}
+
+    def part(args):
+        """A part."""
+        return [row]
+
+    monkeypatch.setitem(bench.PARTS, "calls", part)
+    assert bench.main(options(tmp_path, "--only", "calls")) == 0
+    parts = read_json(file)["parts"]
+    assert parts["lossy"] == old and parts["calls"]["rows"] == [row]
+    assert parts["calls"]["made"]["device"] != "another"
+
+
+def test_the_readme_shows_each_ratio_with_the_range_of_its_turns(tmp_path):
+    made = {"device": "cpu", "git": {"commit": "0123456789"}}
+    found = {"median": 21.26, "low": 9.5, "high": 30.0, "runs": 5}
+    literal = {"literal loop": "a call", "ratio": found, "identical_problems": 99,
+               "compared_problems": 100}  # fmt: skip
+    memory = [{"engine": "e", "problems": k, "memory_ratio": ratio, "cpu_ratio": 1.0}
+              for k, ratio in ((1000, 1), (10000, 1.04))]  # fmt: skip
+    parts = {"memory": memory, "literal": [literal]}
+    file = tmp_path / "b.json"
+    assert readme_speed.speed_block(file) == readme_speed.NOT_RUN
+    write_json(file, {"parts": {name: {"made": made, "rows": r} for name, r in parts.items()}})
+    text = readme_speed.speed_block(file)
+    assert "| 21.3 | 9.50 to 30.0, 5 turns | 99 of 100 problems have the same PPD |" in text
+    assert "| peak memory | 1.04 |" in text and text.count("peak memory") == 1
+    assert text.endswith("cpu, commit 01234567; start-up of engines and workers left out.\n")
+
+
+def test_every_part_that_compares_has_a_line_in_the_readme():
+    assert set(readme_speed.LINES) == set(bench.PARTS) - {"train"}
