@@ -24,7 +24,7 @@ PATIENCE = 900  # seconds for one command
 # What is not run here, by how it begins, and what runs it.
 ELSEWHERE = {
     "git clone": "this copy is one",
-    "pip install": "tests/test_environment.py resolves the extras",
+    ".venv/bin/python -m pip": "tests/test_environment.py resolves the extras",
     "conda env create": "tests/test_environment.py reads the file as conda does and resolves it",
     "make test": ".ci/run",
     "make torture": ".ci/run",
@@ -55,7 +55,7 @@ def commands(text: str) -> list[str]:
     for match in re.finditer(rf"{fences.pattern}|`(make [^`]+)`", text, fences.flags):
         lines = match[1].splitlines() if match[1] else [match[2]]
         lines = [re.sub(r"\s{2,}#.*", "", line).strip() for line in lines]
-        found += [line for line in lines if re.match(r"(make|git|pip|conda|python)\b", line)]
+        found += [line for line in lines if re.match(r"(make|git|conda|python|pip|\.venv/)", line)]
     return list(dict.fromkeys(found))
 
 
@@ -67,8 +67,9 @@ def elsewhere(command: str) -> str:
 def smaller(command: str) -> list[str]:
     """The command's words as they are run here: two rounds of smoke, fewer seeds and methods."""
     added = next((more for start, more in ADDED.items() if command.startswith(start)), "")
-    given = [word.partition("=") for word in shlex.split(f"{command} {added}")]
+    given = [word.partition("=") for word in shlex.split(command)]
     words = [f"{name}={LESS.get(name, value)}" if mark else name for name, mark, value in given]
+    words += shlex.split(added)
     if words[1] != "plan" and "DRY=1" not in words:
         words = _short(words)
     return [*words, f"CONDA={sys.executable}"]  # with CONDA nothing is set up
