@@ -54,7 +54,7 @@ def answer_tokens(evidence: Evidence, model: str, way: str) -> float | None:
 def tokens_figure(rows: Sequence[Row]) -> Figure:
     """Left: accuracy against the tokens that made the pairs. Right: that of each decoding."""
     answers = [one for one in rows if one["panel"] == "answers" and one["tokens"]]
-    names = ("(a) pairs: tokens generated and judged so far", "(b) answers, by decoding")
+    names = ("(a) pairs: tokens generated and judged so far", f"(b) answers of {OURS}, by decoding")
     figure, (left, right) = sheet(_title(answers), (PAGE[0], PAGE[1] + 0.4), names)
     _draw_pairs(left, [one for one in rows if one["panel"] == "rounds"])
     if answers:
@@ -79,19 +79,21 @@ def _draw_answers(axes: Axes, rows: Sequence[Row]) -> None:
     order = list(ways)
     for k, (model, own) in enumerate(models.items()):
         color, mark = look("", k)
-        places = [order.index(one["series"]) + shifted(k, len(models), 0.22) for one in own]
+        places = [order.index(one["series"]) + shifted(k, len(models), 0.2) for one in own]
         points(axes, own, places, model, color, mark, ls="none", ms=4.5)
+        away, side = (-4, "right") if 2 * k < len(models) - 1 else (4, "left")
         for x, one in zip(places, own, strict=True):
-            axes.annotate(model, (x, one["value"]), (4, -2.5), textcoords="offset points",
-                          fontsize=6.5, color=color)  # fmt: skip
+            axes.annotate(model, (x, one["value"]), (away, -2.5), textcoords="offset points",
+                          ha=side, fontsize=6.5, color=color)  # fmt: skip
     axes.set_xticks(range(len(order)), [_way(name, own) for name, own in ways.items()])
-    axes.set(xlim=(-0.5, len(order) - 0.4), ylabel="mean accuracy (%)",
+    axes.set(xlim=(-0.5, len(order) - 0.5), ylabel="mean accuracy (%)",
              xlabel=f"decoding; tokens of one problem ({', '.join(models)})")  # fmt: skip
     axes.grid(axis="x", visible=False)
 
 
 def _way(name: str, rows: Sequence[Row]) -> str:
-    return f"{WAYS.get(name, name)}\n{', '.join(COUNT(round(one['tokens'])) for one in rows)}"
+    tokens = (COUNT(float(f"{one['tokens']:.2g}")) for one in rows)  # two digits: it is narrow
+    return f"{WAYS.get(name, name)}\n{', '.join(tokens)}"
 
 
 def _title(answers: Sequence[Row]) -> str:

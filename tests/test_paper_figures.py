@@ -138,6 +138,7 @@ def test_decodings_at_equal_tokens_stand_apart():
              "tokens": tokens + 73.3 * (model == "M4" and way != "greedy"),
              "low": 35.0, "high": 45.0, "gain": 1.0, "gain_low": 0.5, "gain_high": 1.5}
             for way, tokens in ways.items() for model in ("M1", "M4")]  # fmt: skip
+    rows.append({"panel": "rounds", "series": "psrlm", "model": "M1", "tokens": 0, "value": 4.0})
     figure = curves.tokens_figure(rows)
     figure.canvas.draw()
     axes = figure.axes[1]
