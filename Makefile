@@ -123,8 +123,8 @@ test: setup  ## run the tests
 torture: setup  ## kill a smoke run KILLS times: it must end as one that was never killed
 	@$(PYTHON) tests/torture.py --kills "$(strip $(KILLS))" --seed "$(strip $(SEED))" --set "$(strip $(SET))"
 
-lab: setup  ## open JupyterLab on the notebooks
-	@$(PYTHON) -m jupyter lab notebooks
+lab: setup  ## open JupyterLab on the notebooks, the executed ones under runs/ at hand
+	@$(PYTHON) -m jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks
 
 docs: setup  ## pages of psr_lib from its docstrings, into build/docs
 	@$(PYTHON) -m pdoc psr_lib '!psr_lib.engines.vllm_noise' --output-directory build/docs

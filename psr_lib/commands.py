@@ -1,9 +1,9 @@
-"""The commands behind make: plan the stages, skip what is up to date, run the rest and say why.
+"""The commands behind make: what they are called with, and errors as one line.
 
     python -m psr_lib.runs iteration --preset tiny --n 2 --set "search.width=4"
 
-Make only orders; what runs is decided here. Exit codes: 0 done, 1 a notebook failed, 2 the request
-cannot be carried out, 130 interrupted.
+Make only orders; what runs is decided in `targets`. Exit codes: 0 done, 1 a notebook failed, 2 the
+request cannot be carried out, 130 interrupted.
 """
 
 import argparse
@@ -11,31 +11,20 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
-from psr_lib import (
-    cards,
-    integrity,
-    leftovers,
-    manifest,
-    notebook_runner,
-    presets,
-    requirements,
-    stages,
-    upkeep,
-)
-from psr_lib.budgets import budget_lines
-from psr_lib.locks import locked
-from psr_lib.methods import BASE, DATA, EVALUATE, LAB, MAIN, PAPER, REFERENCE, REPORTS, STEPS
+from psr_lib import making, manifest, telling, upkeep
+from psr_lib.methods import MAIN
 from psr_lib.notebook_runner import NotebookFailed
 from psr_lib.records import PSRError
-from psr_lib.request import Request, all_keys, several, whole
-from psr_lib.run_dirs import Key, run_of
-from psr_lib.stages import stage_state
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    **making.COMMANDS,
+    **telling.COMMANDS,
+    **upkeep.COMMANDS,
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -126,246 +115,3 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dry", action="store_true", help="for iteration: with stand-ins")
     command.add_argument("--runs-dir", default="runs")
     command.add_argument("--force", action="store_true", help="run the named stages again")
-
-
-def build(request: Request, targets: Sequence[Key], extra: dict[str, Any] | None = None) -> int:
-    """Run the targets and what they need, in order, skipping what is current; how many ran."""
-    due = stages.in_order(targets)
-    for key in due:  # every notebook is checked before the first one runs
-        notebook_runner.check(stages.notebook_of(key), {**request.values(key), **(extra or {})})
-    with locked(request.run, f"{request.preset.name} {targets[-1]}"):
-        leftovers.sweep(request.run)
-        ran = sum(
-            _step(request, due[place:], key in targets, extra or {})
-            for place, key in enumerate(due)
-        )
-        cards.refresh(request.run, request.method, request.preset.rounds)
-    if not ran:
-        print("nothing to do: everything is up to date")
-    return ran
-
-
-def _step(request: Request, due: Sequence[Key], target: bool, extra: dict[str, Any]) -> bool:
-    """Bring the next stage up to date; whether it had to run.
-
-    Before it runs it is seen whether this machine has what it and those after it need.
-    """
-    key = due[0]
-    state = stage_state(request.run, key, request.preset)
-    if state.word == "damaged" and not request.force:
-        raise PSRError(f"{key}: {state.reason}; {integrity.remedy(key)}, or with FORCE=1")
-    forced = request.force and target
-    if state.word == "current" and not forced:
-        notebook_runner.settle(request.run.notebook(key))
-        print(f"{key}: up to date", flush=True)
-        return False
-    requirements.check(request.preset, due)
-    if forced and key == Key(DATA):
-        stages.make_anew(request.run)
-    reason = state.reason or "forced"
-    print(f"{key}: running ({reason})", flush=True)
-    started = time.monotonic()
-    _execute(request, key, extra)
-    print(f"{key}: done in {time.monotonic() - started:.0f} s", flush=True)
-    return True
-
-
-def _execute(request: Request, key: Key, extra: dict[str, Any]) -> None:
-    notebook, output = stages.notebook_of(key), request.run.notebook(key)
-    notebook_runner.execute(notebook, output, {**request.values(key), **extra})
-    if not (request.run.folder(key) / manifest.NAME).is_file():
-        raise NotebookFailed(f"{notebook.name}: ended without stage.finish(), so it made nothing")
-
-
-def iteration(args: argparse.Namespace) -> None:
-    """Build what is missing before round N, then run its stages; dry with stand-ins."""
-    if args.dry:
-        from psr_lib.dry_run import rehearse  # loads torch and transformers
-
-        rehearse(args, build)
-        return
-    request = Request(args)
-    build(request, stages.round_keys(request.method, request.round(args.n)))
-
-
-def build_before(args: argparse.Namespace) -> None:
-    """Build what a stage needs, for notebooks that are run by hand."""
-    request = Request(args)
-    n = whole("N", args.n or "0")
-    key = stages.make_key(args.stage, request.method, n, request.preset.rounds)
-    print(f"building what {key} needs", flush=True)
-    build(request, stages.FIRST if key.stage in REPORTS else stages.needs(key))
-
-
-def base(args: argparse.Namespace) -> None:
-    """Train the base model again (notebook 00 with retrain=True)."""
-    args.force = True
-    build(Request(args), [Key(BASE)], {"retrain": True})
-
-
-def data(args: argparse.Namespace) -> None:
-    """Make the data of a run (notebook 01)."""
-    request = Request(args)
-    build(request, [stages.make_key(DATA, request.method, 0, request.preset.rounds)])
-
-
-def reproduce(args: argparse.Namespace) -> None:
-    """Run every round with its evaluation for all METHODS and SEEDS, then print the tables."""
-    requests = several(args)
-    for request in requests:
-        build(request, all_keys(request))
-    for request in requests:
-        report(request)
-
-
-def evaluate(args: argparse.Namespace) -> None:
-    """Evaluate M[N], or without N every model that is there, and print the table."""
-    request = Request(args)
-    if request.method == REFERENCE:
-        rounds = [0]
-    elif args.n:
-        rounds = [request.round(args.n, low=0)]
-    else:
-        made = range(1, request.preset.rounds + 1)
-        rounds = [0, *(n for n in made if _has_model(request, n))]
-    last = request.preset.rounds
-    build(request, [stages.make_key(EVALUATE, request.method, n, last) for n in rounds])
-    report(request)
-
-
-def _has_model(request: Request, n: int) -> bool:
-    return manifest.read(request.run.model(request.method, n)) is not None
-
-
-def report(request: Request) -> None:
-    """Print the accuracy table and where executed notebooks and figures lie."""
-    from psr_lib import evaluation  # loads torch; the other commands do without
-
-    run, method = request.run, request.method
-    place = manifest.shown(run.path)
-    print(f"\n{place} {method}\n{evaluation.accuracy_table(run, method)}")
-    made = (manifest.read(run.ppd(method, n)) for n in range(2, request.preset.rounds + 1))
-    for line in budget_lines(one for one in made if one):
-        print(line)
-    print(f"executed notebooks: {place}/base, data and {method}/M*, each in notebooks/")
-    print("figures: figures/ beside each stage's results, as PNG, PDF and CSV")
-
-
-def judge(args: argparse.Namespace) -> None:
-    """Test M[N] as a judge, and first those before it (notebook 07); without N the last one."""
-    for request in several(args):
-        last = request.preset.rounds
-        n = request.round(args.n, low=0) if args.n else last
-        build(request, [stages.make_key(LAB, request.method, n, last)])
-        place = manifest.shown(request.run.lab(request.method, n))
-        print(f"\n{place}: judge.csv, after a search ways.csv; figures in figures/")
-
-
-def paper(args: argparse.Namespace) -> None:
-    """Make every table and figure of the paper that the run, or SEEDS together, can give."""
-    run = _with_paper(args).run
-    place = manifest.shown(run.paper)
-    print(f"tables and figures: {place}/paper.md, beside it tables/ and figures/")
-    if mixed := sum(map(len, map(integrity.mixed, run.parts))):
-        print(f"note: {mixed} stages read other files than are there now; make verify names them")
-
-
-def _with_paper(args: argparse.Namespace) -> Request:
-    """The request for a run, or for SEEDS together, whose tables and figures are up to date."""
-    seeds = args.seeds.replace(",", " ").split() or [args.seed]
-    for seed in seeds:
-        build(Request(args, seed=seed), [Key(STEPS)])
-    request = Request(args, seed=seeds[0])
-    together = " ".join(seeds)
-    request.run = run_of(request.preset.name, request.run.seed, args.runs_dir, together)
-    build(request, [Key(PAPER)], {"seeds": together})
-    return request
-
-
-def write_report(args: argparse.Namespace) -> None:
-    """Make tables and figures, then one self-contained page of the run, or of SEEDS together."""
-    from psr_lib import report as pages  # loads matplotlib; most commands do without
-
-    request = _with_paper(args)
-    with locked(request.run, "report"):
-        path = pages.write(request.run, request.preset)
-    print(f"report: {manifest.shown(path)}")
-
-
-def help_notebook(args: argparse.Namespace) -> None:
-    """Print a notebook's parameters with their comments."""
-    folder = manifest.root() / "notebooks"
-    found = sorted(folder.glob(f"{args.notebook.removesuffix('.ipynb')}*.ipynb"))
-    if not found:
-        known = [path.stem for path in folder.glob("*.ipynb")]
-        raise PSRError(f"notebook {args.notebook!r} is unknown; {presets.suggest('', known)}")
-    print(notebook_runner.help_text(found[0]))
-
-
-def keep(args: argparse.Namespace) -> None:
-    """Store a finished run's summary in data/results, and log it if it used the test sets."""
-    from psr_lib import results
-
-    seeds = args.seeds.replace(",", " ").split() or [args.seed]
-    for method in args.methods.replace(",", " ").split() or [args.method]:
-        for seed in seeds:
-            request = Request(args, method, seed)
-            build(request, [Key(STEPS)])
-            checked = partial(integrity.check, request.run)
-            with locked(request.run, f"keep {method}"):
-                path = results.keep(request.run, method, request.preset.rounds, checked)
-            print(f"kept {manifest.shown(path)}")
-    together = run_of(args.preset, whole("SEED", seeds[0]), args.runs_dir, " ".join(seeds))
-    if kept := results.keep_map([together, *together.parts]):
-        print(f"kept {manifest.shown(kept)}")
-
-
-def plan(args: argparse.Namespace) -> None:
-    """Print what the stages up to round N will cost, without N those of the whole path."""
-    from psr_lib.plan import printed  # loads torch, and runs nothing
-
-    request = Request(args)
-    keys = stages.round_keys(request.method, request.round(args.n)) if args.n else all_keys(request)
-    due = stages.in_order(keys)
-    print(printed(request.preset, request.method, request.run, due, args.on))
-
-
-def ablate(args: argparse.Namespace) -> None:
-    """Run the preset with every one of VALUES for KNOB on dev problems; a table and a figure."""
-    from psr_lib import ablation_tables, ablations  # load matplotlib; most commands do without
-
-    grid, found = ablations.run(args, build)
-    rows = ablation_tables.rows_of(grid, found)
-    print(f"\n{ablation_tables.printed(grid, rows)}")
-    print(f"figure: {manifest.shown(ablation_tables.write(grid, found, rows, args.runs_dir))}")
-    for path in ablation_tables.keep(grid, found) if args.command == "keep-ablation" else ():
-        print(f"kept {manifest.shown(path)}")
-
-
-def export_model(args: argparse.Namespace) -> None:
-    """Write M[N] as a folder that transformers, vllm serve and the hub accept."""
-    from psr_lib.export import export, next_steps
-
-    request = Request(args)
-    folder = export(request.run, request.method, request.round(args.n), args.to)
-    print(*next_steps(folder), sep="\n")
-
-
-COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
-    "iteration": iteration,
-    "reproduce": reproduce,
-    "evaluate": evaluate,
-    "judge": judge,
-    "base": base,
-    "data": data,
-    "paper": paper,
-    "report": write_report,
-    "keep": keep,
-    "ablate": ablate,
-    "keep-ablation": ablate,
-    "plan": plan,
-    "export": export_model,
-    "build": build_before,
-    "help-notebook": help_notebook,
-    **upkeep.COMMANDS,
-}

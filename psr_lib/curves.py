@@ -1,4 +1,4 @@
-"""Figures beyond the paper's two: accuracy over rounds and tokens, judge, steps, and the rounds'.
+"""Figures beyond the paper's two: accuracy over the rounds, judge, steps, and those of other files.
 
 Each has a function that takes its rows from the evidence, and one that draws them.
 """
@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
 
-from psr_lib import more_tables, paper_tables, seeds
+from psr_lib import paper_tables, seeds
 from psr_lib.curve_rows import Row, ends, place, rows_of, series
 from psr_lib.evidence import GREEDY, JUDGE, STEPS, TOKENS, Evidence, NotRun
 from psr_lib.methods import USES_GOLD
 from psr_lib.more_tables import SEARCH
-from psr_lib.paper_tables import OURS, WAYS
+from psr_lib.paper_tables import OURS
 from psr_lib.round_curves import dpo_figure, dpo_rows, funnel_figure, funnel_rows
 from psr_lib.sheets import COLUMN, PAGE, below, look, points, sheet, shifted, under
+from psr_lib.token_curves import tokens_figure, tokens_rows
 
 
 def methods_rows(evidence: Evidence) -> list[Row]:
@@ -85,85 +85,6 @@ def methods_figure(rows: Sequence[Row]) -> Figure:
 def _ticks(rows: Sequence[Row]) -> tuple[list[int], list[str]]:
     places = sorted({place(one) for one in rows})
     return places, [f"M{n}" for n in places]
-
-
-def tokens_rows(evidence: Evidence) -> list[Row]:
-    """Accuracy against tokens: of training pairs by method, and of an answer by decoding."""
-    cells = []
-    for method in evidence.methods:
-        spent = 0.0
-        for name in evidence.models(method)[1:]:
-            spent += more_tables.spent_tokens(evidence, method, int(name[1:])) or 0.0
-            labels = {"panel": "rounds", "series": method, "model": name, "tokens": spent}
-            cells.append((labels, lambda m=method, n=name: evidence.share((m, n, GREEDY))))
-    for model in paper_tables.SEARCHED:
-        for way in paper_tables.ways(evidence):
-            make = lambda m=model, w=way: paper_tables.way_share(evidence, m, w)  # noqa: E731
-            labels = {"panel": "answers", "series": way, "model": model,
-                      "tokens": answer_tokens(evidence, model, way)}  # fmt: skip
-            cells.append((labels, make))
-    return [one | _gain(evidence, one) for one in rows_of(cells)]
-
-
-def _gain(evidence: Evidence, one: Row) -> Row:
-    """What step search changes against greedy, paired: only such an interval may be claimed."""
-    if (one["panel"], one["series"]) != ("answers", "search"):
-        return {}
-    found = evidence.change(*((OURS, one["model"], way) for way in (GREEDY, "search")))
-    return ends(found, "gain", "gain_low", "gain_high")
-
-
-def answer_tokens(evidence: Evidence, model: str, way: str) -> float | None:
-    """Mean tokens generated and judged for an answer; None if the decoding was not run."""
-    path = ("tokens",) if way == GREEDY else ("decodings", way, "tokens")
-    try:
-        parts = [evidence.measured(OURS, model, *path, name) for name in ("generated", "judged")]
-    except NotRun:
-        return None
-    return sum(sum(part) / len(part) for part in parts)
-
-
-def tokens_figure(rows: Sequence[Row]) -> Figure:
-    """Left: accuracy against the tokens that made the pairs. Right: against those of an answer."""
-    answers = [one for one in rows if one["panel"] == "answers" and one["tokens"]]
-    title = _tokens_title(answers)
-    names = ("(a) pairs: tokens generated and judged so far", "(b) answers: tokens of one problem")
-    figure, (left, right) = sheet(title, (PAGE[0], PAGE[1] + 0.4), names)
-    for k, (name, own) in enumerate(
-        series([r for r in rows if r["panel"] == "rounds"], "series").items()
-    ):
-        points(left, own, [one["tokens"] for one in own], name, *look(name, k))
-    left.xaxis.set_major_formatter(EngFormatter(sep=" "))
-    left.set(xlabel="tokens", ylabel="mean greedy accuracy (%)")
-    under(left, 3)
-    for k, (name, own) in enumerate(series(answers, "series").items()):
-        color, mark = look(name, k + 1)
-        points(
-            right, own, [one["tokens"] for one in own], WAYS.get(name, name), color, mark, lw=0.8
-        )
-        for one in own:
-            right.annotate(one["model"], (one["tokens"], one["value"]), (4, 4),
-                           textcoords="offset points", fontsize=6.5, color=color)  # fmt: skip
-    if answers:
-        right.set_xscale("log")
-        under(right, 4)
-    else:
-        right.text(0.5, 0.5, "not run", ha="center", transform=right.transAxes, color="#777777")
-        right.set(xticks=[], yticks=[])
-    right.set(xlabel="tokens (log scale)", ylabel="mean accuracy (%)")
-    return figure
-
-
-def _tokens_title(answers: Sequence[Row]) -> str:
-    by_way = {(one["series"], one["model"]): one for one in answers}
-    for model in paper_tables.SEARCHED[::-1]:
-        search, greedy = (by_way.get((way, model)) for way in ("search", GREEDY))
-        if search and greedy:
-            times = search["tokens"] / greedy["tokens"]
-            gain, low, high = (search[f"gain{end}"] for end in ("", "_low", "_high"))
-            return f"Step search costs {times:.0f} times greedy's tokens at {model} and changes " \
-                   f"accuracy by {gain:+.1f} points [{low:+.1f}, {high:+.1f}]"  # fmt: skip
-    return "Accuracy against the tokens spent"
 
 
 JUDGED = {

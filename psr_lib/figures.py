@@ -10,6 +10,7 @@ from textwrap import fill
 from typing import Any
 
 import matplotlib.pyplot as plt
+import PIL.Image
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, MaxNLocator
@@ -23,6 +24,9 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
 CYCLE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, GREY)
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 FOOTER = 0.22  # inches below everything else
+SCREEN = 110  # pixels of a notebook's page for an inch of a figure
+THICK: dict[str, Any] = {"lw": 2.2, "capsize": 3, "zorder": 3}
+THIN: dict[str, Any] = {"lw": 0.9, "ms": 3.5, "capsize": 2, "elinewidth": 0.8, "alpha": 0.8}
 STYLE: dict[Any, Any] = {
     "figure.figsize": (5.2, 3.2), "figure.dpi": 110, "savefig.dpi": 200, "font.size": 9,
     "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
@@ -62,6 +66,22 @@ def save_fig(
     write_csv(folder / f"{name}.csv", rows)
     plt.close(figure)
     return folder / f"{name}.png"
+
+
+def show_fig(
+    figure: Figure, folder: Path | str, name: str, rows: Sequence[dict], source: str
+) -> Any:
+    """`save_fig`, and the picture for a notebook."""
+    return shown(save_fig(figure, folder, name, rows, source))
+
+
+def shown(path: Path) -> Any:
+    """A saved figure for a notebook, as large on the screen as its letters are readable."""
+    from IPython.display import Image
+
+    with PIL.Image.open(path) as picture:
+        inches = picture.width / picture.info["dpi"][0]
+    return Image(path, width=round(SCREEN * inches))
 
 
 def source_of(stage: Any) -> str:
@@ -146,31 +166,22 @@ def calibration_curve(rows: Sequence[dict], title: str) -> Figure:
 
 
 def accuracy_by_model(rows: Sequence[dict], title: str) -> Figure:
-    """Mean accuracy of M0..M[n] with its 95 % interval, each benchmark as a thin line."""
+    """Accuracy of M0..M[n]: each benchmark a thin line, their mean a thick one.
+
+    Rows hold a value under each name, its 95 % interval under `<name>_low` and `<name>_high`.
+    """
     figure, axes = new(title)
-    models = [row["model"] for row in rows]
-    names = [n for n in rows[0] if n not in ("model", "mean", "low", "high")]
-    for name, color, mark in zip(names, CYCLE[1:], MARKS[1:], strict=False):
-        axes.plot(models, [r[name] for r in rows], color=color, marker=mark, ms=3.5, lw=0.9,
-                  alpha=0.8, label=name)  # fmt: skip
-    means = [row["mean"] for row in rows]
-    around = [[m - r["low"] for m, r in zip(means, rows, strict=True)],
-              [r["high"] - m for m, r in zip(means, rows, strict=True)]]  # fmt: skip
-    axes.errorbar(
-        models, means, yerr=around, color=BLUE, marker="o", lw=2.2, capsize=3, label="mean"
-    )
-    axes.set(ylabel="greedy accuracy (%)", ylim=(0, 100))
+    names = [name for name in rows[0] if f"{name}_low" in rows[0]]
+    looks = dict(zip(names, zip(CYCLE[1:], MARKS[1:], strict=True), strict=False))
+    for k, name in enumerate(names):
+        color, mark = (BLUE, "o") if name == "mean" else looks[name]
+        places = [n + 0.04 * (k - len(names) / 2) for n in range(len(rows))]  # side by side
+        values = [row[name] for row in rows]
+        around = [[v - r[f"{name}_low"] for v, r in zip(values, rows, strict=True)],
+                  [r[f"{name}_high"] - v for v, r in zip(values, rows, strict=True)]]  # fmt: skip
+        axes.errorbar(places, values, yerr=around, color=color, marker=mark, label=name,
+                      **(THICK if name == "mean" else THIN))  # fmt: skip
+    axes.set_xticks(range(len(rows)), [row["model"] for row in rows])
+    axes.set(ylabel="greedy accuracy, 95 % interval (%)", ylim=(0, 102))
     axes.legend(ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
-
-
-def accuracy_figure(rows: Sequence[dict], run: Any, method: str) -> Path:
-    """Accuracy over the rounds of one run, written below the run's `paper/figures`."""
-    first, last = rows[min(1, len(rows) - 1)], rows[-1]
-    title = (
-        f"{method}: {first['model']} solves {first['mean']:.0f} %, "
-        f"{last['model']} {last['mean']:.0f} %"
-    )
-    source = f"{run.preset} laboratory, seed {run.seed}, {method}"
-    name = f"accuracy_{method}"
-    return save_fig(accuracy_by_model(rows, title), run.paper / "figures", name, rows, source)

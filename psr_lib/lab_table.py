@@ -13,6 +13,7 @@ from psr_lib import lab_pairs, lab_scores
 from psr_lib.evaluation import Row, read_csv
 from psr_lib.lab_scores import SAME
 from psr_lib.shares import NOTHING, Share
+from psr_lib.tables import unbroken
 
 TEXTS = ("model", "judge", "strategy", "items", "pairs", "labels")
 MEASURES = ("agreement", "strict", "consistency", "first_position", "unreadable", "ties",
@@ -103,19 +104,35 @@ def _blind(row: Row) -> tuple:
 
 
 def shown(rows: Iterable[Row], names: Sequence[str] = MEASURES) -> list[Row]:
-    """Rows for the eye: percent with the interval in brackets, `-` where there is nothing."""
-    first = ("model", "judge", "strategy", "items", "pairs", "shots", "n")
+    """The models' own rows for the eye: percent with the interval in brackets, `-` for none.
+
+    A column that is empty in every row is left out.
+    """
+    own = [row for row in rows if row["judge"] == SELF]
+    first = [key for key in ("model", "items", "pairs", "shots", "n") if any(r[key] for r in own)]
+    kept = [name for name in names if any(row[name] is not None for row in own)]
     return [
-        {key: row[key] for key in first} | {name: cell(row, name) for name in names} for row in rows
+        {key: row[key] for key in first} | {name: cell(row, name) for name in kept} for row in own
     ]
 
 
+def beside(rows: Iterable[Row]) -> list[Row]:
+    """Agreement of the judges that read nothing, for the eye: a row for the items of a model."""
+    found: dict[tuple, Row] = {}
+    for row in rows:
+        if row["judge"] != SELF:
+            first = {key: row[key] for key in ("model", "items", "pairs", "n") if row[key]}
+            line = found.setdefault(tuple(first.values()), first)
+            line[row["judge"]] = cell(row, "agreement")
+    return list(found.values())
+
+
 def cell(row: Row, name: str) -> str:
-    """A measure in percent with its interval in brackets."""
+    """A measure in percent with its interval in brackets, which stays on one line."""
     value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
     if value is None:
         return "-"
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * value:.1f} " + unbroken(f"[{100 * low:.1f}, {100 * high:.1f}]")
 
 
 def items(groups: Iterable[Group], strategy: str) -> list[dict[str, Any]]:

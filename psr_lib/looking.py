@@ -1,5 +1,6 @@
 """What notebooks 03 and 05 read only to look at it: the judge's report, the pairs it judged."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from psr_lib import rounds, srlm_rounds
@@ -15,6 +16,12 @@ def heldout(stage: Any) -> list[JudgeExample]:
     if stage.method == SRLM and stage.iteration:
         return []
     return read_jsonl(stage.input("data/eft_heldout.jsonl"), JudgeExample)
+
+
+def numbers(found: Mapping[str, Any]) -> dict[str, str]:
+    """Counts and shares for the eye: counts whole, shares with three digits, `-` for none."""
+    return {name: "-" if n is None else f"{n:,}" if isinstance(n, int) else f"{n:.3f}"
+            for name, n in found.items()}  # fmt: skip
 
 
 def judge_report(stage: Any, traces: Rows) -> dict[str, Any]:

@@ -35,7 +35,7 @@ LOOKS = {
     "table": "border-collapse:collapse;margin:6px 0;width:auto",
     "cell": f"border:1px solid {GREY}66;padding:3px 9px;text-align:center",
     "cards": "display:flex;flex-wrap:wrap;gap:10px;align-items:flex-start",
-    "card": f"flex:1 1 250px;min-width:0;border:1px solid {GREY}66;padding:6px 10px",
+    "card": f"flex:1 1 200px;min-width:0;border:1px solid {GREY}66;padding:6px 10px",
     "gone": f"background-color:{ORANGE}4d;text-decoration:none;border-bottom:2px solid {ORANGE}",
     "new": f"background-color:{BLUE}38;text-decoration:none;border-bottom:2px solid {BLUE}",
 }  # fmt: skip

@@ -146,11 +146,11 @@ def shown(found: dict[str, tables.Table], *names: str) -> str:
 
 def show_figures(drawn: dict[str, Path | str]) -> None:
     """Display every figure under its caption; what could not be drawn says why."""
-    from IPython.display import Image, Markdown, display
+    from IPython.display import Markdown, display
 
     for name, path in drawn.items():
         display(Markdown(CAPTIONS[name]))
-        display(Image(path, width=720) if isinstance(path, Path) else Markdown(path))
+        display(figures.shown(path) if isinstance(path, Path) else Markdown(path))
 
 
 def write_page(

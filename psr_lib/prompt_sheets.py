@@ -5,6 +5,7 @@ lacks one (the small laboratory's data come in steps) is shown with the `paper` 
 """
 
 from dataclasses import dataclass
+from textwrap import fill as fill_words
 
 from psr_lib import prompts
 from psr_lib.prompts import Family, fill
@@ -16,6 +17,7 @@ TITLES = {"segment": "Figure 3. Cutting a solution into steps",
           "solve": "Figure 4. Solving step by step",
           "judge": "Figure 5. Judging two next steps"}  # fmt: skip
 REAL = "paper"  # the family for real models
+WIDTH = 96  # letters that a notebook shows in a line
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,15 @@ def _rendered(family: Family, role: str, ift: IFTExample, eft: JudgeExample) -> 
 
 
 def markdown(found: list[Sheet]) -> str:
-    """The prompts as Markdown."""
-    parts = [f"**{one.figure}** (family `{one.family}`)\n\n```text\n{one.prompt.rstrip()}\n```\n"
+    """The prompts as Markdown, long lines broken between words."""
+    parts = [f"**{one.figure}** (family `{one.family}`)\n\n```text\n{_broken(one.prompt)}\n```\n"
              for one in found]  # fmt: skip
     return "\n".join(parts)
+
+
+def _broken(prompt: str) -> str:
+    return "\n".join(fill_words(line, WIDTH, break_long_words=False) for line in
+                     prompt.rstrip().split("\n"))  # fmt: skip
 
 
 def latex(found: list[Sheet]) -> str:

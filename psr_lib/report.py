@@ -102,11 +102,13 @@ def _figure(picture: bytes, caption: str) -> dict[str, Any]:
 
 
 def claims_of(findings: Sequence[Finding]) -> dict[str, Any]:
-    """The short ledger, a row a claim."""
-    place, rows = ledger.SHORT.index("verdict"), [ledger.line(one) for one in findings]
-    for row in rows:
-        row[place] = chip(*LOOKS.get(row[place], (row[place], "plain")))
-    return {"header": ledger.SHORT, "rows": rows}
+    """The short ledger, a row a claim, its verdict beside it: a phone shows two columns."""
+    found = [dict(zip(ledger.SHORT, ledger.line(one), strict=True)) for one in findings]
+    for row in found:
+        row["verdict"] = chip(*LOOKS.get(row["verdict"], (row["verdict"], "plain")))
+        row |= {name: tables.unbroken(row[name]) for name in ("effect", "95 % interval")}
+    header = list(dict.fromkeys(("claim", "verdict", *ledger.SHORT)))
+    return {"header": header, "rows": [[row[name] for name in header] for row in found]}
 
 
 def tiles(
@@ -132,7 +134,7 @@ def _rise(evidence: Evidence, method: str) -> dict[str, str] | None:
         level = tables.measured(evidence.share((method, name, GREEDY)))
     except NotRun:
         return None
-    more = f"95 % interval {level.interval}{_change(evidence, method, name)}"
+    more = f"95 % interval {tables.unbroken(level.interval)}{_change(evidence, method, name)}"
     return {"what": f"{method}: mean accuracy of {name}", "value": f"{level.shown} %", "more": more}
 
 
@@ -144,4 +146,4 @@ def _change(evidence: Evidence, method: str, name: str) -> str:
     except NotRun:  # a round may be built without evaluating the one before it
         return ""
     moved = tables.measured(found, signed=True)
-    return f"; {moved.shown} points from M1 {moved.interval}"
+    return f"; {moved.shown} points from M1 {tables.unbroken(moved.interval)}"

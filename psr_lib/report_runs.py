@@ -1,6 +1,7 @@
 """What the stages of a run left in their manifests, for its report: cost and provenance."""
 
 from collections.abc import Callable, Iterable, Sequence
+from textwrap import fill, indent
 from typing import Any
 
 import yaml
@@ -103,7 +104,7 @@ def _base_hash(one: Made) -> str:
 def _templates(params: Made) -> str:
     hashes = params.get("templates", {})
     shown = ", ".join(f"{role} {value[:SHORT]}" for role, value in hashes.items())
-    return f"{params.get('prompts', '')}: {shown}" if hashes else ""
+    return f"{params['prompts']}: {shown}" if hashes and "prompts" in params else ""
 
 
 def _name(one: Made) -> str:
@@ -127,6 +128,16 @@ def parameters(made: Sequence[Made]) -> list[dict[str, str]]:
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
         if values:
             found.setdefault(text, []).append(_name(one))
-    return [
-        {"name": ", ".join(dict.fromkeys(names)), "text": text} for text, names in found.items()
-    ]
+    return [{"name": _first(names), "text": _heading(names) + text}
+            for text, names in found.items()]  # fmt: skip
+
+
+def _first(names: Sequence[str]) -> str:
+    more = len(set(names)) - 1
+    return f"{names[0]} and {more} more" if more else names[0]
+
+
+def _heading(names: Sequence[str]) -> str:
+    """The stages as comments of the YAML, where there are several."""
+    whole = ", ".join(dict.fromkeys(names))
+    return indent(fill(whole, 96), "# ") + "\n" if len(set(names)) > 1 else ""

@@ -75,6 +75,22 @@ def table(rows: Sequence[Row]) -> list[Row]:
     return found
 
 
+def shown(rows: Sequence[Row]) -> list[Row]:
+    """Each model's means over all benchmarks for the eye, intervals in brackets."""
+    columns = {"number": "steps an answer", "length": "tokens a step", "words": "words a step",
+               "total": "tokens of all steps"}  # fmt: skip
+    return [
+        {"model": row["model"], "answers": row["n"]}
+        | {says: _text(row, name) for name, says in columns.items()}
+        for row in rows if row["benchmark"] == "mean"
+    ]  # fmt: skip
+
+
+def _text(row: Row, name: str) -> str:
+    value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
 def by_place(rows: Sequence[Row]) -> dict[str, dict[str, np.ndarray]]:
     """Place -> benchmark -> counts as [steps, tokens, words] x one seed x problems."""
     grouped: dict[str, dict[str, list[list[int]]]] = {}

@@ -15,6 +15,7 @@ from psr_lib.records import write_text
 from psr_lib.seeds import Estimate
 
 NOT_RUN = "not run"
+NO_BREAK = "\N{NO-BREAK SPACE}"
 SPECIAL = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
            "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
            "→": r"$\rightarrow$", "−": r"$-$", "±": r"$\pm$", "×": r"$\times$", "–": "--",
@@ -124,7 +125,12 @@ def markdown(table: Table) -> str:
 
 
 def _plain(cell: Cell) -> str:
-    return " ".join(filter(None, (cell.shown, cell.interval)))
+    return " ".join(filter(None, (cell.shown, unbroken(cell.interval))))
+
+
+def unbroken(text: str) -> str:
+    """A text that is not broken into lines, such as an interval in a narrow column."""
+    return text.replace(" ", NO_BREAK)
 
 
 def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

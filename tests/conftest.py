@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RUNNER = ("__init__", "records", "steps", "runs", "commands", "stages", "manifest")
 RUNNER += ("notebook_runner", "progress", "budgets", "methods", "run_dirs", "locks", "request")
 RUNNER += ("integrity", "leftovers", "lineage", "overview", "upkeep", "cards", "architectures")
-RUNNER += ("base_weights", "models", "registry", "building")
+RUNNER += ("base_weights", "models", "registry", "building", "targets", "making", "telling")
 
 PARAMETERS = """preset: str = "smoke"  # which preset
 method: str = "psrlm"  # which method

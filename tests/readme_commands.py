@@ -2,9 +2,11 @@
 
     .venv/bin/python tests/readme_commands.py
 
-It fails at the first command that does. The preset is `smoke` whatever the page says, the seeds are
-the first two; what cannot be run here is listed below, with what checks it. With words after it, it
-runs those commands alone that hold all of them: `tests/readme_commands.py plan`.
+It fails at the first command that does. A command is run as the page has it, but for what would
+only take long: the preset is `smoke` with two rounds (so the last model is M2, not M4), and there
+are fewer seeds, methods and values. Plans and dry runs keep the preset, as they run no model of it.
+What cannot be run here is listed below, with what checks it. With words after it, it runs those
+commands alone that hold all of them: `tests/readme_commands.py plan`.
 """
 
 import os
@@ -22,7 +24,7 @@ PATIENCE = 900  # seconds for one command
 # What is not run here, by how it begins, and what runs it.
 ELSEWHERE = {
     "git clone": "this copy is one",
-    "pip install": "tests/test_environment.py resolves the extras",
+    ".venv/bin/python -m pip": "tests/test_environment.py resolves the extras",
     "conda env create": "tests/test_environment.py reads the file as conda does and resolves it",
     "make test": ".ci/run",
     "make torture": ".ci/run",
@@ -30,15 +32,19 @@ ELSEWHERE = {
     "make base": "hours; tests/test_base_model.py trains a small one",
     "make bench": "hours; tests/test_bench.py measures a little",
     "make iteration N=2 PRESET=smol": "a model of the hub; tests/test_chain_teachers.py and others",
-    "make plan PRESET=smol": "a model of one's own; tests/test_plan.py",
+    "make plan PRESET=smol SET": "a model of one's own; tests/test_plan.py",
     "make data PRESET=smol": "problems of one's own; tests/test_sources.py",
     'make iteration N=2 SET="extensions': "a file of one's own; tests/test_registry.py",
     "make evaluate METHOD=reference": "a server; tests/test_chat.py has one",
     "make judge METHOD=reference": "a server; tests/test_chat.py has one",
     "make judge N=1 SET=\"lab.audit": "labels of one's own; tests/test_labels.py",
 }  # fmt: skip
-LESS = {"SEEDS": "0 1", "METHODS": "psrlm ift-more"}  # enough to see it run
-ADDED = {"make fuzz": "COUNT=2000", "make confirm": "METHODS='psrlm srlm'"}
+GRID = "KNOB=search.width VALUES='2 4'"
+LESS = {"SEEDS": "0 1", "METHODS": "psrlm ift-more", "VALUES": "2 4"}  # enough to see it run
+ADDED = {"make fuzz": "COUNT=2000", "make confirm": "METHODS='psrlm srlm'",
+         "make keep-ablation": GRID}  # fmt: skip
+SHORT = "rounds=2"  # two rounds make every kind of stage
+LAST = {"N=4": "N=2", "/M4/": "/M2/"}  # the last model of such a run
 THEN = {"make clean-stage": "make reproduce"}  # what the page says to do next
 
 
@@ -49,7 +55,7 @@ def commands(text: str) -> list[str]:
     for match in re.finditer(rf"{fences.pattern}|`(make [^`]+)`", text, fences.flags):
         lines = match[1].splitlines() if match[1] else [match[2]]
         lines = [re.sub(r"\s{2,}#.*", "", line).strip() for line in lines]
-        found += [line for line in lines if re.match(r"(make|git|pip|conda|python)\b", line)]
+        found += [line for line in lines if re.match(r"(make|git|conda|python|pip|\.venv/)", line)]
     return list(dict.fromkeys(found))
 
 
@@ -59,13 +65,23 @@ def elsewhere(command: str) -> str:
 
 
 def smaller(command: str) -> list[str]:
-    """The command's words as they are run here: preset smoke, fewer seeds and methods."""
+    """The command's words as they are run here: two rounds of smoke, fewer seeds and methods."""
     added = next((more for start, more in ADDED.items() if command.startswith(start)), "")
-    given = [word.partition("=") for word in shlex.split(f"{command} {added}")]
+    given = [word.partition("=") for word in shlex.split(command)]
     words = [f"{name}={LESS.get(name, value)}" if mark else name for name, mark, value in given]
-    if words[1] != "plan":  # a plan runs nothing, so it is made of any preset
-        words = [*(word for word in words if not word.startswith("PRESET=")), "PRESET=smoke"]
+    words += shlex.split(added)
+    if words[1] != "plan" and "DRY=1" not in words:
+        words = _short(words)
     return [*words, f"CONDA={sys.executable}"]  # with CONDA nothing is set up
+
+
+def _short(words: list[str]) -> list[str]:
+    """The words for preset smoke with two rounds, what they set beside that kept."""
+    for old, new in LAST.items():
+        words = [word.replace(old, new) for word in words]
+    changes = [word.removeprefix("SET=") for word in words if word.startswith("SET=")]
+    kept = [word for word in words if not word.startswith(("PRESET=", "SET="))]
+    return [*kept, "PRESET=smoke", f"SET={' '.join([*changes, SHORT])}"]
 
 
 def due(page: str, words: list[str]) -> list[str]:

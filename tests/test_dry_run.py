@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from psr_lib import architectures, commands, dry_run, preflight, presets, prompts, stand_in
+from psr_lib import architectures, commands, dry_run, preflight, presets, prompts, stand_in, targets
 from psr_lib.models import load_model, load_tokenizer
 from psr_lib.presets.sections import Train
 from psr_lib.records import PSRError
@@ -116,7 +116,7 @@ def test_a_dry_run_uses_the_runner_in_a_folder_of_its_own(tmp_path, capsys):
 
     def first(request, keys):
         seen.append((request, keys))
-        return commands.build(request, [Key("00_base_model")])
+        return targets.build(request, [Key("00_base_model")])
 
     with pytest.raises(PSRError, match="dry run: 5 of the checks above would end the real run"):
         dry_run.rehearse(commands.make_parser().parse_args(args), first)

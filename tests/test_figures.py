@@ -3,13 +3,14 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from psr_lib import figures
+from psr_lib import figures, sheets
 from psr_lib.evaluation import read_csv
 
 ROWS = [{"benchmark": "ordered pairs (Eq. 2)", "accuracy": 0.5, "low": 0.3, "high": 0.7},
         {"benchmark": "b", "accuracy": 1.0, "low": 0.9, "high": 1.0}]  # fmt: skip
-MODELS = [{"model": f"M{n}", "easy": 90.0, "big": 10.0 * n, "mean": 45 + 5.0 * n,
-           "low": 40.0, "high": 70.0} for n in range(5)]  # fmt: skip
+MODELS = [{"model": f"M{n}", "easy": 90.0, "easy_low": 85.0, "easy_high": 95.0, "big": 10.0 * n,
+           "big_low": 9.0 * n, "big_high": 12.0 * n, "mean": 45 + 5.0 * n, "mean_low": 40.0,
+           "mean_high": 70.0} for n in range(5)]  # fmt: skip
 STEPS = [{"step": n, "rewards/chosen": 0.1 * n, "rewards/rejected": -0.2 * n} for n in range(1, 4)]
 LEFT = [{"filter": "sibling pairs", "pairs": 2345, "confirmed": 1200},
         {"filter": "gap of value at least 0.3", "pairs": 1100, "confirmed": 900},
@@ -90,11 +91,28 @@ def test_nothing_is_cut_off_or_covered(tmp_path, name, title):
     assert footer.y1 <= inside.y0 + 1, "the footer covers a label"
 
 
+def test_a_notebook_shows_every_figure_at_one_size_of_its_letters(tmp_path):
+    wide, narrow = (sheets.sheet("t", size)[0] for size in (sheets.PAGE, sheets.COLUMN))
+    own = figures.lines(STEPS, "step", ["step"], "t", "y")
+    for figure, inches in ((wide, 7.1), (narrow, 3.5), (own, 5.2)):
+        picture = figures.show_fig(figure, tmp_path, "one", STEPS, "s")
+        assert picture.width == round(figures.SCREEN * inches)
+        assert (tmp_path / "one.csv").is_file()
+
+
 def test_one_point_is_seen():
     drawn = figures.lines(STEPS[:1], "step", ["rewards/chosen"], "t", "y").axes[0].lines[0]
     assert drawn.get_marker() not in ("", "None", None)
     many = [{"step": n, "y": n} for n in range(60)]
     assert figures.lines(many, "step", ["y"], "t", "y").axes[0].lines[0].get_marker() == ""
+
+
+def test_every_benchmark_has_its_intervals_and_the_mean_is_thick():
+    drawn = {c.get_label(): c for c in figures.accuracy_by_model(MODELS, "t").axes[0].containers}
+    assert list(drawn) == ["easy", "big", "mean"] and all(c.has_yerr for c in drawn.values())
+    ends = [tuple(segment[:, 1]) for segment in drawn["big"].lines[2][0].get_segments()]
+    assert ends == [(9.0 * n, 12.0 * n) for n in range(5)]
+    assert drawn["mean"].lines[0].get_linewidth() > drawn["easy"].lines[0].get_linewidth()
 
 
 def test_a_funnel_says_how_many_and_which_share_is_kept():

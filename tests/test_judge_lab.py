@@ -140,6 +140,23 @@ def test_measures_have_intervals_and_what_is_missing_is_empty(stage):
     assert shown[0]["agreement"].startswith("50.0 [") and shown[0]["search_ties"] == "-"
 
 
+def test_a_notebook_shows_the_models_and_beside_them_the_judges_that_read_nothing(stage):
+    rows = laboratories(stage, 2)
+    shown = lab_table.shown(rows)
+    assert len(shown) == sum(row["judge"] == SELF for row in rows)
+    assert "pairs" not in shown[0] and "shots" in shown[0], "only what some row has is a column"
+    heldout = lab_table.shown([row for row in rows if row["items"] == HELDOUT])
+    assert "search_ties" not in heldout[0] and "ties" in heldout[0]
+    beside = lab_table.beside(rows)
+    assert [line["items"] for line in beside] == list(dict.fromkeys(r["items"] for r in rows))
+    for line in beside:
+        assert [*line][-4:] == ["first", "longer", "shorter", "random"]
+    assert beside[0]["first"] == lab_table.cell(
+        next(row for row in rows if row["judge"] == "first"), "agreement"
+    )
+    assert "\N{NO-BREAK SPACE}" in beside[0]["first"] and beside[0]["first"].count(" ") == 1
+
+
 def test_the_oracle_says_which_of_two_steps_is_right():
     for row in teachers.eft_rows(6, seed=3, taken=set()):
         asked = Question(id=row.problem_id, text=row.question)

@@ -234,6 +234,10 @@ def test_prompts_are_those_of_the_family_with_the_runs_examples():
     assert ift(0).question in segment and "Step 1:" not in segment.partition("Provided]")[2]
     assert "{" not in segment.replace("\\boxed{", "")
     assert eft(1).step_a in found[3].prompt
+    page = prompt_sheets.markdown(found)
+    prompts_only = [line for line in page.split("\n") if not line.startswith("**")]
+    assert max(map(len, prompts_only)) <= prompt_sheets.WIDTH, "a notebook would break a word"
+    assert " ".join(found[-1].prompt.split()) in " ".join(page.split()), "no word is lost"
     tex = prompt_sheets.latex(found)
     assert tex.count(r"\begin{figure}") == 5 == tex.count(r"\end{figure}")
 

@@ -1,5 +1,7 @@
 """Figures of the paper and beyond: drawn from any evidence, nothing cut off, intervals there."""
 
+from itertools import pairwise
+
 import matplotlib.pyplot as plt
 import pytest
 from matplotlib.container import ErrorbarContainer
@@ -128,6 +130,26 @@ def test_curves_hold_the_evidences_numbers():
     steps = {(r["panel"], r["series"], r["model"]) for r in curves.steps_rows(found)}
     assert steps == {(p, s, f"M{n}") for p in ("number", "length", "total")
                      for s in (*SETS, "mean") for n in range(1, 5)}  # fmt: skip
+
+
+def test_decodings_at_equal_tokens_stand_apart():
+    ways = {"greedy": 100, "search": 1700, "best-of-N": 1700, "majority": 1700}
+    rows = [{"panel": "answers", "series": way, "model": model, "value": 40.0,
+             "tokens": tokens + 73.3 * (model == "M4" and way != "greedy"),
+             "low": 35.0, "high": 45.0, "gain": 1.0, "gain_low": 0.5, "gain_high": 1.5}
+            for way, tokens in ways.items() for model in ("M1", "M4")]  # fmt: skip
+    rows.append({"panel": "rounds", "series": "psrlm", "model": "M1", "tokens": 0, "value": 4.0})
+    figure = curves.tokens_figure(rows)
+    figure.canvas.draw()
+    axes = figure.axes[1]
+    places = sorted(x for bars in axes.containers for x in bars[0].get_xdata())
+    assert len(places) == 8 and min(b - a for a, b in pairwise(places)) > 0.2
+    assert [t.get_text() for t in axes.get_xticklabels()][:2] == [
+        "greedy\n100, 100",
+        "step search\n1.7 k, 1.8 k",
+    ]
+    boxes = [t.get_window_extent() for t in (*axes.texts, *axes.get_xticklabels())]
+    assert not [(a, b) for k, a in enumerate(boxes) for b in boxes[:k] if a.overlaps(b)]
 
 
 def test_titles_state_what_was_found():

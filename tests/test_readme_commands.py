@@ -56,6 +56,14 @@ def test_a_command_runs_on_the_smallest_preset_with_few_seeds():
     words = readme_commands.smaller('make confirm PRESET=tiny SEEDS="0 1 2" N=2')
     assert words[:2] == ["make", "confirm"] and "SEEDS=0 1" in words and "N=2" in words
     assert [word for word in words if word.startswith("PRESET")] == ["PRESET=smoke"]
+    (settings,) = (w for w in readme_commands.smaller("make data SET='a=1 b=2'") if "SET=" in w[:4])
+    assert settings == "SET=a=1 b=2 rounds=2"
+    assert "ITEM=table1/psrlm/M2/average" in readme_commands.smaller(
+        "make why ITEM=table1/psrlm/M4/average"
+    )
+    assert "N=2" in readme_commands.smaller("make export N=4 TO=my-model")
+    assert "METHODS=psrlm srlm" in readme_commands.smaller("make confirm")
+    assert "PRESET=paper-7b" in readme_commands.smaller("make iteration N=2 PRESET=paper-7b DRY=1")
     assert "PRESET=paper-7b" in readme_commands.smaller("make plan PRESET=paper-7b")
     page = "`make status`, `make clean-stage STAGE=03 N=2`, `make test`"
     assert readme_commands.due(page, ["STAGE"]) == [
@@ -63,6 +71,10 @@ def test_a_command_runs_on_the_smallest_preset_with_few_seeds():
         "make reproduce",
     ]
     assert readme_commands.due(page, [])[0] == "make status"
+
+
+def test_ci_runs_them():
+    assert "tests/readme_commands.py" in (ROOT / ".ci/run").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("command", [one for one in FOUND if one.startswith("make ")])

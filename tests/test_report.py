@@ -163,6 +163,28 @@ def test_changes_that_were_not_committed_are_told(made, tmp_path):
     assert rows["stages"].endswith("2025-11-22 10:00:00 UTC")
 
 
+def test_a_claims_verdict_stands_beside_it(made):
+    head = re.search(r'id="claims".*?<thead>(.*?)</thead>', made.text, re.DOTALL).group(1)
+    assert plain(head) == "claim verdict the paper effect 95 % interval what decides it"
+
+
+def test_stages_with_the_same_parameters_are_counted_and_then_named():
+    def one(n, **params):
+        return {"stage": "05_evaluate", "method": "psrlm", "iteration": n, "params": params}
+
+    same = {"templates": {"solve": "ab"}, "rounds": 2}
+    first, second = report_runs.parameters([one(1, **same), one(2, **same), one(3, rounds=4)])
+    assert first["name"] == "05_evaluate M1 and 1 more"
+    assert first["text"] == "# 05_evaluate M1, 05_evaluate M2\nrounds: 2\n"
+    assert second == {"name": "05_evaluate M3", "text": "rounds: 4\n"}
+
+
+def test_prompts_of_a_stage_that_names_no_family_are_not_listed():
+    params = {"templates": {"solve": "abc"}}
+    assert report_runs._templates(params) == ""
+    assert report_runs._templates({**params, "prompts": "paper"}) == "paper: solve abc"
+
+
 def test_costs_are_by_method_and_stage():
     def one(stage, method, minutes):
         return {"stage": stage, "method": method, "wall_seconds": 60 * minutes,

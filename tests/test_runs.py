@@ -13,6 +13,7 @@ from conftest import OPEN, PARAMETERS, ROOT, make_notebook
 from psr_lib import commands, manifest, notebook_runner, progress, prompts, stages
 from psr_lib.presets import load
 from psr_lib.records import PSRError
+from psr_lib.request import several
 from psr_lib.run_dirs import Key, RunDir
 from psr_lib.stages import make_key
 
@@ -185,10 +186,10 @@ def test_methods_and_seeds_are_gone_through_seed_by_seed():
     words = ["reproduce", "--preset", "smoke", "--seeds", "0 1"]
     words += ["--methods", "psrlm srlm random-judge gold-judge ift-more"]
     read = commands.make_parser().parse_args
-    found = [(request.run.seed, request.method) for request in commands.several(read(words))]
+    found = [(request.run.seed, request.method) for request in several(read(words))]
     methods = ("psrlm", "srlm", "random-judge", "gold-judge", "ift-more")
     assert found == [(seed, method) for seed in (0, 1) for method in methods]
-    one = commands.several(read(["judge", "--method", "srlm"]))
+    one = several(read(["judge", "--method", "srlm"]))
     assert [(r.run.seed, r.method) for r in one] == [(0, "srlm")]
 
 

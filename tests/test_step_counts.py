@@ -49,6 +49,14 @@ def rows():
             *step_counts.answer_rows("psrlm/M2", second, WORDS)]  # fmt: skip
 
 
+def test_a_notebook_shows_each_models_mean_with_its_interval():
+    shown = step_counts.shown(step_counts.table(rows()))
+    assert [(row["model"], row["answers"]) for row in shown] == [("psrlm/M1", 4), ("psrlm/M2", 4)]
+    mean = next(r for r in step_counts.table(rows()) if r["benchmark"] == "mean")
+    values = [mean[name] for name in ("number", "number_low", "number_high")]
+    assert shown[0]["steps an answer"] == "{:.2f} [{:.2f}, {:.2f}]".format(*values)
+
+
 def test_averages_are_over_answers_and_over_all_steps():
     table = {(row["model"], row["benchmark"]): row for row in step_counts.table(rows())}
     easy = table["psrlm/M1", "easy"]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from psr_lib import commands, leftovers, locks, manifest, overview
+from psr_lib import leftovers, locks, manifest, overview, targets
 from psr_lib.methods import DATA, DPO, EVALUATE, INIT, SEARCH
 from psr_lib.presets import load
 from psr_lib.records import PSRError
@@ -205,13 +205,13 @@ def test_what_takes_long_belongs_to_the_data_that_all_methods_share(tmp_path, mo
     run, forgot = RunDir("smoke", 0, tmp_path), []
     (run.making / "prm").mkdir(parents=True)
     (run.making / "prm" / "made_from.json").touch()
-    monkeypatch.setattr(commands.stages, "make_anew", forgot.append)
-    monkeypatch.setattr(commands, "stage_state", lambda *_: State("current"))
-    monkeypatch.setattr(commands, "_execute", lambda *_: None)
+    monkeypatch.setattr(targets.stages, "make_anew", forgot.append)
+    monkeypatch.setattr(targets, "stage_state", lambda *_: State("current"))
+    monkeypatch.setattr(targets, "_execute", lambda *_: None)
     request = SimpleNamespace(run=run, preset=load("smoke"), force=True)
     for key, wanted in ((Key(DATA, "srlm"), False), (Key(DATA), True)):
         assert bool(leftovers.work_kept(run, key)) == wanted
-        assert commands._step(request, [key], True, {})
+        assert targets._step(request, [key], True, {})
         assert bool(forgot) == wanted
 
 

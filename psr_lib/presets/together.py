@@ -1,0 +1,53 @@
+"""Values of a preset that are right one by one and do not go together."""
+
+import re
+from collections.abc import Iterator
+
+from psr_lib.presets.preset import Preset
+from psr_lib.records import PSRError
+
+PROCEDURAL = "procedural"  # the source of the small laboratory, whose every step an oracle knows
+
+
+def check(preset: Preset) -> None:
+    """Raise PSRError that names the preset, the values and what to set them to."""
+    have, need = len(preset.data.questions), preset.rounds - 1
+    if have < need:
+        raise PSRError(
+            f"preset {preset.name}: data.questions holds {have} counts but rounds 2 to "
+            f"{preset.rounds} need {need}; give one count a round"
+        )
+    for section in ("engine", "teacher", "reference"):  # a preset is written into every manifest
+        if re.search("[@?#]", getattr(preset, section).url):
+            raise PSRError(
+                f"preset {preset.name}: {section}.url may hold no user, password or query; a key "
+                "goes into OPENAI_API_KEY in the environment"
+            )
+    if wrong := next(_unknown_to_teacher(preset), None):
+        key, value, way = wrong
+        raise PSRError(
+            f"preset {preset.name}: {key}={value} does not go with data.source="
+            f"{preset.data.source}; set it to {way}"
+        )
+
+
+def _unknown_to_teacher(preset: Preset) -> Iterator[tuple[str, str, str]]:
+    """Settings that ask a teacher about problems that it does not know, and what else to take."""
+    data, teacher, prm = preset.data, preset.teacher, preset.prm
+    chain = data.eft_from == "chain"
+    if data.source == PROCEDURAL:
+        if teacher.ift != "oracle":
+            yield "teacher.ift", teacher.ift, "oracle, since procedural problems come in steps"
+        if chain and teacher.judge == "rule":
+            yield "teacher.judge", teacher.judge, "oracle, which knows every step, or api"
+        if chain and prm.labels == "rule":
+            yield "prm.labels", prm.labels, "oracle, which knows every step"
+        return
+    if teacher.ift == "oracle":
+        yield "teacher.ift", teacher.ift, "rule (offline) or api"
+    if data.eft_from == "direct":
+        yield "data.eft_from", data.eft_from, "chain, or to none for IFT and questions alone"
+    if chain and teacher.judge == "oracle":
+        yield "teacher.judge", teacher.judge, "rule (offline) or api"
+    if chain and prm.labels == "oracle":
+        yield "prm.labels", prm.labels, "rule (offline), prm800k, or the path of a file of its form"
