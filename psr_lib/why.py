@@ -100,10 +100,10 @@ def _told(
     run: RunDir, item: Item, made: Made, settings: Callable, state: State, label: str
 ) -> Iterator[str]:
     """The chain of the item's sources in one run, then the parameters of its stages."""
-    if lacking := missing(run, item.sources, made):
+    found = [pair for source in item.sources for pair in artifacts(run, source, made)]
+    if found and (lacking := missing(run, item.sources, made)):
         yield from ("", f"{label}: no part of it, as there is no {', '.join(lacking)}")
         return
-    found = [pair for source in item.sources for pair in artifacts(run, source, made)]
     files = ", ".join(dict.fromkeys(f"{folder}/{name or manifest.NAME}" for folder, name in found))
     yield ""
     yield f"{label}: {files or 'nothing of it was made'}"

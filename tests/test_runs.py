@@ -351,7 +351,7 @@ def test_an_edited_output_is_named_and_never_overwritten_unasked(repo):
     line = one_line(done.stderr)
     assert done.returncode == 2 and edited.read_text() == "edited\n"
     assert "03_search_judge M2: runs/smoke/seed0/psrlm/M2/ppd/ppd.jsonl changed" in line
-    assert "make clean-stage STAGE=03 N=2, or with FORCE=1" in line
+    assert "make clean-stage STAGE=03 N=2 PRESET=smoke, or with FORCE=1" in line
     assert repo.states()["03_search_judge M2"].startswith("damaged")
     done = repo.call("iteration", "--n", "2", "--force")
     assert done.returncode == 0, done.stderr
