@@ -4,7 +4,7 @@ PRESET  ?= tiny      ## preset: tiny, smoke, ... (psr_lib/presets)
 METHOD  ?= psrlm     ## method: psrlm, srlm (baseline), or a control: random-judge, random-judge-nll0, gold-judge, ift-more, sft-chosen; or reference (an API model)
 METHODS ?=           ## several methods for reproduce, judge and keep, as "psrlm random-judge"
 SEED    ?= 0         ## seed of the run
-SEEDS   ?=           ## several seeds for reproduce, judge, paper and keep, as "0 1 2"
+SEEDS   ?=           ## several seeds for reproduce, judge, paper, keep and status, as "0 1 2"
 N       ?=           ## round: N=1 makes M1, N=2 makes M2, ...
 SET     ?=           ## overrides of the preset, as "search.width=4 dpo.beta=0.3"
 FORCE   ?=           ## FORCE=1 runs the named stages again
@@ -33,7 +33,8 @@ HAS_PSR := import importlib.metadata as m; m.version("psr-lib")
 CONDA   := $(shell [ -n "$$CONDA_PREFIX" ] && "$$CONDA_PREFIX/bin/python" -I -c '$(HAS_PSR)' \
 	2>/dev/null && echo "$$CONDA_PREFIX/bin/python")
 PYTHON  := "$(or $(CONDA),.venv/bin/python)"
-RUNS     = $(PYTHON) -m psr_lib.runs
+# Without exec a signal that ends make would end a shell, and the runner would go on unseen.
+RUNS     = exec $(PYTHON) -m psr_lib.runs
 JUDGES   = $(filter psrlm srlm,$(or $(strip $(METHODS)),$(METHOD)))
 RUN      = --preset "$(strip $(PRESET))" --method "$(strip $(METHOD))" --seed "$(strip $(SEED))" \
 	--set "$(strip $(SET))" $(if $(strip $(FORCE)),--force) $(if $(strip $(DRY)),--dry)
@@ -94,7 +95,7 @@ readme: setup  ## write the README's numbers and draw its figures from data/resu
 	@$(PYTHON) -m psr_lib.readme
 
 status: setup  ## every method and model of a run: done, stale, partial or missing, and what it cost
-	@$(RUNS) status $(RUN) --methods "$(strip $(METHODS))"
+	@$(RUNS) status $(RUN) --methods "$(strip $(METHODS))" --seeds "$(strip $(SEEDS))"
 
 verify: setup  ## read every file of a run whole and compare it with what its stage wrote
 	@$(RUNS) verify $(RUN) --seeds "$(strip $(SEEDS))"

@@ -9,9 +9,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from psr_lib import manifest
-from psr_lib.methods import BASE, DATA, MAIN, REPORTS
+from psr_lib.methods import BASE, DATA, DPO, INIT, MAIN, METHODS, REPORTS, STAGES
 from psr_lib.records import PSRError, hash_file
-from psr_lib.run_dirs import Key, RunDir, input_path
+from psr_lib.run_dirs import Key, RunDir, SeedsDir, input_path
+
+USUAL = "tiny"  # the preset of make
 
 
 def check(run: RunDir, path: Path) -> Path:
@@ -20,15 +22,15 @@ def check(run: RunDir, path: Path) -> Path:
     Raises PSRError that names the file, the stage that made it, and how to make it again.
     """
     owner = owner_of(run, path)
-    found = manifest.read(owner) if owner else None
+    found = read(run, owner) if owner else None
     if owner is None or found is None:
         raise PSRError(f"{manifest.shown(path)}: no complete stage made it; run make iteration")
     inside = path.relative_to(owner).as_posix()
     key, wanted = key_of(found), _within(found["outputs"], inside)
     if path != owner and not wanted:
-        raise PSRError(f"{manifest.shown(path)}: {key} did not make it; {remedy(key)}")
+        raise PSRError(f"{manifest.shown(path)}: {key} did not make it; {remedy(run, key)}")
     if fault := fault_of(run, owner, {**found, "outputs": wanted}):
-        raise PSRError(f"{manifest.shown(owner)}: {fault}; {remedy(key)}")
+        raise PSRError(f"{manifest.shown(owner)}: {fault}; {remedy(part_of(run, owner), key)}")
     if path == owner and (stray := unknown(owner, found)):  # whoever loads a folder loads it too
         raise PSRError(f"{manifest.shown(owner)}: {stray}")
     return path
@@ -53,11 +55,42 @@ def key_of(found: dict[str, Any]) -> Key:
     return Key(found["stage"], found["method"], found["iteration"])
 
 
-def remedy(key: Key) -> str:
-    """The command after which a stage is made again."""
+def read(run: RunDir, folder: Path) -> dict[str, Any] | None:
+    """A stage's manifest, None if it has none; a damaged one is named with its stage."""
+    try:
+        return manifest.read(folder)
+    except PSRError as error:
+        found = stage_at(run, folder)
+        way_out = remedy(*found) if found else "delete it and make it again"
+        raise PSRError(f"{error}; {way_out}") from None
+
+
+def stage_at(run: RunDir, folder: Path) -> tuple[RunDir, Key] | None:
+    """The stage that writes into a folder of a run, by its place alone, and whose run it is."""
+    part = part_of(run, folder)
+    rounds = (name[1:] for name in folder.relative_to(part.path).parts if name[:1] == "M")
+    n = next((int(digits) for digits in rounds if digits.isdecimal()), 0)
+    stages = [stage for stage in STAGES if stage != (INIT if n > 1 else DPO)]
+    methods = METHODS if n else ("", *METHODS)
+    keys = (Key(stage, method, n) for stage in stages for method in methods)
+    return next(((part, key) for key in keys if part.folder(key) == folder), None)
+
+
+def part_of(run: RunDir, folder: Path) -> RunDir:
+    """The run of one seed that a folder lies in, or that of all seeds together."""
+    return next((part for part in run.parts if folder.is_relative_to(part.path)), run)
+
+
+def remedy(run: RunDir, key: Key) -> str:
+    """The command after which a stage is made again, or for several seeds' tables that makes it."""
+    preset = "" if run.preset == USUAL else f" PRESET={run.preset}"
+    if isinstance(run, SeedsDir):
+        seeds = " ".join(map(str, run.seeds))
+        return f'{key} has to run again: make paper SEEDS="{seeds}"{preset} FORCE=1'
     method = f" METHOD={key.method}" if key.method not in ("", MAIN) else ""
     n = "" if key.stage in (BASE, DATA, *REPORTS) else f" N={key.n}"
-    return f"{key} has to run again, after make clean-stage STAGE={key.stage[:2]}{method}{n}"
+    words = f"STAGE={key.stage[:2]}{method}{n}{preset}" + (f" SEED={run.seed}" if run.seed else "")
+    return f"{key} has to run again, after make clean-stage {words}"
 
 
 def fault_of(run: RunDir, folder: Path, found: dict[str, Any]) -> str:
@@ -67,7 +100,7 @@ def fault_of(run: RunDir, folder: Path, found: dict[str, Any]) -> str:
 
 def misplaced(run: RunDir, folder: Path, found: dict[str, Any]) -> str:
     """Whose files a folder holds, where they are another stage's; '' where they belong there."""
-    part = next((part for part in run.parts if folder.is_relative_to(part.path)), run)
+    part = part_of(run, folder)
     seed = found.get("seed", part.seed)
     if part.folder(key_of(found)) == folder and seed == part.seed:
         return ""
@@ -77,9 +110,11 @@ def misplaced(run: RunDir, folder: Path, found: dict[str, Any]) -> str:
 def check_all(run: RunDir) -> None:
     """Raise PSRError where a complete stage of a run, or of its seeds, has changed, as `check`."""
     for path in (path for part in (run, *run.parts) for path in part.path.rglob(manifest.NAME)):
-        found = manifest.read(path.parent)
-        if found and (fault := fault_of(run, path.parent, found)):
-            raise PSRError(f"{manifest.shown(path.parent)}: {fault}; {remedy(key_of(found))}")
+        folder = path.parent
+        found = read(run, folder)
+        if found and (fault := fault_of(run, folder, found)):
+            way_out = remedy(part_of(run, folder), key_of(found))
+            raise PSRError(f"{manifest.shown(folder)}: {fault}; {way_out}")
 
 
 class Finding(NamedTuple):
@@ -97,15 +132,15 @@ def audit(run: RunDir) -> Iterator[Finding]:
         try:
             yield _audit(run, path.parent)
         except PSRError as error:
-            yield Finding(path.parent, f"{error}; delete {manifest.shown(path)} and make it again")
+            yield Finding(path.parent, str(error))
 
 
 def _audit(run: RunDir, folder: Path) -> Finding:
-    found = manifest.read(folder)
+    found = read(run, folder)
     assert found is not None
     fault = fault_of(run, folder, found) or changed_whole(folder, found)
     if fault:
-        return Finding(folder, f"{fault}; {remedy(key_of(found))}")
+        return Finding(folder, f"{fault}; {remedy(run, key_of(found))}")
     sizes = [entry["bytes"] for entry in found["outputs"].values()]
     return Finding(folder, unknown(folder, found) or outdated(run, found), len(sizes), sum(sizes))
 

@@ -11,6 +11,8 @@ from psr_lib.evidence import Source
 from psr_lib.records import PSRError
 from psr_lib.run_dirs import RunDir
 
+NEAR = 3  # names that are suggested in the place of an unknown one
+
 
 class Item(NamedTuple):
     """A number: its name, how it reads, the file it stands in, and what it was computed from.
@@ -57,12 +59,14 @@ def shown(row: Mapping[str, str]) -> str:
 
 
 def find(items: Mapping[str, Item], name: str) -> Item:
-    """The item of that name; raises PSRError that suggests the nearest."""
+    """The item of that name; raises PSRError that suggests what stands below it, or the nearest."""
     if name in items:
         return items[name]
-    near = difflib.get_close_matches(name, items, n=1, cutoff=0)
-    hint = f"did you mean {near[0]!r}?" if near else "there are no tables yet, run make paper"
-    raise PSRError(f"item {name!r} is unknown; {hint} (make why lists them all)")
+    below = listed(one for one in items if one.startswith(f"{name.rstrip('/')}/"))
+    near = below[:NEAR] or difflib.get_close_matches(name, items, n=NEAR, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    hint = hint if items else "; there are no tables yet, run make paper"
+    raise PSRError(f"item {name!r} is unknown{hint} (make why lists them all)")
 
 
 def listed(names: Iterable[str]) -> list[str]:

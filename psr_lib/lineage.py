@@ -9,7 +9,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from psr_lib import manifest
+from psr_lib import integrity, manifest
 from psr_lib.methods import REPORTS
 from psr_lib.records import PSRError
 from psr_lib.run_dirs import RunDir
@@ -24,12 +24,13 @@ NAMES = ("method", "iteration", "seed")  # parameters that are no settings
 def records(run: RunDir, damaged: bool = True) -> dict[str, Record]:
     """Every complete stage of a run by its folder.
 
-    Raises PSRError where a manifest is damaged; without `damaged` it is left out.
+    Raises PSRError where a manifest is damaged, with its stage; without `damaged` it is left out.
     """
     found: dict[str, Record] = {}
     for path in sorted(run.path.rglob(manifest.NAME)):
         with nullcontext() if damaged else suppress(PSRError):
-            found[path.parent.relative_to(run.path).as_posix()] = manifest.read(path.parent) or {}
+            one = integrity.read(run, path.parent) or {}
+            found[path.parent.relative_to(run.path).as_posix()] = one
     return found
 
 

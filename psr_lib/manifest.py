@@ -25,7 +25,7 @@ NAME = "manifest.json"
 BEFORE = "manifest.before.json"  # the last complete one, while its stage runs again
 NESTED = ("notebooks", "eval", "judge")  # folders of other owners inside base/ and data/
 UNFINISHED = re.compile(r"\.part(-old)?\d*$|\.part\.ipynb$")  # a file or folder on its way
-FORMAT = 1
+FORMAT = 2  # always with a seal; one of format 1 may be from before there were any
 LARGE = 64 * 2**20  # bytes from which a file is sampled instead of read whole
 SAMPLES, SAMPLE = 16, 2**20
 PLAY = "play"  # the tag of a cell that is the reader's: nothing of it goes into a result
@@ -149,9 +149,12 @@ def sealed(found: dict[str, Any]) -> dict[str, Any]:
 def _parse(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if found.pop("seal", None) not in (None, hash_json(found)):
+        seal = found.pop("seal", None)
+        if seal is None and found["format"] == FORMAT:
+            raise ValueError("its seal is missing")
+        if seal not in (None, hash_json(found)):
             raise ValueError("edited after it was written")
-        if found["format"] != FORMAT or found["status"] != "complete":
+        if found["format"] not in (1, FORMAT) or found["status"] != "complete":
             raise ValueError(f"format {found['format']}, status {found['status']}")
         found["outputs"].items(), found["inputs"].items(), found["code"].items()
         found["params"].items()

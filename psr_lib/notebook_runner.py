@@ -111,6 +111,7 @@ def execute(notebook: Path, output: Path, values: Mapping[str, Any]) -> None:
                 cwd=str(notebook.parent),
                 progress_bar=False,
                 stdout_file=ProgressLines(),
+                skip_cells_with_tag=manifest.PLAY,  # nobody is there to play
                 extra_arguments=["--log-level=50"],  # the kernel's own warnings help nobody
                 **_kernels(),
             )

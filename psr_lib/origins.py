@@ -1,5 +1,7 @@
 """Which files of a run a number was computed from, by the source that its table names."""
 
+from collections.abc import Iterable
+
 from psr_lib import step_counts
 from psr_lib.evidence import GREEDY, JUDGE, LABORATORY, STEPS, TOKENS, Source
 from psr_lib.lineage import Made, Record
@@ -25,6 +27,15 @@ def artifacts(run: RunDir, source: Source, made: Made) -> list[Artifact]:
     lab = f"{place}/judge"
     found = [(f"{place}/eval", FILES.get(source.what, own)), (lab, own), (lab, f"ways{ANSWERS}")]
     return [(at, name) for at, name in found if at in made and name in made[at]["outputs"]][:1]
+
+
+def missing(run: RunDir, sources: Iterable[Source], made: Made) -> list[str]:
+    """Outcomes that a run does not have: a number of several is of the seeds that have them all.
+
+    Counts of stages and tables of the laboratory are averaged one by one, so none of them is.
+    """
+    own = (source for source in sources if source.what not in (*STAGES, LABORATORY))
+    return [str(source) for source in own if not artifacts(run, source, made)]
 
 
 def _is_stage(run: RunDir, source: Source, folder: str, one: Record) -> bool:

@@ -11,6 +11,7 @@ from psr_lib.methods import (
     EVALUATE,
     LAB,
     METHODS,
+    PAPER,
     REFERENCE,
     REPORTS,
     SEARCH,
@@ -85,6 +86,12 @@ def page(run: RunDir, preset: Preset, asked: Sequence[str]) -> list[str]:
     lines.append(_total(costs, states))
     lines += [f"{name}: {_word(Key(name), states)}" for name in REPORTS]
     return lines + _reasons(states)
+
+
+def common(run: RunDir, preset: Preset) -> list[str]:
+    """The tables that several seeds have in common, and why where they are not done."""
+    states = {Key(PAPER): state_of(run, Key(PAPER), preset)}
+    return [f"{manifest.shown(run.path)} {PAPER}: {_word(Key(PAPER), states)}", *_reasons(states)]
 
 
 def lines_of(run: RunDir, preset: Preset, keys: Iterable[Key]) -> list[str]:

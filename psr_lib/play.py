@@ -3,7 +3,6 @@
 The search is the one of notebook 03 (same settings, judge and seed), only nothing of it is kept.
 """
 
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -15,12 +14,11 @@ from psr_lib.engines import opening
 from psr_lib.engines.base import Engine
 from psr_lib.engines.tasks import alone
 from psr_lib.methods import SRLM
-from psr_lib.notebook_runner import RUNNING
 from psr_lib.records import PSRError, Question
 from psr_lib.search import Search
 from psr_lib.traces import SearchTrace
 
-PAUSE = 1.0  # seconds between two visits for whoever watches; none where a runner does
+PAUSE = 1.0  # seconds between two visits, for whoever watches
 WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -61,7 +59,7 @@ def watch(stage: Any, engine: Engine, text: str, model: Path | str = "") -> Sear
     shown = display(show.search(SearchTrace(question)), display_id=True)
     for trace in visits(search, question):
         shown.update(show.search(trace))
-        time.sleep(0 if os.environ.get(RUNNING) else PAUSE)
+        time.sleep(PAUSE)
     return trace
 
 

@@ -39,7 +39,9 @@ def _step(request: Request, due: Sequence[Key], target: bool, extra: dict[str, A
     key = due[0]
     state = stage_state(request.run, key, request.preset)
     if state.word == "damaged" and not request.force:
-        raise PSRError(f"{key}: {state.reason}; {integrity.remedy(key)}, or with FORCE=1")
+        way_out = integrity.remedy(request.run, key)
+        more = "" if "FORCE=1" in way_out else ", or with FORCE=1"
+        raise PSRError(f"{key}: {state.reason}; {way_out}{more}")
     forced = request.force and target
     if state.word == "current" and not forced:
         notebook_runner.settle(request.run.notebook(key))

@@ -46,7 +46,7 @@ def write_report(args: argparse.Namespace) -> None:
 
 def keep(args: argparse.Namespace) -> None:
     """Store a finished run's summary in data/results, and log it if it used the test sets."""
-    from psr_lib import results
+    from psr_lib import kept_attacks, results
 
     seeds = args.seeds.replace(",", " ").split() or [args.seed]
     for method in args.methods.replace(",", " ").split() or [args.method]:
@@ -56,6 +56,8 @@ def keep(args: argparse.Namespace) -> None:
             checked = partial(integrity.check, request.run)
             with locked(request.run, f"keep {method}"):
                 path = results.keep(request.run, method, request.preset.rounds, checked)
+                for n in kept_attacks.measured(request.run, method, request.preset.rounds):
+                    kept_attacks.keep(request.run, method, n)
             print(f"kept {manifest.shown(path)}")
     together = run_of(args.preset, whole("SEED", seeds[0]), args.runs_dir, " ".join(seeds))
     if kept := results.keep_map([together, *together.parts]):

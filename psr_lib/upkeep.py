@@ -10,19 +10,26 @@ from psr_lib.methods import BASE, DATA, LAB, REPORTS, STAGES
 from psr_lib.presets import suggest
 from psr_lib.records import PSRError
 from psr_lib.request import Request, all_keys, together, whole
-from psr_lib.run_dirs import Key, RunDir
+from psr_lib.run_dirs import Key, RunDir, SeedsDir
 
 
 def status(args: argparse.Namespace) -> None:
-    """Print what a run holds of every model, or with --each a line a stage of one method."""
-    request = Request(args)
+    """Print what a run holds of every model, or with --each a line a stage of one method.
+
+    Of SEEDS one after the other, then the tables that they have in common.
+    """
+    for seed in args.seeds.replace(",", " ").split() or [args.seed]:
+        print(*_status(args, Request(args, seed=seed)), sep="\n")
+    if isinstance(run := together(args), SeedsDir):
+        print(*overview.common(run, Request(args).preset), sep="\n")
+
+
+def _status(args: argparse.Namespace, request: Request) -> list[str]:
     keys = stages.in_order([*all_keys(request), *_laboratories(request)])
     if args.each:
-        lines = overview.lines_of(request.run, request.preset, keys)
-    else:
-        asked = args.methods.replace(",", " ").split() or [request.method]
-        lines = overview.page(request.run, request.preset, asked)
-    print(*lines, sep="\n")
+        return overview.lines_of(request.run, request.preset, keys)
+    asked = args.methods.replace(",", " ").split() or [request.method]
+    return overview.page(request.run, request.preset, asked) + [""] * bool(args.seeds)
 
 
 def verify(args: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from psr_lib import integrity, items, lineage, manifest, readme_items, results
 from psr_lib.items import Item
 from psr_lib.lineage import Made, Record
-from psr_lib.origins import artifacts
+from psr_lib.origins import artifacts, missing
 from psr_lib.run_dirs import RunDir
 
 README = "readme/"
@@ -34,7 +34,7 @@ def listing(run: RunDir) -> list[str]:
 def explain(run: RunDir, name: str) -> list[str]:
     """Where a number comes from. Raises PSRError that suggests the nearest where it is unknown."""
     item = items.find(known(run, name), name)
-    head = [f"{item.name} = {item.shown}", f"  in    {item.place}"]
+    head = [f"{item.name} = {item.shown}", f"  in    {item.place}{_table_by(run, item)}"]
     if item.file:
         return [*head, f"  from  {item.file}: the paper's own number, as it is printed there"]
     head.append(f"  from  {', '.join(map(str, item.sources))}")
@@ -54,6 +54,12 @@ def _from_run(run: RunDir, item: Item, seed: int) -> Iterator[str]:
     made = lineage.records(part)
     stale = lambda folder: _now(part, folder, made[folder])  # noqa: E731
     yield from _told(part, item, made, lineage.settings, stale, f"seed {seed}")
+
+
+def _table_by(run: RunDir, item: Item) -> str:
+    """Which stage wrote the table of a run that the number stands in, when and at which commit."""
+    made = None if item.name.startswith(README) else manifest.read(run.paper)
+    return f", by {integrity.key_of(made)}, {_made(made)}" if made else ""
 
 
 def _table_now(run: RunDir) -> str:
@@ -95,6 +101,9 @@ def _told(
 ) -> Iterator[str]:
     """The chain of the item's sources in one run, then the parameters of its stages."""
     found = [pair for source in item.sources for pair in artifacts(run, source, made)]
+    if found and (lacking := missing(run, item.sources, made)):
+        yield from ("", f"{label}: no part of it, as there is no {', '.join(lacking)}")
+        return
     files = ", ".join(dict.fromkeys(f"{folder}/{name or manifest.NAME}" for folder, name in found))
     yield ""
     yield f"{label}: {files or 'nothing of it was made'}"
@@ -110,9 +119,8 @@ def _told(
 def _stage(folder: str, one: Record, wrong: str) -> Iterator[str]:
     yield ""
     yield f"{integrity.key_of(one)!s:<24} {folder}"
-    git, hashes = one["git"], lineage.templates(one)
-    commit = (git["commit"] or "no commit")[:SHORT] + (" with changes" if git["dirty"] else "")
-    yield f"  made     {one.get('started', '')} at {commit} on {one.get('device', '')}"
+    hashes = lineage.templates(one)
+    yield f"  made     {_made(one)} on {one.get('device', '')}"
     yield f"  params   {one.get('params_hash', '')[:SHORT]}: {', '.join(lineage.sections(one))}"
     if hashes:
         yield f"  prompts  {_hashes(hashes.items())}"
@@ -121,6 +129,13 @@ def _stage(folder: str, one: Record, wrong: str) -> Iterator[str]:
             yield f"  {word:<8} {shown}"
     if wrong:
         yield f"  NOW      {wrong}"
+
+
+def _made(one: Record) -> str:
+    """When, and by which commit."""
+    git = one["git"]
+    commit = (git["commit"] or "no commit")[:SHORT] + (" with changes" if git["dirty"] else "")
+    return f"{one.get('started', '')} at {commit}"
 
 
 def _files(entries: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -23,7 +23,7 @@ def finish(run: RunDir, key: Key, inputs: dict[str, Any] | None = None, **params
     resolved = stages.parameters(preset, key, run.seed) | params
     names = manifest.files_in(folder)
     write_json(folder / manifest.NAME, {
-        "format": manifest.FORMAT, "status": "complete", "stage": key.stage,
+        "format": 1, "status": "complete", "stage": key.stage,
         "preset": run.preset, "method": key.method, "iteration": key.n, "seed": run.seed,
         "by_hand": False, "params": resolved, "params_hash": stages.params_hash(resolved),
         "code": {}, "git": {"commit": "0123456789abcdef", "dirty": False},

@@ -21,6 +21,8 @@ RUNNER += ("notebook_runner", "progress", "budgets", "methods", "run_dirs", "loc
 RUNNER += ("integrity", "leftovers", "lineage", "overview", "upkeep", "cards", "architectures")
 RUNNER += ("base_weights", "models", "registry", "building", "targets", "making", "telling")
 
+ODD = "päth with späces, 空"  # a folder
+C_LOCALE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 PARAMETERS = """preset: str = "smoke"  # which preset
 method: str = "psrlm"  # which method
 iteration: int = {n}  # which round

@@ -8,7 +8,7 @@ import pytest
 
 from psr_lib import integrity, manifest, upkeep
 from psr_lib.records import PSRError
-from psr_lib.run_dirs import RunDir, run_of
+from psr_lib.run_dirs import Key, RunDir, run_of
 
 AGAIN = "04_step_dpo M2 has to run again, after make clean-stage STAGE=04 N=2"
 
@@ -83,6 +83,45 @@ def test_an_edited_manifest_is_damage(run):
     path.write_text(json.dumps(found))
     with pytest.raises(PSRError, match=r"ppd/manifest.json: damaged \(edited after it was written"):
         integrity.check(run, path.parent / "ppd.jsonl")
+
+
+LAST = {  # each folder that a stage writes, by its place alone: its command
+    "data": "01_data_prep has to run again, after make clean-stage STAGE=01 PRESET=smoke",
+    "psrlm/M1/model": "STAGE=02 N=1 PRESET=smoke",
+    "psrlm/M2/ppd": "03_search_judge M2 has to run again, after make clean-stage STAGE=03 N=2",
+    "psrlm/M2/eval": "STAGE=05 N=2 PRESET=smoke",
+}
+
+
+@pytest.mark.parametrize("spoil", ["no seal", "no text"])
+def test_a_manifest_without_its_seal_is_named_with_its_stage(run, spoil):
+    for place, words in LAST.items():
+        path = run.path / place / manifest.NAME
+        found = json.loads(path.read_text())
+        kept = {name: value for name, value in found.items() if name != "seal"}
+        path.write_text(json.dumps(kept) if spoil == "no seal" else "")
+        with pytest.raises(PSRError, match=r"manifest.json: damaged \(") as caught:
+            integrity.check(run, path.parent)
+        assert words in str(caught.value) and "\n" not in str(caught.value)
+        if spoil == "no seal":
+            assert "damaged (its seal is missing)" in str(caught.value)
+        path.write_text(json.dumps(kept | {"format": 1}))  # from before there were seals
+        assert integrity.check(run, path.parent) == path.parent
+
+
+def test_the_way_out_names_the_seed_the_method_and_the_preset():
+    tiny = run_of("tiny", 2, "runs")
+    assert integrity.remedy(tiny, Key("04_step_dpo", "srlm", 3)).endswith(
+        "make clean-stage STAGE=04 METHOD=srlm N=3 SEED=2"
+    )
+    both = run_of("smoke", 0, "runs", "0 1")
+    paper = both.folder(Key("08_paper"))
+    assert integrity.stage_at(both, paper) == (both, Key("08_paper"))
+    again = integrity.remedy(*integrity.stage_at(both, paper))
+    assert again.endswith('make paper SEEDS="0 1" PRESET=smoke FORCE=1')
+    own = both.parts[1].folder(Key("07_judge_lab", "psrlm", 2))
+    assert integrity.stage_at(both, own) == (both.parts[1], Key("07_judge_lab", "psrlm", 2))
+    assert integrity.stage_at(both, own / "figures") is None
 
 
 def test_what_no_stage_made_is_not_read(run):

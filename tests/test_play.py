@@ -5,12 +5,11 @@ from types import SimpleNamespace
 import IPython.display
 import nbformat
 import pytest
-from conftest import ROOT, make_notebook
+from conftest import OPEN, PARAMETERS, ROOT, make_notebook
 from scripted import Scripted, judge_settings, questions, random_script, search_settings
 
 from psr_lib import manifest, play, prompts, wordlevel
 from psr_lib.judge import Judge
-from psr_lib.notebook_runner import RUNNING
 from psr_lib.records import PSRError
 from psr_lib.search import Search, step_search
 
@@ -57,7 +56,6 @@ def seen(monkeypatch):
 
     monkeypatch.setattr(IPython.display, "display", display)
     monkeypatch.setattr(play.time, "sleep", found.pauses.append)
-    monkeypatch.delenv(RUNNING, raising=False)
     return found
 
 
@@ -70,7 +68,7 @@ def stage(method="psrlm"):
 TYPED = "Tom has 4 pens.\n  Tom buys 3 pens. How many pens does Tom have?"
 
 
-def test_a_typed_problem_is_shown_after_every_visit(seen, capsys, monkeypatch):
+def test_a_typed_problem_is_shown_after_every_visit(seen, capsys):
     engine, *_ = opened(7)
     trace = play.watch(stage(), engine, TYPED)
     assert trace.question.text == TYPED.replace("\n  ", " ")
@@ -79,10 +77,6 @@ def test_a_typed_problem_is_shown_after_every_visit(seen, capsys, monkeypatch):
     last = repr(seen.views[-1])
     assert f"{len(trace.expansions)} visits" in last and "not finished" not in last
     assert set(seen.pauses) == {play.PAUSE} and capsys.readouterr().out == ""
-    monkeypatch.setenv(RUNNING, "03_search_judge")
-    seen.pauses.clear()
-    play.watch(stage(), engine, TYPED)
-    assert set(seen.pauses) == {0}, "nobody watches an unattended run"
 
 
 def test_words_that_the_model_never_read_are_named(seen, capsys):
@@ -118,9 +112,29 @@ def test_the_readers_cell_makes_nothing_stale(tmp_path):
     assert manifest.notebook_source(path) == tagged != before
 
 
-def test_the_notebook_has_one_such_cell_and_uses_nothing_of_it():
+def test_make_passes_over_the_readers_cell(empty_repo):
+    """Whatever stands in it: an error, or a question that nobody is there to answer."""
+    path = empty_repo.root / "notebooks/00_base_model.ipynb"
+    mine = "open('played', 'w')\ninput('a problem? ')\nraise ValueError('mine')"
+    cells = [OPEN.format(name="00_base_model"), "toy.write(stage.output('a.json'), 1)", mine]
+    parameters = PARAMETERS.format(n=0) + "\nretrain: bool = False"
+    make_notebook(path, *cells, "stage.finish()", parameters=parameters)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[3].metadata["tags"] = [manifest.PLAY]
+    nbformat.write(notebook, path)
+    done = empty_repo.call("base")
+    assert done.returncode == 0, done.stderr
+    assert empty_repo.states()["00_base_model"].startswith("done")
+    executed = nbformat.read(empty_repo.run / "base/notebooks/00_base_model.ipynb", as_version=4)
+    (cell,) = [c for c in executed.cells if manifest.PLAY in c.metadata.get("tags", [])]
+    assert cell.source == mine and cell.outputs == [] and cell.execution_count is None
+    assert not list(empty_repo.root.rglob("played"))
+
+
+def test_the_notebook_has_one_such_cell_behind_the_stages_end_and_uses_nothing_of_it():
     cells = [c for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.cell_type == "code"]
     mine = [c for c in cells if manifest.PLAY in c.metadata.get("tags", [])]
     assert len(mine) == 1 and "play.watch(stage, engine, question, player)" in mine[0].source
+    assert mine == cells[-1:] and "stage.finish()" in cells[-2].source, "it cannot hurt the stage"
     others = "\n".join(cell.source for cell in cells if cell is not mine[0])
     assert not any(name in others.split() for name in ("question", "player", "played"))

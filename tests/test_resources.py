@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from chain_runs import SMALL, by_the_runner, opened
-from conftest import OPEN, PARAMETERS, ROOT, make_notebook, make_repo
+from conftest import C_LOCALE, ODD, OPEN, PARAMETERS, ROOT, make_notebook, make_repo
 from scripted import questions
 from tiny_model import eft, ift, make_tiny_model, random_model, settings, step_pair, word_tokenizer
 
@@ -36,8 +36,6 @@ from psr_lib.records import (
 from psr_lib.run_dirs import RunDir
 
 FAMILY = prompts.load("compact")
-ODD = "päth with späces, 空"
-C_LOCALE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 ROWS = [{"k": k, "text": "x" * 5000} for k in range(80)]
 
 

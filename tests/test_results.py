@@ -58,7 +58,7 @@ def fake_run(root, method="psrlm", seed=0, rounds=2, split="test", luck=0):
             answers[key.n] = fake_evaluation(run.folder(key), chance)
         params = {"seed": seed, "data": {"split": split}} if key.stage[:2] in ("01", "05") else {}
         write_json(run.folder(key) / manifest.NAME, {
-            "format": manifest.FORMAT, "status": "complete", "outputs": {}, "inputs": {},
+            "format": 1, "status": "complete", "outputs": {}, "inputs": {},
             "code": {}, "params": params, "stage": key.stage, "method": key.method,
             "iteration": key.n, "git": {"commit": "0123456789abcdef", "dirty": False},
             "versions": {}, "device": "cpu", "wall_seconds": 60.0,

@@ -2,13 +2,16 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import nbformat
 import pytest
 from conftest import OPEN, PARAMETERS, ROOT, make_notebook
+from processes import alive, below
 
 from psr_lib import commands, manifest, notebook_runner, progress, prompts, stages
 from psr_lib.presets import load
@@ -349,7 +352,7 @@ def test_an_edited_output_is_named_and_never_overwritten_unasked(repo):
     line = one_line(done.stderr)
     assert done.returncode == 2 and edited.read_text() == "edited\n"
     assert "03_search_judge M2: runs/smoke/seed0/psrlm/M2/ppd/ppd.jsonl changed" in line
-    assert "make clean-stage STAGE=03 N=2, or with FORCE=1" in line
+    assert "make clean-stage STAGE=03 N=2 PRESET=smoke, or with FORCE=1" in line
     assert repo.states()["03_search_judge M2"].startswith("damaged")
     done = repo.call("iteration", "--n", "2", "--force")
     assert done.returncode == 0, done.stderr
@@ -440,18 +443,25 @@ def test_help_notebook_shows_parameters_with_comments(empty_repo):
 # --- two at once, and stopping
 
 
-def slow_search(repo):
+TEXT = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+
+
+def make_environment(repo):
+    """As a user's shell has it, whatever started these tests."""
+    return {name: value for name, value in repo.environment().items() if name[:4] != "MAKE"}
+
+
+def slow_search(repo, command=()):
     """Make the search sleep, and start round 2 without waiting for it."""
     cells = (OPEN.format(name="03_search_judge"), "import time; print(stage); time.sleep(60)")
     path = repo.root / "notebooks/03_search_judge.ipynb"
     make_notebook(path, *cells, parameters=PARAMETERS.format(n=2))
     process = subprocess.Popen(
-        repo.command("iteration", "--n", "2"),
+        command or repo.command("iteration", "--n", "2"),
         cwd=repo.root,
-        env=repo.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        env=make_environment(repo),
+        start_new_session=True,
+        **TEXT,
     )
     deadline = time.monotonic() + 60
     kept = repo.run / "psrlm/M2/ppd/manifest.before.json"
@@ -474,6 +484,38 @@ def test_a_second_make_is_refused_and_a_stopped_one_goes_on_cleanly(repo):
     assert one_line(errors).startswith("interrupted:")
     # Nothing had been written yet, so the result from before still stands under its old code.
     assert repo.states()["03_search_judge M2"] == "stale    03_search_judge.ipynb changed"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
+def test_make_that_is_stopped_says_how_to_go_on_and_leaves_no_process(repo, how):
+    """Ctrl-C reaches all that the terminal runs; SIGTERM, as of a scheduler, make alone."""
+    shutil.copy(ROOT / "Makefile", repo.root)
+    make = ["make", "--no-print-directory", "iteration", "N=2", "PRESET=smoke"]
+    make.append(f"CONDA={sys.executable}")
+    process = slow_search(repo, make)
+    family = alive([process.pid, *below(process.pid)])
+    try:
+        second = subprocess.run(make, cwd=repo.root, env=make_environment(repo), **TEXT)
+        assert second.returncode == 2 and "runs/smoke/seed0 is in use by process" in second.stderr
+    finally:
+        if how == "Ctrl-C":
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert "interrupted: complete stages are kept; the same command goes on there" in errors
+    assert "Traceback" not in errors and process.returncode != 0
+    deadline = time.monotonic() + 30
+    while (left := left_of(family)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
+    assert repo.states()["03_search_judge M2"] == "stale    03_search_judge.ipynb changed"
+
+
+def left_of(family):
+    """Processes of a family that still run."""
+    return [pid for pid, start in alive(family).items() if start == family[pid]]
 
 
 def test_a_stage_stopped_half_way_counts_as_missing(repo):

@@ -1,7 +1,14 @@
-"""The whole loop as users run it: real runner, every notebook, preset smoke, shipped weights."""
+"""The whole loop as users run it: real runner, every notebook, preset smoke, shipped weights.
 
+One run has all against it that must not matter: an ASCII locale, a clock that runs backwards, a key
+in the environment. The other is made by make, in a repository whose folder has an odd name. Where
+they should be the same they are compared.
+"""
+
+import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +16,10 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import C_LOCALE, ODD, ROOT
 from nbclient import NotebookClient
 
-from psr_lib import presets, results
+from psr_lib import manifest, presets, results
 from psr_lib.evaluation import read_csv
 from psr_lib.notebook_runner import RUNNING
 from psr_lib.records import Question, StepPair, read_json, read_jsonl
@@ -27,14 +34,37 @@ RESULTS = ("ppd.jsonl", "traces.jsonl.gz", "answers.jsonl.gz", "verdicts.jsonl.g
 NO_PAIRS_OF_ITS_OWN = ("ift-more", "sft-chosen")
 
 
-def start(folder, command, *args):
+SECRET = "sk-planted-0a1b2c3d4e5f6789"
+# An hour back for each second, for whoever asks Python for the time of day.
+CLOCK = """import time
+_began, _first = time.monotonic(), time.time()
+time.time = lambda: _first - 3600 * (time.monotonic() - _began)
+"""
+
+
+def start(folder, command, *args, **more):
     """The command line in a process of its own, its run in `folder`."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("CI", "PSR_QUIET", RUNNING)}
     line = [sys.executable, "-m", "psr_lib.runs", command, "--preset", "smoke"]
-    return subprocess.Popen(
-        [*line, "--runs-dir", str(folder), *args], cwd=ROOT, env=kept, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    return popen([*line, "--runs-dir", str(folder), *args], ROOT, **more)
+
+
+def popen(line, place, **more):
+    """A process with the environment of a user's shell."""
+    left_out = ("CI", "PSR_QUIET", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", RUNNING)
+    kept = {k: v for k, v in os.environ.items() if k not in left_out} | more
+    return subprocess.Popen(line, cwd=place, env=kept, encoding="utf-8",
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+
+
+def make_in(place, *words):
+    """Make in a copy of this repository, by this interpreter."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in ("psr_lib", "notebooks", "data/tiny"):
+        shutil.copytree(ROOT / name, place / name, ignore=ignore)
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, place)
+    line = ["make", "--no-print-directory", *words, "PRESET=smoke", f"CONDA={sys.executable}"]
+    return popen(line, place, PYTHONPATH="")
 
 
 def ended(process):
@@ -45,12 +75,14 @@ def ended(process):
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """A complete run, and beside it a second one of the same seed up to M2."""
-    first, second = (tmp_path_factory.mktemp(name) for name in ("first", "second"))
-    short = start(second, "iteration", "--n", "2")
-    long = ended(start(first, "reproduce"))
+    """A complete run, against odds, and beside it a second one of the same seed up to M2."""
+    first, second, site = (tmp_path_factory.mktemp(name) for name in ("first", "second", "site"))
+    (site / "sitecustomize.py").write_text(CLOCK, encoding="utf-8")
+    short = make_in(second / ODD, "iteration", "N=2")
+    odds = {**C_LOCALE, "PYTHONPATH": str(site), "OPENAI_API_KEY": SECRET}
+    long = ended(start(first, "reproduce", **odds))
     return SimpleNamespace(
-        first=RunDir("smoke", 0, first), second=RunDir("smoke", 0, second),
+        first=RunDir("smoke", 0, first), second=RunDir("smoke", 0, second / ODD / "runs"),
         long=long, short=ended(short), folder=first,
     )  # fmt: skip
 
@@ -66,6 +98,22 @@ def test_one_command_runs_everything_and_ends_with_the_table(smoke):
     table = smoke.long.out.split("\n\n")[-1].splitlines()
     assert [line.split()[0] for line in table[2:7]] == ["M0", "M1", "M2", "M3", "M4"]
     assert "executed notebooks:" in table[7] and "figures:" in table[8]
+
+
+def test_a_key_is_in_no_file_and_in_nothing_that_was_said(smoke):
+    kept = [path for path in smoke.folder.rglob("*") if path.is_file()]
+    texts = {path: path.read_bytes() for path in kept}
+    texts |= {p: gzip.decompress(raw) for p, raw in texts.items() if p.suffix == ".gz"}
+    assert len(texts) > 100 and {".ipynb", ".gz", ".json"} <= {path.suffix for path in kept}
+    assert [str(path) for path, raw in texts.items() if SECRET.encode() in raw] == []
+    assert SECRET not in smoke.long.out + smoke.long.errors
+
+
+def test_a_clock_that_runs_backwards_stops_nothing_and_no_time_is_negative(smoke):
+    keys = results.run_stages("psrlm", PRESET.rounds)
+    made = [read_json(smoke.first.folder(key) / manifest.NAME) for key in keys]
+    assert made[0]["started"] > made[-1]["started"], "it ran backwards"
+    assert all(0 <= one["wall_seconds"] < 3600 for one in made)
 
 
 def test_every_stage_is_complete_and_current(smoke):
@@ -120,6 +168,7 @@ def assert_well_executed(path, folder):
     text = path.read_text(encoding="utf-8")
     assert machine_text(text, folder) == [], path
     cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
+    cells = [c for c in cells if manifest.PLAY not in c["metadata"].get("tags", [])]
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert all(cell["execution_count"] for cell in cells)
     assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]

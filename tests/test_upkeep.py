@@ -114,6 +114,16 @@ def test_status_shows_every_method_and_model_with_time_and_tokens(repo):
     assert rest[1:] == ["06_steps: -", "08_paper: -"]
 
 
+def test_status_of_several_seeds_is_one_page_each_and_their_tables(repo):
+    done = repo.call("status", "--seeds", "0 1")
+    assert done.returncode == 0, done.stderr
+    heads = [line.split()[0] for line in done.stdout.splitlines() if "M tokens" in line]
+    assert heads == ["runs/smoke/seed0", "runs/smoke/seed1"]
+    counts = [line.split()[1:5] for line in done.stdout.splitlines() if line.startswith("all ")]
+    assert counts == [["6", "of", "14", "done"], ["0", "of", "14", "done"]]
+    assert done.stdout.splitlines()[-1] == "runs/smoke/seeds0-1 08_paper: -"
+
+
 def test_status_says_what_is_stale_damaged_and_partial_and_why(repo):
     repo.write("runs/smoke/seed0/psrlm/M3/ppd/traces.jsonl.gz.part", "{}\n{}\n{}\n{half")
     repo.write("runs/smoke/seed0/random-judge/M2/model/config.json", "{}")

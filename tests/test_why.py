@@ -27,6 +27,7 @@ from psr_lib import (
     why,
 )
 from psr_lib.evidence import Source, sources
+from psr_lib.items import Item
 from psr_lib.methods import DATA, DPO, EVALUATE, INIT, LAB, PAPER, SEARCH, STEPS
 from psr_lib.records import PSRError, write_json
 from psr_lib.run_dirs import Key, RunDir
@@ -179,6 +180,9 @@ def test_why_tells_the_chain_with_parameters_prompts_commit_and_seed(run):
         assert words in text, words
     hashed = manifest.fingerprint(run.eval("psrlm", 2) / "answers.jsonl.gz")[: why.SHORT]
     assert f"answers.jsonl.gz {hashed}" in text and "NOW" not in text
+    place = manifest.shown(run.paper / "tables/table1.csv")
+    when = "2026-11-22T12:00:00Z at 0123456789ab with changes"
+    assert lines[1] == f"  in    {place}, by 08_paper, {when}"
 
 
 def test_why_says_what_is_no_longer_as_it_was(run):
@@ -241,6 +245,31 @@ def test_an_unknown_item_is_one_line_with_the_nearest(run):
     assert "\n" not in str(caught.value)
     with pytest.raises(PSRError, match="did you mean 'readme/accuracy/"):
         why.explain(run, "readme/acuracy/psrlm/0/M1")
+
+
+def test_the_beginning_of_a_name_shows_what_stands_below_it(run):
+    stored(run, evidence(rounds=2))
+    row = "table1/psrlm/M2/{easy,hard,average,paper-7B-average,paper-72B-average}"
+    with pytest.raises(PSRError, match=re.escape(f"did you mean {row!r}? (make why lists")):
+        why.explain(run, "table1/psrlm/M2")
+    with pytest.raises(PSRError, match=r"item 'figure99' is unknown \(make why lists them all\)"):
+        why.explain(run, "figure99")
+
+
+def test_a_seed_that_lacks_a_part_of_the_number_is_no_part_of_it(run, tmp_path):
+    """As in `Evidence.data`: the search of M2 was compared with best-of-N in one seed alone."""
+    stored(run, evidence(rounds=2))
+    made = lineage.records(run)
+    both = [Source("psrlm", "M2", name) for name in ("search", "best-of-N")]
+    assert origins.missing(run, both, made) == []
+    (run.lab("psrlm", 2) / manifest.NAME).unlink()
+    made = lineage.records(run)
+    assert origins.missing(run, both, made) == ["psrlm/M2/best-of-N"]
+    item = Item("table5/M2/best-of-N", "32", "table5.csv", tuple(both))
+    told = list(why._told(run, item, made, lineage.settings, lambda folder: "", "seed 0"))
+    assert told == ["", "seed 0: no part of it, as there is no psrlm/M2/best-of-N"]
+    counts = [Source("psrlm", f"M{n}", SEARCH) for n in (2, 3)]
+    assert origins.missing(run, counts, made) == [], "counts are averaged each by itself"
 
 
 def test_items_are_listed_a_line_a_row(run, tmp_path):
