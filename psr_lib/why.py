@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from psr_lib import integrity, items, lineage, manifest, readme_items, results
+from psr_lib import integrity, items, lineage, manifest, readme_items, readme_speed, results
 from psr_lib.items import Item
 from psr_lib.lineage import Made, Record
 from psr_lib.origins import artifacts, missing
@@ -36,7 +36,7 @@ def explain(run: RunDir, name: str) -> list[str]:
     item = items.find(known(run, name), name)
     head = [f"{item.name} = {item.shown}", f"  in    {item.place}{_table_by(run, item)}"]
     if item.file:
-        return [*head, f"  from  {item.file}: the paper's own number, as it is printed there"]
+        return [*head, f"  from  {item.file}: {_of_file(item.file)}"]
     head.append(f"  from  {', '.join(map(str, item.sources))}")
     tell = _kept if name.startswith(README) else _from_run
     if tell is _from_run and (wrong := _table_now(run)):
@@ -54,6 +54,13 @@ def _from_run(run: RunDir, item: Item, seed: int) -> Iterator[str]:
     made = lineage.records(part)
     stale = lambda folder: _now(part, folder, made[folder])  # noqa: E731
     yield from _told(part, item, made, lineage.settings, stale, f"seed {seed}")
+
+
+def _of_file(file: str) -> str:
+    """What a file's numbers are that no run has made."""
+    if file == readme_speed.FILE:
+        return "measured by make bench, which wrote when, by which commit and with which options"
+    return "the paper's own number, as it is printed there"
 
 
 def _table_by(run: RunDir, item: Item) -> str:

@@ -12,9 +12,12 @@ from psr_lib import (
     bench,
     bench_memory,
     bench_rates,
+    items,
     prompts,
     rate_table,
+    readme_items,
     readme_speed,
+    why,
 )
 from psr_lib.engines.hf import HFEngine
 from psr_lib.presets import load
@@ -28,6 +31,7 @@ from psr_lib.records import (
     write_json,
     write_jsonl,
 )
+from psr_lib.run_dirs import RunDir
 
 ASKED = questions(10, 2)
 
@@ -235,6 +239,14 @@ def test_the_readme_shows_each_ratio_with_the_range_of_its_turns(tmp_path):
     assert "| 21.3 | 9.50 to 30.0, 5 turns | 99 of 100 problems have the same PPD |" in text
     assert "| peak memory | 1.04 |" in text and text.count("peak memory") == 1
     assert text.endswith("cpu, commit 01234567; start-up of engines and workers left out.\n")
+
+
+def test_where_a_ratio_of_the_readme_comes_from_is_told(monkeypatch):
+    block = "| what | ratio |\n|---|---|\n| peak memory | 1.04 |\n"
+    (item,) = readme_items._items("speed", readme_items.cells(block), "")
+    monkeypatch.setattr(items, "find", lambda known, name: item)
+    line = why.explain(RunDir("tiny", 0), item.name)[2]
+    assert line.strip().startswith("from  data/results/bench.json: measured by make bench")
 
 
 def test_every_part_that_compares_has_a_line_in_the_readme():
