@@ -62,7 +62,7 @@ def test_a_command_runs_on_the_smallest_preset_with_few_seeds():
         "make why ITEM=table1/psrlm/M4/average"
     )
     assert "N=2" in readme_commands.smaller("make export N=4 TO=my-model")
-    assert "METHODS=psrlm srlm" in readme_commands.smaller("make confirm")
+    assert "VALUES=2 4" in readme_commands.smaller("make keep-ablation")
     assert "PRESET=paper-7b" in readme_commands.smaller("make iteration N=2 PRESET=paper-7b DRY=1")
     assert "PRESET=paper-7b" in readme_commands.smaller("make plan PRESET=paper-7b")
     page = "`make status`, `make clean-stage STAGE=03 N=2`, `make test`"
