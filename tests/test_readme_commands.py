@@ -73,6 +73,16 @@ def test_a_command_runs_on_the_smallest_preset_with_few_seeds():
     assert readme_commands.due(page, [])[0] == "make status"
 
 
+def test_a_command_that_fails_or_does_not_end_is_told(tmp_path, monkeypatch):
+    (tmp_path / "Makefile").write_text(
+        "good:\n\t@true\nbad:\n\t@echo why; false\nslow:\n\t@sleep 60\n"
+    )
+    assert readme_commands.run("make good", cwd=tmp_path) == ""
+    assert "why" in readme_commands.run("make bad", cwd=tmp_path)
+    monkeypatch.setattr(readme_commands, "PATIENCE", 0.5)
+    assert readme_commands.run("make slow", cwd=tmp_path) == "not done after 0.5 s"
+
+
 def test_ci_runs_them():
     assert "tests/readme_commands.py" in (ROOT / ".ci/run").read_text(encoding="utf-8")
 
