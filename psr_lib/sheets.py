@@ -6,14 +6,26 @@ True
 """
 
 from collections.abc import Sequence
-from textwrap import fill
 from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from psr_lib.figures import BLUE, CYCLE, FOOTER, GREEN, GREY, MARKS, ORANGE, PURPLE, RED, SKY, STYLE
+from psr_lib.figures import (
+    BLUE,
+    CYCLE,
+    FOOTER,
+    GREEN,
+    GREY,
+    MARKS,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    STYLE,
+    broken,
+)
 
 COLUMN, PAGE = (3.5, 2.75), (7.1, 2.9)  # inches: one and two columns of a two-column paper
 PRINT: dict[Any, Any] = STYLE | {
@@ -42,7 +54,7 @@ def sheet(
         if name:
             one.set_title(name, loc="left")
     wide = int(size[0] * LETTERS)
-    figure.suptitle(fill(title, wide), x=0.012, ha="left", fontsize=9, fontweight="bold")
+    figure.suptitle(broken(title, wide), x=0.012, ha="left", fontsize=9, fontweight="bold")
     return figure, found
 
 

@@ -125,7 +125,8 @@ def markdown(table: Table) -> str:
 
 
 def _plain(cell: Cell) -> str:
-    return " ".join(filter(None, (cell.shown, unbroken(cell.interval))))
+    shown = unbroken(cell.shown) if cell.shown.startswith("<") else cell.shown  # p < 0.001
+    return " ".join(filter(None, (shown, unbroken(cell.interval))))
 
 
 def unbroken(text: str) -> str:

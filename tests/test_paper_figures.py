@@ -143,7 +143,7 @@ def test_decodings_at_equal_tokens_stand_apart():
     figure.canvas.draw()
     axes = figure.axes[1]
     places = sorted(x for bars in axes.containers for x in bars[0].get_xdata())
-    assert len(places) == 8 and min(b - a for a, b in pairwise(places)) > 0.2
+    assert len(places) == 8 and min(b - a for a, b in pairwise(places)) > 0.15
     assert [t.get_text() for t in axes.get_xticklabels()][:2] == [
         "greedy\n100, 100",
         "step search\n1.7 k, 1.8 k",

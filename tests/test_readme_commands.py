@@ -62,7 +62,7 @@ def test_a_command_runs_on_the_smallest_preset_with_few_seeds():
         "make why ITEM=table1/psrlm/M4/average"
     )
     assert "N=2" in readme_commands.smaller("make export N=4 TO=my-model")
-    assert "METHODS=psrlm srlm" in readme_commands.smaller("make confirm")
+    assert "VALUES=2 4" in readme_commands.smaller("make keep-ablation")
     assert "PRESET=paper-7b" in readme_commands.smaller("make iteration N=2 PRESET=paper-7b DRY=1")
     assert "PRESET=paper-7b" in readme_commands.smaller("make plan PRESET=paper-7b")
     page = "`make status`, `make clean-stage STAGE=03 N=2`, `make test`"
@@ -71,6 +71,16 @@ def test_a_command_runs_on_the_smallest_preset_with_few_seeds():
         "make reproduce",
     ]
     assert readme_commands.due(page, [])[0] == "make status"
+
+
+def test_a_command_that_fails_or_does_not_end_is_told(tmp_path, monkeypatch):
+    (tmp_path / "Makefile").write_text(
+        "good:\n\t@true\nbad:\n\t@echo why; false\nslow:\n\t@sleep 60\n"
+    )
+    assert readme_commands.run("make good", cwd=tmp_path) == ""
+    assert "why" in readme_commands.run("make bad", cwd=tmp_path)
+    monkeypatch.setattr(readme_commands, "PATIENCE", 0.5)
+    assert readme_commands.run("make slow", cwd=tmp_path) == "not done after 0.5 s"
 
 
 def test_ci_runs_them():

@@ -394,7 +394,7 @@ def test_a_judge_that_obeys_is_flipped_by_what_it_was_told(tmp_path):
     assert table["any"]["flipped"] == len({row.id for row in told}) / 40
     assert table["repeated"]["flipped"] == 0 and table["any"]["unreadable"] is None
     shown = lab_attacks.shown(table.values())
-    assert shown[0]["flipped"].startswith("0.0 [0.0, ") and shown[-1]["unreadable"] == "-"
+    assert shown[0]["flipped"].startswith("0.0 [0.0,") and shown[-1]["unreadable"] == "-"
 
 
 def test_only_pairs_judged_rightly_are_attacked_and_only_their_wrong_step(tmp_path):
