@@ -106,8 +106,9 @@ def page(repo, *arguments):
 def test_status_shows_every_method_and_model_with_time_and_tokens(repo):
     cells, head, rest = page(repo)
     assert " ".join(head.split()[1:]) == "data pairs model evaluation judge lab minutes M tokens"
-    assert cells["shared", "M0"] == ["done", "-", "done", "missing", "-", "0.0", "0.00"]
-    assert cells["psrlm", "M1"] == ["-", "-", "done", "missing", "-", "0.0", "0.00"]
+    assert cells["shared", "M0"][:5] == ["done", "-", "done", "missing", "-"]
+    assert cells["psrlm", "M1"][:5] == ["-", "-", "done", "missing", "-"]
+    assert all(float(row[5]) < 10 and row[6] == "0.00" for row in cells.values())
     assert cells["psrlm", "M2"][:5] == ["-", "done", "done", "done", "-"]
     assert cells["psrlm", "M4"][:5] == ["-", "missing", "missing", "missing", "-"]
     assert rest[0].split()[:5] == ["all", "6", "of", "14", "done"]
