@@ -168,7 +168,7 @@ def changed(preset: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     """Sections as dotted keys."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in settings.items():
         inside = isinstance(value, dict)
         found |= {f"{name}.{key}": value[key] for key in value} if inside else {name: value}
