@@ -147,19 +147,24 @@ def _evaluation(summary: Summary, n: int) -> dict[str, int]:
 def _of_trees(preset: Preset, skip: Collection[int]) -> dict[str, Fact]:
     """What the nearest kept run that has trees tells of them; else what there is at most."""
     for name, seed in _kept(preset, skip):
-        made = results.load(name, seed, MAIN)["stages"]
-        counts = next(one["counts"] for one in made if one["stage"] == DATA)
+        summary = results.load(name, seed, MAIN)
+        counts = next(one["counts"] for one in summary["stages"] if one["stage"] == DATA)
         if "tree_candidates" in counts:
-            return _tree_facts(name, seed, counts, _base(name) == preset.model.base)
+            return _tree_facts(summary, counts, _base(name) == preset.model.base)
     return dict.fromkeys(("sampled", "siblings"), Fact(1.0, "at most: no kept run has trees"))
 
 
-def _tree_facts(name: str, seed: int, counts: dict[str, Any], own: bool) -> dict[str, Fact]:
-    tree = _preset(name).tree
-    visits = counts["trees"] * tree.iterations
+def _tree_facts(summary: Summary, counts: dict[str, Any], own: bool) -> dict[str, Fact]:
+    changed = summary.get("changed", {})
+    iterations, width, depth = (
+        changed.get(f"tree.{name}", getattr(_preset(summary["preset"]).tree, name))
+        for name in ("iterations", "width", "simulation_depth")
+    )
+    visits = counts["trees"] * iterations
     steps = counts["tree_candidates"] + counts.get("tree_rolled", 0)
-    source = f"{'' if own else OTHER}kept run of {name}, seed {seed}, its trees"
-    share = steps / visits / (tree.width + tree.simulation_depth)
+    run = f"kept run of {summary['preset']}, seed {summary['seed']}"
+    source = f"{'' if own else OTHER}{run}, its trees"
+    share = steps / visits / (width + depth)
     return {"sampled": Fact(share, source), "siblings": Fact(counts["pairs"] / visits, source)}
 
 

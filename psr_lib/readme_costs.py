@@ -72,7 +72,9 @@ def presets_block() -> str:
         cells = ["–", "–", "–", f"no; `make plan PRESET={name}` estimates it"]
         if kept:
             spent = (f"{value:.1f}" for value in stage_costs(kept[0])["all"])
-            cells = [*spent, f"seed {kept[0]['seed']}, {kept[0]['device']}"]
+            count = len(kept[0].get("changed", {}))
+            other = f", {count} of its settings changed" if count else ""
+            cells = [*spent, f"seed {kept[0]['seed']}, {kept[0]['device']}{other}"]
         rows.append([name, base, *cells])
     header = ["preset", "starts from", "minutes", "M tokens generated", "M tokens judged",
               "measured"]  # fmt: skip

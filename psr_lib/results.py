@@ -15,7 +15,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from psr_lib import lineage, manifest, run_details, stages
+from psr_lib import lineage, manifest, presets, run_details, stages
 from psr_lib.evaluation import MEAN, outcomes, read_csv
 from psr_lib.methods import BASE, EVALUATE, REFERENCE
 from psr_lib.records import PSRError, read_json, read_jsonl, write_json, write_text
@@ -140,17 +140,39 @@ def _outcomes(home: Path, take: Take) -> tuple[dict[str, Any], list[dict[str, An
 def keep(run: RunDir, method: str, rounds: int, take: Take = lambda path: path) -> Path:
     """Write the summary below `data/results` and, on the test sets, add a line to the log.
 
-    `take` is told each file before it is read. What its numbers came from is kept with it.
+    `take` is told each file before it is read. What its numbers came from is kept with it, and
+    in `changed` the settings that were not the preset's.
     """
     found = summarise(run, method, rounds, take)
     ends = [run.folder(key) for key in run_stages(method, rounds)]
     ends += [run.lab(method, n) for n in range(rounds + 1)] + [run.steps]
     found["provenance"] = lineage.brief(run, ends)
+    found["changed"] = changed(run.preset, found["provenance"]["settings"])
     path = folder() / run.preset / f"seed{run.seed}" / f"{method}.json"
     write_json(path, found)
     if found["split"] == "test":
         _log(found)
     return path
+
+
+def changed(preset: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run that are not its preset's, as `data.ift` (what a control switches too).
+
+    `settings`: values or sections by name, as `lineage.settings` has them.
+    """
+    own = presets.load(preset)
+    now = {name: presets.plain(getattr(own, name)) for name in settings if hasattr(own, name)}
+    before, after = _flat(now), _flat(settings)
+    return {key: after[key] for key in after if key in before and after[key] != before[key]}
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Sections as dotted keys."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        inside = isinstance(value, dict)
+        found |= {f"{name}.{key}": value[key] for key in value} if inside else {name: value}
+    return found
 
 
 def _log(found: dict[str, Any]) -> None:

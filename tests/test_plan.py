@@ -287,6 +287,16 @@ def test_kept_trees_tell_how_much_of_a_tree_search_is_done(monkeypatch, has_tree
     assert ("seed 1, its trees" if has_trees else "at most") in found.siblings.source
 
 
+def test_kept_trees_are_counted_by_the_settings_that_they_had(monkeypatch):
+    summary, tree = results.load("tiny", 1, "psrlm"), load("tiny").tree
+    counts = {"trees": 10, "pairs": 60, "tree_candidates": 100, "tree_rolled": 20}
+    for changed, iterations in (({}, tree.iterations), ({"tree.iterations": 2}, 2)):
+        facts = expected._tree_facts(summary | {"changed": changed}, counts, own=True)
+        assert facts["siblings"].value == pytest.approx(6 / iterations)
+        each = iterations * (tree.width + tree.simulation_depth)
+        assert facts["sampled"].value == pytest.approx(12 / each)
+
+
 def test_runs_of_the_same_base_model_tell_more_than_the_paper():
     found = expected.of_model(load("smoke"), 1, large=False)
     assert found.steps.source == found.asked.source == "kept run of tiny, seed 0, M1"

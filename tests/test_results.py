@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from psr_lib import manifest, results
+from psr_lib import manifest, readme_costs, results
 from psr_lib.evaluation import accuracy_rows, read_csv, write_csv
 from psr_lib.methods import EVALUATE, LAB, SEARCH
 from psr_lib.records import PSRError, read_json, write_json, write_jsonl
@@ -171,6 +171,19 @@ def test_dev_runs_are_kept_but_not_logged(root):
     assert not (root / "data/results" / results.LOG).exists()
     with pytest.raises(PSRError, match="no summary of tiny seed 7 psrlm"):
         results.load("tiny", 7, "psrlm")
+
+
+def test_what_was_set_apart_from_the_preset_is_kept_and_shown(root):
+    run, _ = fake_run(root / "runs")
+    assert read_json(results.keep(run, "psrlm", 2))["changed"] == {}
+    assert "settings changed" not in readme_costs.presets_block()
+    for path in run.path.rglob(manifest.NAME):
+        made = read_json(path)
+        if "data" in made["params"]:
+            made["params"] |= {"data": {"split": "test", "ift": 7}, "rounds": 2}
+            write_json(path, made)
+    assert read_json(results.keep(run, "psrlm", 2))["changed"] == {"data.ift": 7, "rounds": 2}
+    assert "cpu, 2 of its settings changed |" in readme_costs.presets_block()
 
 
 def test_kept_summaries_do_not_make_a_run_dirty(tmp_path, monkeypatch):

@@ -122,23 +122,25 @@ class VLLMEngine(RequestEngine):
         """Each token of an option is scored as a next token, after the option's tokens before it.
 
         vLLM's scores of a prompt's own tokens would do it in one request, but they read no prefix
-        cache, and with an adapter they stop the CPU build. Verdicts are a token or three.
+        cache, and with an adapter they stop the CPU build. Verdicts are a token or three, and all
+        tokens that may follow the same text (the two labels of a step PRM) are one request.
         """
         from vllm import SamplingParams
 
-        rows, params = [], []
+        wanted: dict[tuple[int, ...], set[int]] = {}
         for _, prompt, extra in items:
-            rows += [prompt + extra[:k] for k in range(len(extra))]
-            params += [
-                SamplingParams(
-                    temperature=0.0, max_tokens=1, detokenize=False, logprob_token_ids=[t]
-                )
-                for t in extra
-            ]
-        outputs = iter(self._call(rows, params))
-        for place, _, extra in items:
-            scores = [next(outputs).outputs[0].logprobs[0][token].logprob for token in extra]
-            keep(place, sum(scores))
+            for k, token in enumerate(extra):
+                wanted.setdefault((*prompt, *extra[:k]), set()).add(token)
+        params = [
+            SamplingParams(temperature=0.0, max_tokens=1, detokenize=False,
+                           logprob_token_ids=sorted(tokens))
+            for tokens in wanted.values()
+        ]  # fmt: skip
+        outputs = self._call([list(text) for text in wanted], params)
+        found = {text: o.outputs[0].logprobs[0] for text, o in zip(wanted, outputs, strict=True)}
+        for place, prompt, extra in items:
+            texts = [(*prompt, *extra[:k]) for k in range(len(extra))]
+            keep(place, sum(found[t][token].logprob for t, token in zip(texts, extra, strict=True)))
 
     def _call(self, prompts: list[list[int]], params: list) -> list:
         if not prompts:
