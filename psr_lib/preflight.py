@@ -73,7 +73,7 @@ def _files(preset: Preset) -> Iterator[Row]:
             continue
         if (manifest.root() / Path(name).expanduser()).exists():
             yield Row(setting, CHECKED, f"{name} is there")
-        elif name in ("hub", *sources.KNOWN) or sources.HUB_ID.fullmatch(name):
+        elif name in ("hub", *sources.KNOWN) or base_weights.is_hub_id(name):
             yield Row(setting, OPEN, f"{name}: on the hub, which was not asked")
         else:
             yield Row(setting, WRONG, f"{name}: no such file or folder; correct it in the preset")

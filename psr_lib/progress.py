@@ -107,6 +107,12 @@ def track(items: Iterable[Any] | int, label: str, begun: int = 0) -> Progress:
     return Progress(items, label, begun=begun)
 
 
+def say(line: str) -> None:
+    """Print a line where lines of progress go: what whoever waits should know, and no result."""
+    if not quiet():
+        print(MARK + line, flush=True)
+
+
 def show(label: str) -> Any:
     """A training callback that prints progress."""
     state: dict[str, Any] = {}

@@ -29,6 +29,7 @@ from psr_lib.evidence import GREEDY, Column, Evidence, NotRun
 from psr_lib.readme_costs import (
     NOT_RUN,
     cost_block,
+    plans_block,
     presets_block,
     price_block,
     summaries,
@@ -220,7 +221,7 @@ def ablations_block() -> str:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "ablations": ablations_block, "budget": budget_block, "price": price_block,
-    "cost": cost_block, "presets": presets_block,
+    "cost": cost_block, "presets": presets_block, "plans": plans_block,
     "accuracy": accuracy_block, "tests": test_block, "judge": judge_block,
     "search": search_block, "claims": claims_block, "intervals": intervals_block,
     "pictures": pictures_block, "status": status_block, "secondary": secondary_block,

@@ -1,8 +1,11 @@
-"""What runs cost, by the kept summaries: the README's blocks on minutes and tokens."""
+"""What runs cost, by the kept summaries, or will cost, by plans: blocks of the README."""
 
+from pathlib import Path
 from typing import Any
 
-from psr_lib import presets, results
+from psr_lib import plan, presets, results
+from psr_lib.methods import MAIN
+from psr_lib.run_dirs import RunDir
 
 NOT_RUN = "not run yet\n"
 SHORT = {"00_base_model": "base model", "01_data_prep": "data", "02_init": "M1 (SFT)",
@@ -79,3 +82,21 @@ def presets_block() -> str:
     header = ["preset", "starts from", "minutes", "M tokens generated", "M tokens judged",
               "measured"]  # fmt: skip
     return table(header, rows)
+
+
+PLANS = {"paper-7b": "8xH100", "paper-72b": "32xH100"}  # the paper's presets, and devices for each
+
+
+def plans_block() -> str:
+    """What `make plan` prints for the paper's presets, on any machine and before any run."""
+    if not summaries(MAIN):
+        return NOT_RUN  # a plan rests on kept runs
+    return "\n".join(_plan(name, on) for name, on in PLANS.items())
+
+
+def _plan(name: str, on: str) -> str:
+    """The whole path of a preset, on devices that need not be at hand."""
+    run = RunDir(name, 0, Path("no runs"))  # answers paid for here are no matter of others
+    preset = presets.load(name)
+    said = plan.printed(preset, MAIN, run, results.run_stages(MAIN, preset.rounds), on)
+    return f"```\n$ make plan PRESET={name} ON={on}\n{said}\n```\n"

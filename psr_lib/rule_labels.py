@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from psr_lib import chain, ift, manifest, prompts, tallies
-from psr_lib.engines.base import Engine
+from psr_lib.engines.base import Engine, close
 from psr_lib.guard import engine_call
 from psr_lib.prm800k import NEUTRAL
 from psr_lib.records import (
@@ -47,7 +47,7 @@ def make_labels(
     def build(home: Path) -> None:
         engine = chain.open_engine(stage, folder)
         write_jsonl(home / FILE, labelled(stage, engine, problems))
-        getattr(engine, "close", int)()  # vLLM's memory, which the PRM needs next
+        close(engine)  # the PRM needs its memory next
 
     made_from = {"policy": manifest.identity(folder), "neutral": settings.neutral,
                  "sampled": [getattr(tree, name) for name in SAMPLED],

@@ -5,18 +5,17 @@ repository's root), or several of them joined by `+`. Rows are read when they ar
 large set need not fit into memory.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from psr_lib import symbolic
+from psr_lib.base_weights import is_hub_id
 from psr_lib.layouts import find_layout, read_problem
 from psr_lib.presets import PROCEDURAL
 from psr_lib.records import Problem, PSRError, read_json, read_jsonl
 
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 SUBJECTS = ("algebra", "counting_and_probability", "geometry", "intermediate_algebra",
             "number_theory", "prealgebra", "precalculus")  # fmt: skip
 WAYS = "download it and set {setting} to its folder, or check the name and the connection"
@@ -115,7 +114,7 @@ def _rows(
     """The rows; the path and the origins of a local set, or the data set of the hub."""
     if name == symbolic.NAME:
         return symbolic.Rows("train", seed), "", [], None
-    if name in KNOWN or (not local.exists() and HUB_ID.fullmatch(name)):
+    if name in KNOWN or (not local.exists() and is_hub_id(name)):
         hub = KNOWN.get(name) or _hub(name)
         return read_hub(hub, split, "data.source"), "", [], hub
     if local.exists():

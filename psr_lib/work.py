@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 
 from psr_lib import expected, lengths
 from psr_lib.expected import Expected
@@ -37,6 +37,22 @@ class Work:
         return self.generated + self.judged
 
 
+class Models(dict[int, Expected]):
+    """What is expected of M[n], by n: looked up when a count asks for it, so that it holds the
+    models that a plan rests on and no other."""
+
+    def __init__(self, look_up: Callable[[int], Expected]) -> None:
+        super().__init__()
+        self.look_up = look_up
+
+    def __missing__(self, n: int) -> Expected:
+        self[n] = self.look_up(n)
+        return self[n]
+
+    def __call__(self, n: int) -> Expected:
+        return self[n]
+
+
 @dataclass(frozen=True)
 class Case:
     """What is planned: a preset, what is expected of each M[n] under it, and how long its rows are.
@@ -45,7 +61,7 @@ class Case:
     """
 
     preset: Preset
-    model: Callable[[int], Expected]
+    model: Models
     rows: lengths.Lengths
     large: bool = False
     shipped: bool = False
@@ -55,5 +71,5 @@ def case_of(
     preset: Preset, large: bool = False, skip: Collection[int] = (), shipped: bool = False
 ) -> Case:
     """The case of a preset; kept runs of the seeds in `skip` tell nothing."""
-    model = cache(partial(expected.of_model, preset, large=large, skip=skip))
+    model = Models(partial(expected.of_model, preset, large=large, skip=skip))
     return Case(preset, model, lengths.of(preset), large, shipped)

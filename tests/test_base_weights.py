@@ -44,7 +44,7 @@ def hub_that(monkeypatch, answer):
 @pytest.mark.parametrize(
     ("name", "is_one"),
     [("Qwen/Qwen2.5-Math-7B", True), ("data/tiny", False), ("runs/x", False), ("tiny", False),
-     ("a/b/c", False), ("/a/b", False)],
+     ("a/b/c", False), ("/a/b", False), ("../b", False), ("./b", False)],
 )  # fmt: skip
 def test_what_is_a_name_of_the_hub(name, is_one):
     assert base_weights.is_hub_id(name) == is_one

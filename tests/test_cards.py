@@ -30,6 +30,15 @@ def test_both_cards_lie_beside_each_model(run):
     assert not (run.model("psrlm", 2) / cards.MODEL).exists(), "no file joins a stage's outputs"
 
 
+@pytest.mark.parametrize(
+    ("rows", "name"),
+    [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (999_999, "100K<n<1M"),
+     (1_000_000, "1M<n<10M"), (3 * 10**8, "100M<n<1B"), (10**12, "n>1T")],
+)  # fmt: skip
+def test_sizes_are_named_as_the_hub_names_them(rows, name):
+    assert cards.size_category(rows) == name
+
+
 def test_a_card_that_would_not_change_is_left_alone(run):
     for path in cards.refresh(run, "psrlm", 2):
         path.touch()

@@ -184,7 +184,7 @@ def test_the_command_says_what_to_do_next(run, capsys):
 
 def test_an_adapters_size_is_what_a_plan_says(monkeypatch):
     model = random_model(40, num_key_value_heads=1)
-    monkeypatch.setattr(architectures, "config", lambda base: (model.config, "a test"))
+    monkeypatch.setattr(architectures, "config", lambda base, **_: (model.config, "a test"))
     config = LoraConfig(r=3, target_modules="all-linear", task_type="CAUSAL_LM")
     adapted = get_peft_model(model, config)
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)

@@ -17,6 +17,7 @@ from psr_lib import (
     commands,
     durations,
     expected,
+    fitting,
     footprint,
     lengths,
     machines,
@@ -78,7 +79,7 @@ def test_parameters_are_those_of_the_weights():
 
 def test_the_cache_of_a_token_is_what_a_forward_pass_keeps(monkeypatch):
     model = random_model(40, num_key_value_heads=1)
-    monkeypatch.setattr(architectures, "config", lambda base: (model.config, "a test"))
+    monkeypatch.setattr(architectures, "config", lambda base, **_: (model.config, "a test"))
     cache = model(torch.arange(7)[None], use_cache=True).past_key_values
     kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
     found = architectures.of.__wrapped__("grouped")
@@ -96,6 +97,15 @@ def test_shipped_configurations_give_the_published_sizes(base, billions, monkeyp
     found = architectures.of.__wrapped__(base)
     assert found.parameters / 1e9 == pytest.approx(billions, rel=0.003)
     assert "architectures.yaml (" in found.source
+
+
+def test_sizes_of_a_known_model_are_told_alike_where_the_hub_has_been(monkeypatch, tmp_path):
+    base = "Qwen/Qwen2.5-Math-1.5B"
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 1}')
+    monkeypatch.setattr(architectures, "_cached", lambda base: tmp_path / "config.json")
+    assert architectures.config(base)[1] == "the hub's cache", "a stand-in is cut from the whole"
+    assert architectures.of.__wrapped__(base) == architectures.of(base)
+    assert "architectures.yaml" in architectures.of.__wrapped__(base).source
 
 
 def test_every_shipped_configuration_has_a_source_and_a_licence():
@@ -494,6 +504,74 @@ def test_named_devices_are_those_of_the_table():
     for text in ("8xH1000", "eight", "8x"):
         with pytest.raises(PSRError, match=r"ON=.*no device"):
             machines.named(text)
+
+
+# --- words
+
+
+def sources(*keys, **changes):
+    """The lines on where the numbers come from, by the models that each names."""
+    tiny = load("tiny", [f"{name}={value}" for name, value in changes.items()])
+    lines = plan.source_lines(plan.make(tiny, RunDir("tiny"), keys, GPU, []))
+    return [line.partition(": ")[0] for line in lines if line.startswith("M")]
+
+
+def test_numbers_are_said_of_the_models_that_really_work(monkeypatch):
+    of = {n: replace(ONE, steps=Fact(n, f"M{n}'s own run")) for n in range(5)}
+    monkeypatch.setattr(expected, "of_model", lambda preset, n, large, skip: of[n])
+    assert sources(SEARCH) == ["M1", "M1"], "M1 searches and judges for M2"
+    assert sources(DPO) == ["M1", "M1"], "M2 is trained on what M1 made"
+    assert sources(Key("05_evaluate", "psrlm", 4)) == ["M4", "M4"]
+    assert sources(Key("05_evaluate")) == ["M0", "M0"]
+    assert sources(Key(INIT, "psrlm", 1), SEARCH) == ["M1", "M1"]
+    assert sources(SEARCH, Key("05_evaluate", "psrlm", 2)) == ["M1", "M1, M2", "M2"]
+    trees = sources(Key("01_data_prep"), **{"data.eft_from": "chain", "data.ift": 999})
+    assert trees == ["M1", "M1"], "the policy of the tree search writes as M1 does"
+
+
+def use(section, preset=(), machine=GPU, base="Qwen/Qwen2.5-Math-7B"):
+    """The one use of a machine by training with a section, or by generation."""
+    key = {"sft": Key(INIT, "psrlm", 1), "dpo": DPO, "engine": SEARCH}[section]
+    changed = load("tiny", [*REAL, f"model.base={base}", *preset])
+    work = only(workload.of_stages(Case(changed, lambda n: ONE, case().rows), [key]))
+    model = architectures.of(base)
+    return only(fitting.uses([(work, model, None)], changed, machine).values())
+
+
+def test_only_what_makes_a_training_fit_is_advised():
+    """7B: weights, gradients and moments take 114 GiB in full, 28 and little more by LoRA."""
+    short, long = "sft.max_length=64", "sft.max_length=65536"
+    large, medium = replace(GPU, memory=200 * GIB), replace(GPU, memory=60 * GIB)
+    assert fitting.ways(use("sft", [short], large), large) == [], "it fits"
+    assert fitting.ways(use("sft", [short], GPU), GPU) == ["LoRA (sft.lora_r)"], "rows are short"
+    either = ["LoRA (sft.lora_r)", "a lower sft.max_length"]
+    assert fitting.ways(use("sft", [long], large), large) == either
+    both = ["LoRA (sft.lora_r) with a lower sft.max_length"]
+    assert fitting.ways(use("sft", [long], medium), medium) == both
+    assert fitting.ways(use("sft", [long, "sft.lora_r=8"], medium), medium) == [
+        "a lower sft.max_length"
+    ]
+    small = replace(GPU, memory=16 * GIB)
+    assert fitting.ways(use("sft", [short], small), small) == [], "the weights alone are too large"
+
+
+def test_only_what_makes_a_generation_fit_is_advised():
+    small, two = replace(GPU, memory=24 * GIB), replace(GPU, memory=10 * GIB, count=2)
+    many = ["engine.batch_tokens=400000", "model.dtype=bfloat16"]
+    assert fitting.ways(use("engine", many, small), small) == ["a lower engine.batch_tokens"]
+    assert fitting.ways(use("engine", many, two), two) == [], "the weights alone are too large"
+    vllm = ["engine.kind=vllm", "engine.context=512"]
+    assert fitting.ways(use("engine", vllm, two), two) == ["a higher engine.tensor_parallel"]
+    one = replace(two, count=1)
+    assert fitting.ways(use("engine", vllm, one), one) == []
+
+
+def test_a_disk_that_is_too_small_is_not_mended_by_devices(monkeypatch, tmp_path):
+    monkeypatch.setattr(plan, "_free", lambda run: 1)
+    here = replace(GPU, at_hand=True)
+    made = plan.make(load("tiny"), RunDir("tiny", 0, tmp_path), [DPO], here, [])
+    (warning,) = plan.warning_lines(made, RunDir("tiny", 0, tmp_path))
+    assert warning.endswith("; take a larger disk") and "devices" not in warning
 
 
 # --- the command

@@ -4,12 +4,13 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, make_notebook
 from test_results import fake_run
 
-from psr_lib import curves, manifest, readme, results, showcase, typed
+from psr_lib import curves, machines, manifest, plan, readme, results, showcase, typed
 from psr_lib.evaluation import read_csv
 from psr_lib.records import PSRError
 
@@ -98,6 +99,21 @@ def test_blocks_hold_the_kept_numbers(full):
     assert any(line.startswith("| psrlm − random-judge") for line in lines)
     assert "Intervals: 95 %, over problems, given these seeds (seeds 0, 1)." in lines
     assert not any("| 100 |" in line for line in lines), "dev runs stay out"
+
+
+def test_plans_are_the_same_on_every_machine(monkeypatch, tmp_path):
+    def unseen(*_):
+        raise AssertionError("a plan for named devices looked at this machine")
+
+    once = readme.plans_block()
+    monkeypatch.setattr(machines, "at_hand", unseen)
+    monkeypatch.setattr(plan, "_free", unseen)
+    monkeypatch.chdir(tmp_path)
+    assert readme.plans_block() == once
+    assert not [place for place in (str(ROOT), sys.prefix, str(Path.home())) if place in once]
+    for words in ("PRESET=paper-7b ON=8xH100", "PRESET=paper-72b ON=32xH100", "04_step_dpo M4",
+                  "0 answers there", "Qwen/Qwen2.5-Math-72B from the hub"):  # fmt: skip
+        assert words in once, words
 
 
 def test_the_baselines_budget_is_told_by_round_and_seed(page, monkeypatch):

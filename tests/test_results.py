@@ -22,7 +22,7 @@ def fake_answers(chance):
     """Random outcomes, one row a problem, in no particular order."""
     rows = [
         {"problem_id": f"{name}/{k}", "benchmark": name, "strict": chance.random() < 0.5,
-         "lenient": True, "steps": 2, "tokens": 9, "finish": "eos"}
+         "lenient": True, "steps": 2, "tokens": 9, "generated": 9, "finish": "eos"}
         for name, size in SETS.items() for k in range(size)
     ]  # fmt: skip
     chance.shuffle(rows)
@@ -36,11 +36,12 @@ def fake_evaluation(home, chance):
     skills = {f"skill_{name}": 0.5 for name in ("recompute", "copy", "compare")}
     right = [{"correct": chance.random() < 0.9} for _ in range(10)]
     write_jsonl(home / "verdicts.jsonl.gz", right)
-    write_json(home / "judge.json", {"accuracy": 0.9, "first_position": 0.5, **skills})
+    write_json(home / "judge.json", {"n": 10, "accuracy": 0.9, "first_position": 0.5, **skills})
     return rows
 
 
 SEARCHED = {"problems": 10, "expansions": 60, "candidates": 360, "judge_made": 500, "ties": 18,
+            "generated_tokens": 7200, "judged_tokens": 9000,
             "rollbacks": 12, "pairs": 40, "distinct": 2.44, "duplicate_rate": 0.6, "tie_rate": 0.3,
             "rollback_rate": 0.2, "judge_first_position": 0.45, "judge_unreadable": 0.0,
             "siblings_judge_accuracy": 0.72, "chosen_right": 0.5,

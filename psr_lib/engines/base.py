@@ -78,6 +78,12 @@ class Usage:
         return self.since(Usage())
 
 
+def close(engine: Any) -> None:
+    """Give back what an engine holds, processes or a device's memory, where it holds any."""
+    if hasattr(engine, "close"):
+        engine.close()
+
+
 @runtime_checkable
 class Engine(Protocol):
     """A model behind two calls.

@@ -1,7 +1,8 @@
 """Several engines as Ray actors, each over its share of a call's prompts.
 
 On one machine Ray is started here; with RAY_ADDRESS set, the same code works on that cluster. A
-row's result does not depend on its worker, because noise belongs to the row's seed.
+row's result does not depend on its worker, because noise belongs to the row's seed; so the others,
+and one that is started in its place, take over what a worker that died had not done.
 """
 
 import os
@@ -10,10 +11,17 @@ from typing import Any
 
 from psr_lib.engines.base import Completion, EngineError, Told, Usage
 from psr_lib.engines.calls import checked_seeds, one_line, option_lists
+from psr_lib.engines.shards import shards
+from psr_lib.progress import say
 from psr_lib.records import PSRError
 
 MISSING = "engine ray: ray is not installed; pip install -e '.[ray]', or take engine.kind=hf"
-ALIKE = 0.5  # share of a prompt that a neighbour must begin with to stay beside it
+TRIES = 2  # how often a row is asked for whose worker dies: some prompts are the death of any
+LOOK_AGAIN = 5.0  # seconds between two looks at what holds up workers that start
+
+
+class WorkerDied(EngineError):
+    """A worker's process, or its whole machine, went away in the middle of a call."""
 
 
 class Worker:
@@ -79,6 +87,7 @@ class RayEngine:
         self.ray, self.make, self.tokenizer = started_ray(), make, tokenizer
         self.cores, self.gpus, self.usage = cores, gpus, Usage()
         self.actors: list[Any] = [None] * workers
+        self._check_room()
         about = self._revive()
         self.honours_seeds = all(one["honours_seeds"] for one in about)
         self.context = min(one["context"] for one in about)
@@ -96,7 +105,7 @@ class RayEngine:
     ) -> list[list[Completion]]:
         """`n` completions of each prompt, in order; see `engines.base.Engine.sample`.
 
-        Raises EngineError where a worker dies; it holds what the others finished.
+        Raises EngineError where a worker dies twice over; it holds what the others finished.
         """
         settings = {"n": n, "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens,
                     "stop": stop or []}  # fmt: skip
@@ -107,34 +116,55 @@ class RayEngine:
         return self._share("choose", prompts, {"options": option_lists(prompts, options)}, {})
 
     def _share(self, name: str, prompts: list[str], rows: dict[str, list], settings: dict) -> list:
-        """Call the workers on their shares and put the results back into the prompts' order."""
-        self._revive()
-        shares = [share for share in shared(prompts, len(self.actors)) if share]
-        calls = {}
-        for k, share in enumerate(shares):
-            own = {key: [values[i] for i in share] for key, values in rows.items()}
-            arguments = {"prompts": [prompts[i] for i in share], **own, **settings}
-            calls[self.actors[k].call.remote(name, arguments)] = k
+        """Have the workers do a call; their results in the prompts' order.
+
+        What a worker that died has not done is shared out again, among those that are there then.
+        """
         done: dict[int, list] = {}
-        failure = None
+        for _ in range(TRIES):
+            self._revive()
+            left = [i for i in range(len(prompts)) if i not in done]
+            failure = self._ask(left, name, {"prompts": prompts, **rows}, settings, done)
+            if not isinstance(failure, WorkerDied):
+                break
+        if failure:
+            raise EngineError(str(failure), done)
+        return [done[i] for i in range(len(prompts))]
+
+    def _ask(
+        self, left: list[int], name: str, rows: dict[str, list], settings: dict, done: dict
+    ) -> EngineError | None:  # fmt: skip
+        """Put these rows of a call into `done`; the failure, if one of them lacks there."""
+        calls, failures = self._begin(left, name, rows, settings), []
         waiting = list(calls)
         while waiting:  # every worker may finish its share, whatever happens to another
             (ready,), waiting = self.ray.wait(waiting, num_returns=1)
-            k = calls[ready]
+            k, share = calls[ready]
             try:
                 found, usage = self.ray.get(ready)
-                done |= dict(zip(shares[k], found, strict=True))
+                done |= dict(zip(share, found, strict=True))
                 if self.progress:  # a worker tells when it has done its whole share
-                    self.progress(len(done), len(prompts), _texts(done, shares[k]))
+                    self.progress(len(done), len(rows["prompts"]), _texts(done, share))
                 self.usage.add(usage)
             except Exception as error:  # the actor died, or its engine raised
                 cause = getattr(error, "cause", error)
                 if isinstance(cause, EngineError):
-                    done |= {shares[k][i]: found for i, found in cause.finished.items()}
-                failure = failure or self._failed(k, error)
-        if failure:
-            raise EngineError(str(failure), done)
-        return [done[i] for i in range(len(prompts))]
+                    done |= {share[i]: found for i, found in cause.finished.items()}
+                failures.append(self._failed(k, error))
+        return min(failures, key=lambda one: isinstance(one, WorkerDied), default=None)
+
+    def _begin(
+        self, left: list[int], name: str, rows: dict[str, list], settings: dict
+    ) -> dict[Any, tuple[int, list[int]]]:
+        """Give each living worker its share of the rows: what will be its result -> (it, share)."""
+        alive, calls = self._alive(), {}
+        parts = shards([rows["prompts"][i] for i in left], len(alive))
+        for k, places in zip(alive, parts, strict=True):
+            share = [left[place] for place in places]
+            own = {key: [values[i] for i in share] for key, values in rows.items()}
+            if share:
+                calls[self.actors[k].call.remote(name, own | settings)] = k, share
+        return calls
 
     def _failed(self, k: int, error: Exception) -> EngineError:
         """Say what happened to worker k; one that is dead is left for `_revive`."""
@@ -142,40 +172,73 @@ class RayEngine:
         if isinstance(cause, PSRError):  # the engine's own words; its process lives on
             return EngineError(f"engine ray: worker {k}: {cause}")
         if isinstance(error, self.ray.exceptions.RayActorError):
-            self.actors[k] = None
-            return EngineError(
-                f"engine ray: worker {k} died in the middle of a call; run again, which starts it "
-                "again, with fewer engine.workers or engine.batch_tokens if memory ran out"
+            self._end(k)  # what only cannot be reached must not go on holding a device
+            say(f"engine ray: worker {k} died; others take what it had not done")
+            return WorkerDied(
+                f"engine ray: worker {k} died in the middle of a call, and so did one that took "
+                "its rows; run again, with fewer engine.workers or engine.batch_tokens if memory "
+                "ran out"
             )
         return EngineError(f"engine ray: worker {k} failed ({one_line(cause or error)})")
 
     def _revive(self) -> list[dict[str, Any]]:
-        """Start the workers that are not there; what each of them says about itself."""
+        """Start the workers that are not there; what each of them says about itself.
+
+        Where a machine has left, those that have no room are left out.
+        """
+        alive = len(self._alive())
         missing = [k for k, actor in enumerate(self.actors) if actor is None]
-        if not missing:
-            return []
-        actor = self.ray.remote(Worker).options(
-            num_cpus=max(1, self.cores), num_gpus=self.gpus, max_restarts=0
-        )
-        self._check_room(len(missing))
-        for k in missing:
-            self.actors[k] = actor.remote(self.make, self.cores)
+        missing = missing[: max(0, self._room() - alive)] if missing else []
         try:
-            about = self.ray.get([self.actors[k].about.remote() for k in missing])
-            if self.cores:
+            about = self._start(missing)
+            if missing and self.cores:
                 self._pin()
         except Exception as error:
             self.close()
-            cause = getattr(error, "cause", None)
-            why = str(cause) if isinstance(cause, PSRError) else one_line(cause or error)
+            cause = getattr(error, "cause", error)
+            why = str(cause) if isinstance(cause, PSRError) else one_line(cause)
             raise PSRError(f"engine ray: a worker cannot start: {why}") from None
+        if not self._alive():
+            raise PSRError("engine ray: no machine is left for a worker; start one and run again")
         return about
 
-    def _check_room(self, count: int) -> None:
-        """Workers beyond what the machines have would wait for ever."""
+    def _start(self, missing: list[int]) -> list[dict[str, Any]]:
+        """Start these workers; one that waits for a machine which turns out to be gone is ended."""
+        actor = self.ray.remote(Worker).options(
+            num_cpus=max(1, self.cores), num_gpus=self.gpus, max_restarts=0
+        )
+        for k in missing:
+            self.actors[k] = actor.remote(self.make, self.cores)
+        waiting = {self.actors[k].about.remote(): k for k in missing}
+        about = []
+        while waiting:
+            every = {"num_returns": len(waiting), "timeout": LOOK_AGAIN}
+            for one in self.ray.wait(list(waiting), **every)[0]:
+                about.append(self.ray.get(one))
+                del waiting[one]
+            beyond = max(0, len(self._alive()) - self._room())
+            for one in list(waiting)[:beyond]:
+                self._end(waiting.pop(one))
+        return about
+
+    def _alive(self) -> list[int]:
+        return [k for k, actor in enumerate(self.actors) if actor is not None]
+
+    def _room(self) -> int:
+        """How many workers the machines hold; more would wait for ever."""
         have = self.ray.cluster_resources()
-        for kind, each in (("CPU", max(1, self.cores)), ("GPU", self.gpus)):
-            if each and have.get(kind, 0) < each * len(self.actors):
+        return int(min(have.get(kind, 0) // each for kind, each in self._each().items()))
+
+    def _each(self) -> dict[str, int]:
+        """What a worker takes."""
+        gpus = {"GPU": self.gpus} if self.gpus else {}
+        return {"CPU": max(1, self.cores), **gpus}
+
+    def _check_room(self) -> None:
+        """Raise PSRError where the machines have no room for all workers."""
+        have = self.ray.cluster_resources()
+        for kind, each in self._each().items():
+            if have.get(kind, 0) < each * len(self.actors):
                 raise PSRError(
                     f"engine ray: {len(self.actors)} workers need {each * len(self.actors)} {kind} "
                     f"but there are {have.get(kind, 0):g}; lower engine.workers or engine.cores"
@@ -183,17 +246,20 @@ class RayEngine:
 
     def _pin(self) -> None:
         """The workers of each machine get cores beside one another."""
-        nodes = [one["node"] for one in self.ray.get([a.about.remote() for a in self.actors])]
+        actors = [self.actors[k] for k in self._alive()]
+        nodes = [one["node"] for one in self.ray.get([a.about.remote() for a in actors])]
         places = [nodes[:k].count(node) for k, node in enumerate(nodes)]
-        pairs = zip(self.actors, places, strict=True)
+        pairs = zip(actors, places, strict=True)
         self.ray.get([actor.pin.remote(place, self.cores) for actor, place in pairs])
+
+    def _end(self, k: int) -> None:
+        self.ray.kill(self.actors[k])
+        self.actors[k] = None
 
     def close(self) -> None:
         """End the workers; Ray itself goes on for whoever else uses it."""
-        for k, actor in enumerate(self.actors):
-            if actor is not None:
-                self.ray.kill(actor)
-            self.actors[k] = None
+        for k in self._alive():
+            self._end(k)
 
 
 def _texts(done: dict[int, list], share: list[int]) -> list[tuple[int, str]]:
@@ -218,32 +284,3 @@ def started_ray() -> Any:
         except Exception as error:  # no such cluster, no room for its files
             raise PSRError(f"engine ray: Ray cannot start ({one_line(error)})") from error
     return ray
-
-
-def shared(prompts: list[str], workers: int) -> list[list[int]]:
-    """Indices of the prompts of each worker: about equal lengths, alike neighbours together.
-
-    Neighbours that begin alike share a prefill, so they stay with one worker; the blocks go, the
-    longest first, to the worker with the least to do. The same prompts give the same shares.
-    """
-    most = max(1, -(-len(prompts) // (4 * workers)))  # four blocks a worker at least
-    blocks: list[list[int]] = []
-    for i, prompt in enumerate(prompts):
-        alike = blocks and len(blocks[-1]) < most and _alike(prompts[blocks[-1][0]], prompt)
-        if alike:
-            blocks[-1].append(i)
-        else:
-            blocks.append([i])
-    loads = [0] * workers
-    shares: list[list[int]] = [[] for _ in range(workers)]
-    size = {block[0]: sum(len(prompts[i]) for i in block) for block in blocks}
-    for block in sorted(blocks, key=lambda block: (-size[block[0]], block[0])):
-        least = loads.index(min(loads))
-        shares[least] += block
-        loads[least] += size[block[0]]
-    return [sorted(share) for share in shares]
-
-
-def _alike(one: str, two: str) -> bool:
-    length = int(ALIKE * max(len(one), len(two)))
-    return one[:length] == two[:length]

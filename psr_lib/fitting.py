@@ -1,0 +1,105 @@
+"""What a device has to hold in each use of it, and which settings would make a use fit."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from psr_lib import architectures, footprint
+from psr_lib.architectures import Architecture
+from psr_lib.footprint import Parts
+from psr_lib.machines import Machine
+from psr_lib.presets import Preset
+from psr_lib.stages import stage_preset
+from psr_lib.work import Work
+
+RANK = 16  # of the LoRA that is tried
+SHORTER = 4  # lengths are tried divided by this: shorter ones cut most rows off
+
+Size = Callable[[Preset], tuple[Parts, float]]
+
+
+@dataclass(frozen=True)
+class Use:
+    """A use of a device: training by a `section` of the preset, or its `engine`.
+
+    `size`: under a preset its parts in bytes, and the bytes that they may take together.
+    """
+
+    name: str
+    section: str
+    preset: Preset
+    size: Size
+
+    def fits(self, **changes: Any) -> bool:
+        """Whether the device holds it, with other settings in its section."""
+        section = replace(getattr(self.preset, self.section), **changes)
+        parts, room = self.size(replace(self.preset, **{self.section: section}))
+        return sum(parts.values()) <= room
+
+
+def uses(
+    parts: Iterable[tuple[Work, Architecture, Any]], preset: Preset, machine: Machine
+) -> dict[str, Use]:
+    """The uses of a device by these parts of a run, by name."""
+    found = {}
+    for work, model, _ in parts:
+        seen = stage_preset(preset, work.key)
+        if work.section:
+            size, name = _training(work.section, model, machine), f"training by {work.section}"
+            found[name] = Use(name, work.section, seen, size)
+        elif work.written + work.read:
+            name = f"generation by {seen.engine.kind}, {model.name}"
+            name += " as step PRM" if work.kind == "read" else ""
+            found[name] = Use(name, "engine", seen, _generation(work, model, machine))
+    return found
+
+
+def _training(section: str, model: Architecture, machine: Machine) -> Size:
+    rows = 2 if section == "dpo" else 1
+
+    def size(preset: Preset) -> tuple[Parts, float]:
+        settings = getattr(preset, section)
+        return footprint.training(model, settings, machine, rows), machine.memory
+
+    return size
+
+
+def _generation(work: Work, model: Architecture, machine: Machine) -> Size:
+    """A step PRM reads while the policy of its tree search is open, too."""
+
+    def size(preset: Preset) -> tuple[Parts, float]:
+        parts = footprint.generation(model, preset)
+        if work.kind == "read":
+            parts |= footprint.beside(architectures.of(preset.model.base), preset)
+        return parts, footprint.room(preset, machine)
+
+    return size
+
+
+def ways(use: Use, machine: Machine) -> list[str]:
+    """Settings each of which would make a use fit, or all together; none where they would not, or
+    it fits as it is."""
+    if use.fits():
+        return []
+    tried = _changes(use, machine)
+    alone = [words for words, changes in tried.items() if use.fits(**changes)]
+    together = {name: value for changes in tried.values() for name, value in changes.items()}
+    if alone or not use.fits(**together):
+        return alone
+    return [" with ".join(tried)]
+
+
+def _changes(use: Use, machine: Machine) -> dict[str, dict[str, int]]:
+    """What could be set otherwise to save memory, in words."""
+    name, settings = use.section, getattr(use.preset, use.section)
+    if name != "engine":
+        lora = {} if settings.lora_r else {f"LoRA ({name}.lora_r)": {"lora_r": RANK}}
+        return lora | {f"a lower {name}.max_length": _less("max_length", settings.max_length)}
+    if footprint.engine_kind(use.preset) == "hf":
+        return {"a lower engine.batch_tokens": _less("batch_tokens", settings.batch_tokens)}
+    split = {"tensor_parallel": max(machine.count, settings.tensor_parallel)}
+    return {"a higher engine.tensor_parallel": split}
+
+
+def _less(name: str, value: int) -> dict[str, int]:
+    return {name: max(1, value // SHORTER)}
