@@ -228,3 +228,11 @@ def test_row_of_exactly_max_length_is_kept():
     assert step_rows(tokenizer, FAMILY, [step_pair(0)], length)[1]["used"] == 1
     with pytest.raises(PSRError, match=f"1 longer than max_length={length - 1}"):
         step_rows(tokenizer, FAMILY, [step_pair(0)], length - 1)
+
+
+def test_a_model_without_a_chat_template_is_named():
+    tokenizer = word_tokenizer()
+    with pytest.raises(PSRError, match=r"prompts paper: .* no chat template.* prompts=compact"):
+        step_row(tokenizer, prompts.load("paper"), step_pair(0))
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    assert step_row(tokenizer, prompts.load("paper"), step_pair(0)).length > 0

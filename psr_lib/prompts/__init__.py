@@ -134,11 +134,15 @@ class Family:
         """The text that the model continues; chat families pass through the chat template.
 
         Templates hold no special tokens, so those in a prompt came with its data: they are broken,
-        and only what the chat template adds is read as such.
+        and only what the chat template adds is read as such. Raises PSRError where a chat family
+        meets a model without a chat template.
         """
         user, begun = plain(tokenizer, prompt.user), plain(tokenizer, prompt.assistant)
         if not self.chat:
             return user + begun
+        if getattr(tokenizer, "chat_template", "") is None:  # clients of servers need none
+            raise PSRError(f"prompts {self.name}: the model has no chat template; take one tuned "
+                           "to follow instructions, or prompts=compact")  # fmt: skip
         turns = [{"role": "user", "content": user}]
         if system := self.templates.get("system"):
             turns.insert(0, {"role": "system", "content": system})
