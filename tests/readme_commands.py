@@ -39,6 +39,7 @@ ELSEWHERE = {
     "make plan PRESET=smol SET": "a model of one's own; tests/test_plan.py",
     "make data PRESET=smol": "problems of one's own; tests/test_sources.py",
     'make iteration N=2 SET="extensions': "a file of one's own; tests/test_registry.py",
+    "make evaluate N=0 PRESET=qwen": "a model of the hub; tests/test_runs.py",
     "make evaluate METHOD=reference": "a server; tests/test_chat.py has one",
     "make judge METHOD=reference": "a server; tests/test_chat.py has one",
     "make judge N=1 SET=\"lab.audit": "labels of one's own; tests/test_labels.py",
