@@ -101,7 +101,7 @@ def _subject(name: str, folder: str, dtype: str) -> dict[str, Any]:
 
 def part_rates(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Generated tokens a second: raw engine on the prompts of a search, and the search."""
-    args = _of(args, args.rate_problems)
+    args = _with(args, args.rate_problems)
     return rate_of("tiny/hf", tiny(args), args.repeats, args.model)
 
 
@@ -130,25 +130,25 @@ def part_train(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def part_literal(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Wall time of the literal loop over ours; its PPD must be the same."""
-    args = _of(args, args.literal_problems)
+    args = _with(args, args.literal_problems)
     row = rates.against_literal(tiny(args), args.repeats, False, args.literal_slices)
     return [{"literal loop": "one call a judgement", **row}]
 
 
 def part_batched(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The second comparator: per problem, its candidates and its judgements in one call each."""
-    args = _of(args, args.literal_problems)
+    args = _with(args, args.literal_problems)
     row = rates.against_literal(tiny(args), args.repeats, True, False)
     return [{"literal loop": "one call a step's judgements", **row}]
 
 
-def _of(args: argparse.Namespace, problems: int) -> argparse.Namespace:
+def _with(args: argparse.Namespace, problems: int) -> argparse.Namespace:
     return argparse.Namespace(**{**vars(args), "problems": problems})
 
 
 def part_calls(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Judge calls of the literal loop and ours, with the distinct candidates of a step."""
-    subject = tiny(_of(args, args.rate_problems))
+    subject = tiny(_with(args, args.rate_problems))
     return [{"temperature": subject.preset.search.temperature,
              **rates.judge_calls(subject.search())}]  # fmt: skip
 

@@ -1,13 +1,9 @@
 """How often judges of several runs were talked round: the kept results of notebook 07.
 
-    python -m psr_lib.kept_attacks --preset smol --n 0
-
-copies `attacks.csv` of a finished judge laboratory into `data/results/attacks.csv`, in the place of
-what stands there of the same judge. `make keep` does so for every laboratory of its run.
+`make keep` copies `attacks.csv` of every finished judge laboratory of its run into
+`data/results/attacks.csv`, in the place of what stands there of the same judge.
 """
 
-import argparse
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,8 +12,6 @@ from psr_lib import integrity, manifest
 from psr_lib.evaluation import read_csv, write_csv
 from psr_lib.lab_attacks import ANY, MEASURES
 from psr_lib.lab_table import cell
-from psr_lib.methods import MAIN
-from psr_lib.records import PSRError
 from psr_lib.run_dirs import RunDir
 
 FILE = "data/results/attacks.csv"
@@ -74,25 +68,3 @@ def _numbers(row: Row) -> Row:
     """A row's shares as numbers, None where there is none."""
     names = (MEASURES[0], f"{MEASURES[0]}_low", f"{MEASURES[0]}_high")
     return {name: float(row[name]) if row[name] else None for name in names}
-
-
-def main() -> int:
-    """Keep the attacks of one laboratory; errors are one line."""
-    parser = argparse.ArgumentParser(prog="python -m psr_lib.kept_attacks")
-    parser.add_argument("--preset", default="tiny")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--method", default=MAIN)
-    parser.add_argument("--n", type=int, default=1)
-    parser.add_argument("--runs-dir", default="runs")
-    args = parser.parse_args()
-    try:
-        run = RunDir(args.preset, args.seed, args.runs_dir)
-        print(f"kept {manifest.shown(keep(run, args.method, args.n))}")
-    except PSRError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
