@@ -202,6 +202,7 @@ def _child(problems: int, live: int, model: str = "", questions: str = "") -> di
 def part_ray(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One Ray worker against two, each pinned to one core; start-up left out of the times."""
     need("ray", "psr_lib.engines.ray")
+    args = _with(args, args.rate_problems)  # a share of few problems leaves a worker small batches
     seconds: dict[int, list[float]] = {1: [], 2: []}
     pairs = {}
     for k in range(args.repeats):
