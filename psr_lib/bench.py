@@ -27,6 +27,7 @@ from psr_lib.records import IFTExample, PSRError, Question, read_json, read_json
 
 Part = Callable[[argparse.Namespace], list[dict[str, Any]]]
 
+SHORT = "search.max_iterations=6 search.max_step_tokens=64 judge.max_tokens=96"
 LIVE = 4  # memory is measured with so many times fewer searches open at once than problems
 
 
@@ -61,10 +62,8 @@ def smol(args: argparse.Namespace, kind: str) -> rates.Subject:
         raise Skipped("no --smol FOLDER")
     if not (Path(args.smol) / "config.json").is_file():
         raise Skipped(f"{args.smol}: no model there")
-    changes = ["prompts=paper", "search.temperature=0.5", "search.top_p=0.95",
-               "search.max_iterations=6", "search.max_step_tokens=64",
-               "judge.max_tokens=96"]  # fmt: skip
-    preset = presets.load("tiny", changes)
+    changes = ["prompts=paper", "search.temperature=0.5", "search.top_p=0.95"]
+    preset = presets.load("tiny", changes + args.smol_set.split())
     engine = rates.opened(preset, args.smol, kind=kind, dtype=args.smol_dtype)
     return rates.Subject(preset, engine, questions_of(args, args.smol_problems))
 
@@ -87,7 +86,9 @@ def rate_of(
 ) -> list[dict[str, Any]]:
     """One row: search rate over raw rate, and what the table of rates says of its subject."""
     dtype = dtype or subject.preset.engine.dtype or subject.preset.model.dtype
-    measured = rates.token_rates(subject, repeats) | rates.read_rate(subject, repeats)
+    recorder = rates.Recorder(subject.engine)
+    measured = rates.token_rates(subject, recorder, repeats)
+    measured |= rates.read_rate(subject.engine, recorder.asked, repeats)
     row = {"engine": name, **_subject(name, folder, dtype), **measured}
     close(subject.engine)
     return [row]
@@ -297,6 +298,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--smol-dtype", default="bfloat16")
     add("--smol-problems", type=int, default=12)
     add("--smol-repeats", type=int, default=5)
+    add("--smol-set", default=SHORT, help="settings of its search, beside the paper's w and T")
     add("--problems", type=int, default=100)
     add("--rate-problems", type=int, default=450, help="as many as the preset's last round has")
     add("--literal-problems", type=int, default=100)

@@ -98,6 +98,11 @@ class Recorder:
         kept[1].extend(seeds)
         return self.engine.sample(prompts, seeds=seeds, **settings)
 
+    @property
+    def asked(self) -> list[str]:
+        """Every prompt so far."""
+        return [prompt for asked, _ in self.calls.values() for prompt in asked]
+
     def replay(self) -> None:
         """All prompts again, each kind in one call: the engine without a search around it."""
         for key, (asked, seeds) in self.calls.items():
@@ -122,9 +127,11 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
     return {"median": median(found), "low": min(found), "high": max(found), "runs": len(found)}
 
 
-def token_rates(subject: Subject, repeats: int) -> dict[str, Any]:
-    """Generated tokens a second of the search and of the engine on the search's own prompts."""
-    recorder = Recorder(subject.engine)
+def token_rates(subject: Subject, recorder: Recorder, repeats: int) -> dict[str, Any]:
+    """Generated tokens a second of the search and of the engine on the search's own prompts.
+
+    `recorder` stands before the subject's engine; it has the prompts afterwards.
+    """
     before = subject.engine.usage.copy()
     traces = subject.search(recorder)
     searched = subject.engine.usage.since(before)
@@ -154,14 +161,12 @@ def token_rates(subject: Subject, repeats: int) -> dict[str, Any]:
     }
 
 
-def read_rate(subject: Subject, repeats: int) -> dict[str, Any]:
+def read_rate(engine: Engine, asked: list[str], repeats: int) -> dict[str, Any]:
     """Prompt tokens a second of the engine as a step PRM: an option is scored, nothing written.
 
-    The prompts are those of a search; tokens of a common beginning count once.
+    `asked`: the prompts, as those of a search; tokens of a common beginning count once.
     """
-    recorder, engine, found = Recorder(subject.engine), subject.engine, []
-    subject.search(recorder)
-    asked = [prompt for prompts, _ in recorder.calls.values() for prompt in prompts]
+    found = []
     for _ in range(repeats + 1):
         before, started = engine.usage.copy(), time.perf_counter()
         engine.choose(asked, [" +"])

@@ -87,7 +87,9 @@ def test_a_difference_from_the_literal_loop_is_seen():
 
 def test_rates_replay_just_what_the_search_asked():
     one = subject()
-    row = bench_rates.token_rates(one, 2)
+    recorder = bench_rates.Recorder(one.engine)
+    row = bench_rates.token_rates(one, recorder, 2)
+    assert len(recorder.asked) > len(one.questions)
     assert row["generated_tokens"] == row["raw_generated_tokens"] > 0
     assert row["ratio"]["runs"] == 2 and row["search_rate"] > 0
     assert row["search_calls_made"] < row["search_literal_calls"]
@@ -165,10 +167,11 @@ def test_reading_is_timed_over_the_tokens_that_went_through_the_model():
                "judge.max_tokens=4"]  # fmt: skip
     asked = [Question(id="0", text="Tom has 4 pens. How many pens does Tom have?")]
     one = bench_rates.Subject(load("tiny", changes), engine, asked, 3)
-    read = []
+    read, recorder = [], bench_rates.Recorder(engine)
+    one.search(recorder)
     choose = engine.choose
     engine.choose = lambda *call: read.append(call) or choose(*call)
-    row = bench_rates.read_rate(one, 2)
+    row = bench_rates.read_rate(engine, recorder.asked, 2)
     assert row["read_rate"] > 0 and len(read) == 3, "one call warms up"
     assert all(prompts and options == [" +"] for prompts, options in read)
 
