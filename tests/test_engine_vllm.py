@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import pytest
 import tiny_model
 
+from psr_lib.engines.base import EngineError
+from psr_lib.engines.tasks import Choose, drive
 from psr_lib.engines.vllm import VLLMEngine
 
 
@@ -13,21 +15,31 @@ class Recorded:
     """Stands in for `vllm.LLM`: a token's log-probability follows from the ids before it."""
 
     def __init__(self):
-        self.asked = []
-        config = SimpleNamespace(max_model_len=64, dtype="torch.float32")
-        self.llm_engine = SimpleNamespace(model_config=config, engine_core=object())
+        self.asked, self.under_way, self.dropped = [], [], []
+        self.llm_engine, self.engine_core = self, object()
+        self.model_config = SimpleNamespace(max_model_len=64, dtype="torch.float32")
+        self.renderer = SimpleNamespace(render_cmpl=list)
 
-    def generate(self, prompts, params, use_tqdm):
-        """One next token a request, scored for the ids that it names."""
-        rows = [tuple(prompt["prompt_token_ids"]) for prompt in prompts]
-        self.asked += rows
-        return [self._scored(ids, one) for ids, one in zip(rows, params, strict=True)]
+    def add_request(self, name, prompt, params, lora_request):
+        """Take a request; nothing is done before `step`."""
+        ids = tuple(prompt["prompt_token_ids"])
+        self.asked.append(ids)
+        self.under_way.append((name, ids, params))
 
-    def _scored(self, ids, params):
+    def step(self):
+        """End the request that came last: the others are seen not to wait for it."""
+        name, ids, params = self.under_way.pop()
         found = {t: SimpleNamespace(logprob=score(ids, t)) for t in params.logprob_token_ids}
-        return SimpleNamespace(
-            outputs=[SimpleNamespace(logprobs=[found])], prompt_token_ids=ids, num_cached_tokens=0
-        )
+        ended = SimpleNamespace(
+            request_id=name, outputs=[SimpleNamespace(logprobs=[found])], prompt_token_ids=ids,
+            num_cached_tokens=0, finished=True,
+        )  # fmt: skip
+        return [ended, SimpleNamespace(finished=False)]
+
+    def abort_request(self, names):
+        """Forget these."""
+        self.dropped += names
+        self.under_way = [one for one in self.under_way if one[0] not in names]
 
 
 def score(ids, token):
@@ -38,7 +50,9 @@ def score(ids, token):
 @pytest.fixture
 def engine(monkeypatch):
     """The engine over the stand-in."""
+    kinds = SimpleNamespace(RequestOutputKind=SimpleNamespace(FINAL_ONLY="last"))
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=SimpleNamespace))
+    monkeypatch.setitem(sys.modules, "vllm.sampling_params", kinds)
     return VLLMEngine(Recorded(), tiny_model.word_tokenizer(), eos=[1])
 
 
@@ -51,3 +65,48 @@ def test_options_after_one_text_are_one_request(engine):
     for ids, row in zip(one, found, strict=True):
         both = score(ids, a) + score([*ids, a], end)
         assert row == pytest.approx([score(ids, a), score(ids, b), both])
+
+
+def asking(prompt, times):
+    """A task that asks so often; its result is the last answer."""
+    found = []
+    for k in range(times):
+        found = yield Choose(doing="testing", prompts=[prompt * (k + 1)], options=["A", "B9"])
+    return found
+
+
+def test_a_flow_gives_each_task_its_own_answers(engine):
+    times = {"Step 1": 3, "14 + 25": 1, "Step": 5, "9": 2}
+    found = dict(drive(engine, [(name, asking(name, n)) for name, n in times.items()], 3))
+    assert not engine.waiting and not engine.llm.dropped
+    for name, n in times.items():
+        assert found[name] == engine.choose([name * n], ["A", "B9"])
+
+
+def test_what_is_under_way_is_dropped_with_its_flow(engine):
+    tasks = [("short", asking("9", 1)), ("long", asking("Step 1", 4)), ("late", asking("A", 3))]
+    flow = drive(engine, tasks, 3)
+    next(flow)
+    assert engine.waiting
+    flow.close()
+    assert not engine.waiting and engine.llm.dropped and not engine.llm.under_way
+
+
+def test_a_call_within_a_flow_answers_both(engine):
+    flow = drive(engine, [(k, asking("Step " * (k + 1), 2)) for k in range(4)], 4)
+    first, _ = next(flow)
+    alone = engine.choose(["14"], ["A"])
+    assert alone == engine.choose(["14"], ["A"])
+    assert {first} | {name for name, _ in flow} == set(range(4))
+
+
+def test_an_engine_that_stops_ends_the_flow_in_one_line(engine):
+    def stops():
+        raise RuntimeError("its process\ndied")
+
+    flow = drive(engine, [(k, asking("Step", k + 1)) for k in range(3)], 3)
+    next(flow)
+    engine.llm.step = stops
+    with pytest.raises(EngineError, match=r"engine vllm: stopped in the middle.*its process"):
+        next(flow)
+    assert not engine.waiting

@@ -6,7 +6,7 @@ siblings it has nor on the batch, and its tokens are counted exactly.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from psr_lib.engines.base import Completion, EngineError, Told, Usage
@@ -15,6 +15,7 @@ from psr_lib.records import PSRError, seed_of
 UNKNOWN_CONTEXT = 2**31
 
 Place = tuple[int, int]  # index of the prompt; number of the sibling or option
+Item = tuple[Place, list[int], list[int]]  # where, a prompt, an option to be scored after it
 Keep = Callable[[Place, Any], None]
 
 
@@ -71,6 +72,83 @@ def encode(tokenizer: Any, prompts: list[str]) -> list[list[int]]:
     return [known[prompt] for prompt in prompts]
 
 
+@dataclass(kw_only=True)
+class Call:
+    """One call of an engine: what is asked, and what is there of the answer.
+
+    `widths`: answers to be found for each prompt; `jobs`: what the engine has to do for them.
+    """
+
+    widths: list[int]
+    jobs: list[Any] = field(default_factory=list)
+    done: dict[Place, Any] = field(default_factory=dict)
+
+    def keep(self, place: Place, found: Any) -> None:
+        """Take the answer of one job."""
+        self.done[place] = found
+
+    @property
+    def complete(self) -> bool:
+        """Whether every answer is there."""
+        return len(self.done) == sum(self.widths)
+
+    def rows(self) -> dict[int, list]:
+        """Index of each prompt that is complete -> its answers."""
+        return {
+            i: [self.done[i, k] for k in range(width)]
+            for i, width in enumerate(self.widths)
+            if all((i, k) in self.done for k in range(width))
+        }
+
+    def result(self, usage: Usage) -> list[list]:
+        """The whole answer, counted into `usage`."""
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class Sampling(Call):
+    """A call of `sample`; its jobs are Requests, and each prompt is given `n` completions."""
+
+    n: int
+    progress: Told | None = None
+
+    def keep(self, place: Place, found: Completion) -> None:
+        """Take a completion, and tell of it."""
+        super().keep(place, found)
+        if self.progress:
+            self.progress(len(self.done), sum(self.widths), [(place[0], found.text)])
+
+    def rows(self) -> dict[int, list[Completion]]:
+        """As `Call.rows`; one greedy completion is given n times."""
+        found = super().rows()
+        return {i: row if len(row) == self.n else row * self.n for i, row in found.items()}
+
+    def result(self, usage: Usage) -> list[list[Completion]]:
+        """The whole answer, counted into `usage`."""
+        rows = list(self.rows().values())
+        completions = [c for row in rows for c in row]
+        usage.rows += len(completions)
+        usage.prompt += sum(c.prompt_tokens for c in completions)
+        usage.generated += sum(self.done[job.place].tokens for job in self.jobs)
+        usage.overflow += sum(c.finish == "overflow" for c in completions)
+        return rows
+
+
+@dataclass(kw_only=True)
+class Scoring(Call):
+    """A call of `choose`; its jobs are Items, its answers summed log-probabilities."""
+
+    prompt_tokens: int
+
+    def result(self, usage: Usage) -> list[list[float]]:
+        """The whole answer, counted into `usage`."""
+        width = max(self.widths, default=0)
+        usage.overflow += sum(score == float("-inf") for score in self.done.values())
+        usage.rows += width * len(self.widths)
+        usage.prompt += width * self.prompt_tokens
+        return list(self.rows().values())
+
+
 class RequestEngine:
     """`sample` and `choose` over `_generate` and `_score`, which a kind of engine fills in.
 
@@ -101,32 +179,31 @@ class RequestEngine:
 
         Raises EngineError where the engine stops in the middle.
         """
-        seeds, ids = checked_seeds(prompts, seeds), self._encode(prompts)
+        settings = (n, temperature, top_p, max_tokens, stop or [])
+        call = self.sampling(prompts, checked_seeds(prompts, seeds), *settings)
+        self._run(self._generate, call)
+        return call.result(self.usage)
+
+    def sampling(
+        self, prompts: list[str], seeds: list[int], n: int, temperature: float, top_p: float,
+        max_tokens: int, stop: list[str],
+    ) -> Sampling:  # fmt: skip
+        """What `sample` asks for, with nothing asked yet."""
+        ids = self._encode(prompts)
         copies = n if temperature > 0 else 1  # greedy siblings are equal
-        rooms = [min(max_tokens, self.context - len(row)) for row in ids]
-        ends = [end for end in stop or [] if end]
+        call = Sampling(widths=[copies] * len(prompts), n=n, progress=self.progress)
+        ends = [end for end in stop if end]
         common: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "stop": ends}
-        requests = [
-            Request(place=(i, k), prompt=prompts[i], ids=ids[i], seed=seed_of(seeds[i], k),
-                    room=rooms[i], **common)
-            for i in range(len(prompts)) if rooms[i] > 0 for k in range(copies)
-        ]  # fmt: skip
-        done: dict[Place, Completion] = {
-            (i, k): Completion("", 0, "overflow", len(ids[i]))
-            for i, room in enumerate(rooms) if room <= 0 for k in range(copies)
-        }  # fmt: skip
-
-        def rows() -> dict[int, list[Completion]]:
-            return _whole(done, [copies] * len(prompts), n)
-
-        def keep(place: Place, completion: Completion) -> None:
-            done[place] = completion
-            if self.progress:
-                self.progress(len(done), copies * len(prompts), [(place[0], completion.text)])
-
-        self._run(lambda: self._generate(requests, keep), rows)
-        self._count(rows(), n, sum(done[r.place].tokens for r in requests))
-        return list(rows().values())
+        for i, (prompt, row) in enumerate(zip(prompts, ids, strict=True)):
+            room = min(max_tokens, self.context - len(row))
+            for k in range(copies):
+                seed = seed_of(seeds[i], k)
+                if room > 0:
+                    call.jobs.append(Request(place=(i, k), prompt=prompt, ids=row, seed=seed,
+                                             room=room, **common))  # fmt: skip
+                else:
+                    call.done[i, k] = Completion("", 0, "overflow", len(row))
+        return call
 
     def choose(self, prompts: list[str], options: list) -> list[list[float]]:
         """Summed log-probability of each option's own tokens after each prompt.
@@ -134,35 +211,32 @@ class RequestEngine:
         `options` is one list for all prompts or one list a prompt. A prompt that leaves no room for
         an option gets -inf there, and is counted as overflow.
         """
+        call = self.scoring(prompts, options)
+        self._run(self._score, call)
+        return call.result(self.usage)
+
+    def scoring(self, prompts: list[str], options: list) -> Scoring:
+        """What `choose` asks for, with nothing asked yet."""
         lists, ids = option_lists(prompts, options), self._encode(prompts)
         if self.tokenizer is None:
             raise PSRError("engine: choose needs the model's tokenizer; give its folder")
-        done: dict[Place, float] = {}
-        items = []
+        widths = [len(options) for options in lists]
+        call = Scoring(widths=widths, prompt_tokens=sum(map(len, ids)))
         for i, prompt in enumerate(ids):
             for k, option in enumerate(lists[i]):
                 extra = self.tokenizer.encode(option, add_special_tokens=False)
                 fits = len(prompt) + len(extra) <= self.context
                 if fits and extra:
-                    items.append(((i, k), prompt, extra))
+                    call.jobs.append(((i, k), prompt, extra))
                 else:
-                    done[i, k] = 0.0 if fits else float("-inf")
-
-        def rows() -> dict[int, list[float]]:
-            return _whole(done, [len(options) for options in lists])
-
-        self._run(lambda: self._score(items, done.__setitem__), rows)
-        width = max(map(len, lists), default=0)
-        self.usage.overflow += sum(value == float("-inf") for value in done.values())
-        self.usage.rows += width * len(ids)
-        self.usage.prompt += width * sum(map(len, ids))
-        return list(rows().values())
+                    call.done[i, k] = 0.0 if fits else float("-inf")
+        return call
 
     def _generate(self, requests: list[Request], keep: Keep) -> None:
         """Hand a Completion of every request to `keep`."""
         raise NotImplementedError
 
-    def _score(self, items: list[tuple[Place, list[int], list[int]]], keep: Keep) -> None:
+    def _score(self, items: list[Item], keep: Keep) -> None:
         """Hand the summed log-probability of every (place, prompt, option) to `keep`."""
         raise NotImplementedError
 
@@ -171,26 +245,9 @@ class RequestEngine:
             return [[] for _ in prompts]
         return encode(self.tokenizer, prompts)
 
-    def _run(self, work: Callable[[], None], rows: Callable[[], dict[int, list]]) -> None:
-        """Do the work; what it finished before an error goes with the error."""
+    def _run(self, do: Callable[[list[Any], Keep], None], call: Call) -> None:
+        """Do the call's jobs; what was finished before an error goes with the error."""
         try:
-            work()
+            do(call.jobs, call.keep)
         except EngineError as error:
-            raise EngineError(str(error), rows()) from None
-
-    def _count(self, rows: dict[int, list[Completion]], n: int, generated: int) -> None:
-        completions = [c for row in rows.values() for c in row]
-        self.usage.rows += len(completions)
-        self.usage.prompt += sum(c.prompt_tokens for c in completions)
-        self.usage.generated += generated
-        self.usage.overflow += sum(c.finish == "overflow" for c in completions)
-
-
-def _whole(done: dict[Place, Any], widths: list[int], copies: int = 0) -> dict[int, list]:
-    """Index of each prompt that is complete -> its results; one greedy result is given n times."""
-    found = {}
-    for i, width in enumerate(widths):
-        if all((i, k) in done for k in range(width)):
-            row = [done[i, k] for k in range(width)]
-            found[i] = [row[k if width > 1 else 0] for k in range(copies)] if copies else row
-    return found
+            raise EngineError(str(error), call.rows()) from None

@@ -1,8 +1,9 @@
 """Work that asks an engine again and again, as tasks that wait for its answers.
 
 A task is a generator: it yields what it asks and is sent the answer, and knows of no other task.
-`drive` keeps many of them going at once: tasks that ask for the same kind of thing are put together
-into one call of the engine.
+`drive` keeps many of them going at once: an engine that takes requests while it works has those of
+all tasks under way (`flow.py`); for others, tasks that ask for the same kind of thing are put
+together into one call.
 """
 
 from collections import Counter
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from psr_lib.engines.flow import Flow
 from psr_lib.guard import engine_call
 
 
@@ -78,9 +80,43 @@ def alone(engine: Any, task: Task) -> Any:
 def drive(engine: Any, tasks: Iterable[tuple[Any, Task]], live: int) -> Iterator[tuple[Any, Any]]:
     """(name, result) of each named task as it ends, at most `live` of them open at once.
 
-    What most tasks wait for is called first, and the others wait for them. Raises PSRError where
-    the engine fails.
+    An engine with a `flow` works on for all of them at once; with another, what most tasks wait for
+    is called first, and the others wait for them. Raises PSRError where the engine fails.
     """
+    if hasattr(engine, "flow"):
+        with engine.flow() as flow:
+            yield from _in_flow(flow, tasks, live)
+    else:
+        yield from _in_calls(engine, tasks, live)
+
+
+def _in_flow(
+    flow: Flow, tasks: Iterable[tuple[Any, Task]], live: int
+) -> Iterator[tuple[Any, Any]]:  # fmt: skip
+    """Each task goes on as soon as its own answer is there."""
+    waiting = iter(tasks)
+    open_: dict[Any, Task] = {}
+    news: list[tuple[Any, list | None]] = []
+    while True:
+        for name, task in islice(waiting, live - len(open_)):
+            open_[name] = task
+            news.append((name, None))
+        if not open_:
+            return
+        for name, found in news:
+            step = go_on(open_[name], found)
+            if step.request:
+                flow.ask(name, step.request)
+            else:
+                del open_[name]
+                yield name, step.result
+        news = list(flow.answers())
+
+
+def _in_calls(
+    engine: Any, tasks: Iterable[tuple[Any, Task]], live: int
+) -> Iterator[tuple[Any, Any]]:  # fmt: skip
+    """What most tasks wait for is one call."""
     waiting = iter(tasks)
     open_: dict[Any, tuple[Task, Next]] = {}
     while True:

@@ -5,14 +5,17 @@ too, in an environment of its own.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import count
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
 from psr_lib.engines.base import Completion, EngineError
-from psr_lib.engines.calls import Keep, Request, RequestEngine, one_line
+from psr_lib.engines.calls import Item, Keep, Place, Request, one_line
+from psr_lib.engines.flow import Flow, FlowingEngine
 from psr_lib.records import PSRError, read_json
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the maximum ranks that vLLM can be told
@@ -23,7 +26,10 @@ MISSING = (
 )
 
 
-class VLLMEngine(RequestEngine):
+Text = tuple[int, ...]  # token ids
+
+
+class VLLMEngine(FlowingEngine):
     """Samples from and scores with a `vllm.LLM`.
 
     `honours_seeds` is declared where equal rows give equal logits in any batch but for the last
@@ -35,6 +41,8 @@ class VLLMEngine(RequestEngine):
         """`llm`: a `vllm.LLM` made with `SeededNoise`; `eos`: ids that end a text."""
         super().__init__()
         self.llm, self.tokenizer, self.eos, self.lora = llm, tokenizer, eos, lora
+        self.waiting: dict[str, Callable[[Any], None]] = {}  # request under way -> who is told
+        self.numbers = count()
         config = llm.llm_engine.model_config
         self.context = config.max_model_len
         exact = str(config.dtype) == "torch.float32"
@@ -89,11 +97,29 @@ class VLLMEngine(RequestEngine):
             ) from error
         return cls(llm, tokenizer, eos=eos_ids(base, tokenizer), lora=lora)
 
+    @contextmanager
+    def flow(self) -> Iterator[Flow]:
+        """Requests of many tasks under way at once; those still open at the end are dropped."""
+        with self._under_way():
+            yield Flow(self)
+
     def _generate(self, requests: list[Request], keep: Keep) -> None:
-        params = [self._params(request) for request in requests]
-        outputs = self._call([request.ids for request in requests], params)
-        for request, output in zip(requests, outputs, strict=True):
-            keep(request.place, self._completion(request, output.outputs[0]))
+        with self._under_way():
+            self.put_requests(requests, keep)
+            self._work_off()
+
+    def _score(self, items: list[Item], keep: Keep) -> None:
+        with self._under_way():
+            self.put_items(items, keep)
+            self._work_off()
+
+    def put_requests(self, requests: list[Request], keep: Keep) -> None:
+        """Hand these to vLLM; their completions go to `keep` as they end."""
+        for request in requests:
+            self._put(request.ids, self._params(request), partial(self._told, request, keep))
+
+    def _told(self, request: Request, keep: Keep, output: Any) -> None:
+        keep(request.place, self._completion(request, output))
 
     def _params(self, r: Request) -> Any:
         from vllm import SamplingParams
@@ -118,51 +144,96 @@ class VLLMEngine(RequestEngine):
             text = text[: min(ends)]
         return Completion(text, len(ids), finish, len(request.ids))
 
-    def _score(self, items: list, keep: Keep) -> None:
-        """Each token of an option is scored as a next token, after the option's tokens before it.
+    def put_items(self, items: list[Item], keep: Keep) -> None:
+        """Hand these to vLLM; their scores go to `keep` when all are there.
 
+        Each token of an option is scored as a next token, after the option's tokens before it.
         vLLM's scores of a prompt's own tokens would do it in one request, but they read no prefix
         cache, and with an adapter they stop the CPU build. Verdicts are a token or three, and all
         tokens that may follow the same text (the two labels of a step PRM) are one request.
         """
         from vllm import SamplingParams
 
-        wanted: dict[tuple[int, ...], set[int]] = {}
+        wanted: dict[Text, set[int]] = {}
         for _, prompt, extra in items:
             for k, token in enumerate(extra):
                 wanted.setdefault((*prompt, *extra[:k]), set()).add(token)
-        params = [
-            SamplingParams(temperature=0.0, max_tokens=1, detokenize=False,
-                           logprob_token_ids=sorted(tokens))
-            for tokens in wanted.values()
-        ]  # fmt: skip
-        outputs = self._call([list(text) for text in wanted], params)
-        found = {text: o.outputs[0].logprobs[0] for text, o in zip(wanted, outputs, strict=True)}
-        for place, prompt, extra in items:
-            texts = [(*prompt, *extra[:k]) for k in range(len(extra))]
-            keep(place, sum(found[t][token].logprob for t, token in zip(texts, extra, strict=True)))
+        found: dict[Text, dict[int, Any]] = {}
 
-    def _call(self, prompts: list[list[int]], params: list) -> list:
-        if not prompts:
-            return []
-        tokens = [{"prompt_token_ids": ids} for ids in prompts]
-        lora = {"lora_request": self.lora} if self.lora else {}
+        def told(text: Text, output: Any) -> None:
+            found[text] = output.logprobs[0]
+            if len(found) == len(wanted):
+                for place, score in _sums(items, found):
+                    keep(place, score)
+
+        for text, tokens in wanted.items():
+            params = SamplingParams(temperature=0.0, max_tokens=1, detokenize=False,
+                                    logprob_token_ids=sorted(tokens))  # fmt: skip
+            self._put(list(text), params, partial(told, text))
+
+    def _put(self, ids: list[int], params: Any, told: Callable[[Any], None]) -> None:
+        """Give vLLM a request; `told` is given its one output when it ends."""
+        from vllm.sampling_params import RequestOutputKind
+
+        params.output_kind, name = RequestOutputKind.FINAL_ONLY, str(next(self.numbers))
+        with _stopped():
+            core = self.llm.llm_engine
+            (prompt,) = core.renderer.render_cmpl([{"prompt_token_ids": ids}])
+            core.add_request(name, prompt, params, lora_request=self.lora)
+        self.waiting[name] = told
+
+    def work(self) -> None:
+        """Let vLLM work until something has ended, or for one step of its own."""
+        with _stopped():
+            outputs = [one for one in self.llm.llm_engine.step() if one.finished]
+        for one in outputs:
+            self.usage.prefill += len(one.prompt_token_ids) - (one.num_cached_tokens or 0)
+            self.waiting.pop(one.request_id)(one.outputs[0])
+
+    def _work_off(self) -> None:
+        while self.waiting:
+            self.work()
+
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        """Within the block requests may be under way; those that still are at its end are dropped.
+
+        A call within a flow works off what is under way there, too, and drops nothing.
+        """
+        outer = set(self.waiting)
         try:
             with _watched(self.llm.llm_engine.engine_core):
-                outputs = self.llm.generate(tokens, params, use_tqdm=False, **lora)
-        except Exception as error:  # the engine's process died, or refused a row
-            raise EngineError(
-                f"engine vllm: stopped in the middle of a call ({one_line(error)}); run "
-                "again, with a lower engine.gpu_memory if memory ran out"
-            ) from error
-        self.usage.prefill += sum(
-            len(o.prompt_token_ids) - (o.num_cached_tokens or 0) for o in outputs
-        )
-        return outputs
+                yield
+        finally:
+            mine = [name for name in self.waiting if name not in outer]
+            for name in mine:
+                del self.waiting[name]
+            if mine:
+                with suppress(Exception):  # vLLM itself may be what failed
+                    self.llm.llm_engine.abort_request(mine)
 
     def close(self) -> None:
         """End vLLM's own process and give its memory back."""
         self.llm.llm_engine.engine_core.shutdown()
+
+
+def _sums(items: list[Item], found: dict[Text, dict[int, Any]]) -> Iterator[tuple[Place, float]]:
+    """Every item's place, and the sum over its option's tokens."""
+    for place, prompt, extra in items:
+        texts = [(*prompt, *extra[:k]) for k in range(len(extra))]
+        yield place, sum(found[t][token].logprob for t, token in zip(texts, extra, strict=True))
+
+
+@contextmanager
+def _stopped() -> Iterator[None]:
+    """What vLLM raises within the block as an EngineError of one line."""
+    try:
+        yield
+    except Exception as error:  # the engine's process died, or refused a row
+        raise EngineError(
+            f"engine vllm: stopped in the middle of a call ({one_line(error)}); run "
+            "again, with a lower engine.gpu_memory if memory ran out"
+        ) from error
 
 
 @contextmanager
