@@ -78,11 +78,12 @@ class Judge:
         self.settings, self.seed, self.scoring = settings, seed, scoring
         self.oracle, self.shots = oracle, tuple(shots)
         self.memo: dict[str, dict[Call, Verdict]] = {}
+        # Found here and not when it is asked: the process it then may be in knows no extensions.
+        self.verdicts = registry.find("judge", settings.kind)
         self._check()
 
     def _check(self) -> None:
         settings = self.settings
-        registry.find("judge", settings.kind)
         if settings.verdict not in VERDICTS:
             raise PSRError(f"judge: no verdict {settings.verdict!r}; choose one of {VERDICTS}")
         if settings.kind == "oracle" and self.oracle is None:
@@ -207,7 +208,7 @@ class Judge:
         """One verdict a call, by the majority of `judge.votes` draws."""
         votes = self.settings.votes
         again = [replace(c, draw=(*c.draw, k)) if k else c for c in calls for k in range(votes)]
-        found = registry.find("judge", self.settings.kind)(self, again)
+        found = self.verdicts(self, again)
         if isinstance(found, Generator):
             found = yield from found
         return [majority(found[k : k + votes]) for k in range(0, len(found), votes)]

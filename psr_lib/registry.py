@@ -174,6 +174,12 @@ def imported() -> list[Path]:
     return list(_imported)
 
 
+def modules() -> list[ModuleType]:
+    """The extensions that this process has imported."""
+    found = [one for one in list(sys.modules.values()) if getattr(one, "__file__", None)]
+    return [one for one in found if Path(str(one.__file__)) in _imported]
+
+
 def _file_of(name: str) -> Path:
     missing = PSRError(f"extension {name!r}: no such file or module; give a file that ends in .py, "
                        "from the repository's root, or an installed module")  # fmt: skip

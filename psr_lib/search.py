@@ -103,10 +103,10 @@ class Search:
         The longest questions are dealt first, which makes the shares alike.
         """
         engine: Any = self.engine  # not every kind has several processes
-        shards = getattr(engine, "shards", 1)
-        if shards < 2:
+        if not getattr(engine, "spreads", False):
             return self.stream(asked)
-        share = replace(self, search=replace(self.search, live=-(-self.search.live // shards)))
+        live = -(-self.search.live // engine.shards)
+        share = replace(self, search=replace(self.search, live=live))
         longest = sorted(asked, key=lambda item: (-len(item[1].text), item[0]))
         return engine.spread(share.stream, longest)
 

@@ -30,7 +30,7 @@ from psr_lib.run_dirs import RunDir
 ROOT = Path(__file__).resolve().parents[1]
 SAME = ("ppd.jsonl", "traces.jsonl.gz", "answers.jsonl.gz", "verdicts.jsonl.gz", "accuracy.csv",
         "search_answers.jsonl.gz", "model.safetensors")  # fmt: skip
-WORKING = "ray::Worker.call"  # what Ray calls the process of a worker while it does a call
+WORKING = ("ray::Worker.call", "ray::Worker.search")  # Ray's names of a worker that is at work
 SOON = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500}
 PATIENT = {"RAY_agent_register_timeout_ms": "120000"}  # two nodes share a small machine
 
@@ -69,7 +69,7 @@ def _left_by_driver() -> None:
 
 
 def working() -> list[int]:
-    """The workers on the nodes of this process that are in the middle of a call."""
+    """The workers on the nodes of this process that are in the middle of something."""
     return [pid for pid in below(os.getpid()) if command(pid).startswith(WORKING)]
 
 

@@ -147,6 +147,11 @@ class HFEngine:
         """Processes among which `spread` divides its items."""
         return self.workers if forks.POSSIBLE else 1
 
+    @property
+    def spreads(self) -> bool:
+        """Whether `spread` divides at all."""
+        return self.shards > 1
+
     def spread(
         self, work: Callable[[list[Any]], Iterator[Any]], items: Sequence[Any]
     ) -> Iterator[Any]:

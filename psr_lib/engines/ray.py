@@ -1,14 +1,17 @@
-"""Several engines as Ray actors, each over its share of a call's prompts.
+"""Several engines as Ray actors, each over its share of a search's questions or a call's prompts.
 
-On one machine Ray is started here; with RAY_ADDRESS set, the same code works on that cluster. A
-row's result does not depend on its worker, because noise belongs to the row's seed; so the others,
-and one that is started in its place, take over what a worker that died had not done.
+A search goes to the workers as a whole (`spread`), so that none waits for another; what is one call
+is cut up and put together again. On one machine Ray is started here; with RAY_ADDRESS set, the same
+code works on that cluster. A row's result does not depend on its worker, because noise belongs to
+the row's seed; so the others, and one that is started in its place, take over what a worker that
+died had not done.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from psr_lib import registry
 from psr_lib.engines.base import Completion, EngineError, Told, Usage
 from psr_lib.engines.calls import checked_seeds, one_line, option_lists
 from psr_lib.engines.shards import shards
@@ -18,6 +21,15 @@ from psr_lib.records import PSRError
 MISSING = "engine ray: ray is not installed; pip install -e '.[ray]', or take engine.kind=hf"
 TRIES = 2  # how often a row is asked for whose worker dies: some prompts are the death of any
 LOOK_AGAIN = 5.0  # seconds between two looks at what holds up workers that start
+
+
+HERE: dict[str, Any] = {}  # in a worker's process: its engine
+Stream = Callable[[list[Any]], Iterator[Any]]
+
+
+def engine_here() -> Any:
+    """The engine of the worker whose process this is."""
+    return HERE["engine"]
 
 
 class WorkerDied(EngineError):
@@ -35,7 +47,7 @@ class Worker:
             torch.set_num_threads(threads)
         affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
         self.free = sorted(affinity(0)) if affinity else []
-        self.engine = make()
+        self.engine = HERE["engine"] = make()
 
     def about(self) -> dict[str, Any]:
         """What the driver has to know of the engine, and where it runs."""
@@ -58,6 +70,12 @@ class Worker:
             os.sched_setaffinity(int(thread), mine)
         return mine
 
+    def search(self, work: Stream, items: list[Any]) -> Iterator[Any]:
+        """What the work finds for the items, as it comes, and at last what it cost."""
+        before = self.engine.usage.copy()
+        yield from work(items)
+        yield self.engine.usage.since(before)
+
     def call(self, name: str, arguments: dict[str, Any]) -> tuple[list, Usage]:
         """The result of the engine's method, and what it cost."""
         before = self.engine.usage.copy()
@@ -69,6 +87,7 @@ class RayEngine:
     """`workers` engines behind the interface of one; results in the order of the prompts."""
 
     progress: Told | None = None
+    spreads = True
 
     def __init__(
         self,
@@ -114,6 +133,66 @@ class RayEngine:
     def choose(self, prompts: list[str], options: list) -> list[list[float]]:
         """Summed log-probability of each option after each prompt, as `Engine.choose`."""
         return self._share("choose", prompts, {"options": option_lists(prompts, options)}, {})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Work that travels to a worker asks the engine there instead of all of them."""
+        return engine_here, ()
+
+    @property
+    def shards(self) -> int:
+        """Among how many workers `spread` divides its items."""
+        return max(1, len(self._alive()))
+
+    def spread(self, work: Stream, items: Sequence[Any]) -> Iterator[Any]:
+        """What `work` finds for parts of the items, each with a worker of its own, as it comes.
+
+        For work that asks this engine again and again: its parts never wait for each other. An item
+        and what is found for it begin with the same name, so that the others can take over what a
+        worker that died had not found. Raises EngineError where workers die again and nothing more
+        was found in between.
+        """
+        left, fruitless = {item[0]: item for item in items}, 0
+        while left:
+            self._revive()
+            before, failures = len(left), list[EngineError]()
+            for found in self._streams(work, list(left.values()), failures):
+                del left[found[0]]
+                yield found
+            failure = min(failures, key=lambda one: isinstance(one, WorkerDied), default=None)
+            fruitless = fruitless + 1 if len(left) == before else 0
+            if failure and (not isinstance(failure, WorkerDied) or fruitless == TRIES):
+                raise failure
+
+    def _streams(
+        self, work: Stream, items: list[Any], failures: list[EngineError]
+    ) -> Iterator[Any]:  # fmt: skip
+        """What the living workers find; those that fail are noted, and the others go on."""
+        alive = self._alive()
+        for extension in registry.modules():  # a worker may have no such file
+            self.ray.cloudpickle.register_pickle_by_value(extension)
+        sent = self.ray.put(work)
+        parts = {k: items[place :: len(alive)] for place, k in enumerate(alive)}
+        busy = {
+            self.actors[k].search.options(num_returns="streaming").remote(sent, part): k
+            for k, part in parts.items() if part
+        }  # fmt: skip
+        try:
+            while busy:
+                (ready,), _ = self.ray.wait(list(busy), num_returns=1)
+                try:
+                    found = self.ray.get(next(ready))
+                except StopIteration:
+                    del busy[ready]
+                except Exception as error:  # the actor died, or its engine raised
+                    failures.append(self._failed(busy.pop(ready), error))
+                else:
+                    if isinstance(found, Usage):
+                        self.usage.add(found)
+                    else:
+                        yield found
+        finally:
+            for k in busy.values():  # nobody waits for what they would find
+                self._end(k)
 
     def _share(self, name: str, prompts: list[str], rows: dict[str, list], settings: dict) -> list:
         """Have the workers do a call; their results in the prompts' order.
