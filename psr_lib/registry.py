@@ -177,7 +177,7 @@ def imported() -> list[Path]:
 def modules() -> list[ModuleType]:
     """The extensions that this process has imported."""
     found = [one for one in list(sys.modules.values()) if getattr(one, "__file__", None)]
-    return [one for one in found if Path(str(one.__file__)) in _imported]
+    return [one for one in found if Path(str(one.__file__)).resolve() in _imported]
 
 
 def _file_of(name: str) -> Path:

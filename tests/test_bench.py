@@ -1,5 +1,6 @@
 """The benchmark's own arithmetic, on a scripted engine: it must not flatter anyone."""
 
+import resource
 import sys
 from types import SimpleNamespace
 
@@ -106,6 +107,19 @@ def test_memory_is_measured_on_the_whole_way_to_the_files():
     row = bench_memory.measure(25, "", "", "search.live=4")
     assert row["problems"] == 25 and row["pairs"] > 25 and row["peak_mib"] > 5
     assert row["pairs"] == bench_memory.measure(25, "", "", "search.live=25")["pairs"]
+
+
+def test_memory_and_time_of_processes_that_search_by_themselves_count(tmp_path):
+    asked = [Question(id="0", text="Tom has 4 pens. How many pens does Tom have?")]
+    write_jsonl(tmp_path / "asked.jsonl", asked)
+    settings = "search.width=2 search.max_iterations=2 search.max_step_tokens=20 judge.max_tokens=4"
+    model = str(ROOT / "data/tiny/base")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    row = bench_memory.measure(8, model, str(tmp_path / "asked.jsonl"), settings)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if HFEngine.load(model, "float32", "cpu").spreads:
+        assert row["cpu_seconds"] >= after.ru_utime - before.ru_utime > 0
+    assert row["peak_mib"] * 1024 >= after.ru_maxrss
 
 
 def options(tmp_path, *more):

@@ -6,6 +6,7 @@ skipped.
 
 import os
 import sys
+import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from psr_lib.judge import Judge
 from psr_lib.models import load_tokenizer
 from psr_lib.presets import load
 from psr_lib.prompts import Family
-from psr_lib.records import Question, read_jsonl, seed_of
+from psr_lib.records import PSRError, Question, read_jsonl, seed_of
 from psr_lib.search import search_stream
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,11 +46,12 @@ def questions():
     return [Question(id=str(k), text=row["question"]) for k, row in enumerate(rows)]
 
 
-def searching(engine, judge=PRESET.judge):
+def searching(engine, judge=PRESET.judge, oracle=None):
     """The search of all questions, as it goes on."""
     family = ByText(**vars(prompts.load("compact")))
     tokenizer = load_tokenizer(BASE)
-    judge = Judge(engine, family, tokenizer, judge, seed=3, scoring="ordered")
+    judge = Judge(engine, family, tokenizer, judge, seed=3, scoring="ordered",
+                  oracle=oracle)  # fmt: skip
     asked = enumerate(questions())
     return search_stream(engine, family, tokenizer, asked, PRESET.search, judge, 3)
 
@@ -133,8 +135,23 @@ def test_a_search_that_is_given_up_leaves_no_worker_at_it(ray, expected):
     engine = ray_engine(opened)
     running = searching(engine)
     next(running)
+    at_it = list(engine.actors)
     running.close()
-    assert plain(searching(engine)) == expected
+    assert engine.actors == [None, None] and engine.shards == 2
+    other = searching(engine)
+    found = [next(other)]
+    assert not set(engine.actors) & set(at_it)
+    assert plain([*found, *other]) == expected
+    engine.close()
+
+
+def test_what_cannot_travel_is_one_line(ray):
+    engine, lock = ray_engine(opened), threading.Lock()
+    judge = replace(PRESET.judge, kind="oracle")
+    running = searching(engine, judge, oracle=lambda *call: bool(lock))
+    with pytest.raises(PSRError, match=r"engine ray: the search cannot be sent.*lock") as caught:
+        next(running)
+    assert "\n" not in str(caught.value)
     engine.close()
 
 

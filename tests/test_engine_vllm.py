@@ -110,3 +110,22 @@ def test_an_engine_that_stops_ends_the_flow_in_one_line(engine):
     with pytest.raises(EngineError, match=r"engine vllm: stopped in the middle.*its process"):
         next(flow)
     assert not engine.waiting
+
+
+def test_flows_know_nothing_of_each_other(engine):
+    one = drive(engine, [(k, asking("Step", k + 1)) for k in range(3)], 3)
+    two = drive(engine, [(k, asking("9", k + 2)) for k in range(3)], 3)
+    found = dict([next(one), next(one)]), dict([next(two)])
+    two.close()
+    rest = dict(one)
+    assert {*found[0], *rest} == {0, 1, 2} and not engine.waiting
+    assert (found[0] | rest)[2] == engine.choose(["Step" * 3], ["A", "B9"])[0:1]
+
+
+def test_an_engine_with_nothing_to_do_is_not_waited_for(engine):
+    flow = drive(engine, [(k, asking("Step", 3)) for k in range(3)], 3)
+    next(flow)
+    engine.waiting.clear()
+    engine.llm.under_way.clear()
+    with pytest.raises(EngineError, match="nothing to do"):
+        next(flow)

@@ -97,6 +97,14 @@ def test_a_task_alone_and_one_that_asks_nothing():
     assert alone(None, silent()) == 7
 
 
+def test_a_task_alone_is_a_call_that_tells_of_its_progress():
+    class Flows(Echo):
+        def flow(self):
+            raise AssertionError("one task gains nothing from a flow")
+
+    assert alone(Flows(), task("x", 2)) == expected("x", 2)
+
+
 def test_an_error_says_what_was_being_done():
     class Broken(Echo):
         def choose(self, prompts, options):

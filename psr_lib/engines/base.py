@@ -1,7 +1,10 @@
 """The interface of an engine: two calls, each over one big batch.
 
-Search, judge and evaluation know nothing else about a model, so that transformers, a server or a
-scripted table in a test can stand behind them.
+Judge and evaluation know nothing else about a model, so that transformers, a server or a scripted
+table in a test can stand behind them. A search asks two things more, which an engine need not have:
+whether it takes requests while it works (`flow`, see `flow.py`), and whether it has processes or
+machines that search by themselves (`spreads`; then `shards` says how many, and `spread` has them do
+it).
 """
 
 from collections.abc import Callable, Mapping

@@ -82,6 +82,10 @@ class Call:
     widths: list[int]
     jobs: list[Any] = field(default_factory=list)
     done: dict[Place, Any] = field(default_factory=dict)
+    wanted: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.wanted = sum(self.widths)
 
     def keep(self, place: Place, found: Any) -> None:
         """Take the answer of one job."""
@@ -90,7 +94,7 @@ class Call:
     @property
     def complete(self) -> bool:
         """Whether every answer is there."""
-        return len(self.done) == sum(self.widths)
+        return len(self.done) == self.wanted
 
     def rows(self) -> dict[int, list]:
         """Index of each prompt that is complete -> its answers."""
@@ -116,7 +120,7 @@ class Sampling(Call):
         """Take a completion, and tell of it."""
         super().keep(place, found)
         if self.progress:
-            self.progress(len(self.done), sum(self.widths), [(place[0], found.text)])
+            self.progress(len(self.done), self.wanted, [(place[0], found.text)])
 
     def rows(self) -> dict[int, list[Completion]]:
         """As `Call.rows`; one greedy completion is given n times."""

@@ -149,7 +149,7 @@ class HFEngine:
 
     @property
     def spreads(self) -> bool:
-        """Whether `spread` divides at all."""
+        """Whether a search goes to processes as a whole."""
         return self.shards > 1
 
     def spread(

@@ -9,6 +9,8 @@ died had not done.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from psr_lib import registry
@@ -20,6 +22,9 @@ from psr_lib.records import PSRError
 
 MISSING = "engine ray: ray is not installed; pip install -e '.[ray]', or take engine.kind=hf"
 TRIES = 2  # how often a row is asked for whose worker dies: some prompts are the death of any
+# What Ray raises where a worker is no more: the last is a result that was lost with its machine.
+GONE = ("RayActorError", "OutOfMemoryError", "NodeDiedError", "WorkerCrashedError",
+        "ObjectLostError")  # fmt: skip
 LOOK_AGAIN = 5.0  # seconds between two looks at what holds up workers that start
 
 
@@ -29,11 +34,23 @@ Stream = Callable[[list[Any]], Iterator[Any]]
 
 def engine_here() -> Any:
     """The engine of the worker whose process this is."""
+    if not HERE:
+        raise PSRError("engine ray: an engine of workers cannot be copied; open another")
     return HERE["engine"]
 
 
 class WorkerDied(EngineError):
-    """A worker's process, or its whole machine, went away in the middle of a call."""
+    """A worker's process, or its whole machine, went away in the middle of its work."""
+
+
+@dataclass(eq=False)
+class Share:
+    """Items of a search that one worker is at, by name; `fruitless`: deaths since the last find."""
+
+    worker: int
+    actor: Any
+    left: dict[Any, Any]
+    fruitless: int = 0
 
 
 class Worker:
@@ -71,10 +88,12 @@ class Worker:
         return mine
 
     def search(self, work: Stream, items: list[Any]) -> Iterator[Any]:
-        """What the work finds for the items, as it comes, and at last what it cost."""
+        """What the work finds for the items, as it comes, with what was spent since the last."""
         before = self.engine.usage.copy()
-        yield from work(items)
-        yield self.engine.usage.since(before)
+        for found in work(items):
+            now = self.engine.usage.copy()
+            yield found, now.since(before)
+            before = now
 
     def call(self, name: str, arguments: dict[str, Any]) -> tuple[list, Usage]:
         """The result of the engine's method, and what it cost."""
@@ -87,7 +106,6 @@ class RayEngine:
     """`workers` engines behind the interface of one; results in the order of the prompts."""
 
     progress: Told | None = None
-    spreads = True
 
     def __init__(
         self,
@@ -141,58 +159,95 @@ class RayEngine:
     @property
     def shards(self) -> int:
         """Among how many workers `spread` divides its items."""
-        return max(1, len(self._alive()))
+        return max(1, min(len(self.actors), self._room()))
+
+    @property
+    def spreads(self) -> bool:
+        """Whether a search goes to the workers as a whole; not to those behind a `ray://` address.
+
+        Ray's client cannot listen to what comes bit by bit.
+        """
+        from ray.util.client import ray as client
+
+        return not client.is_connected()
 
     def spread(self, work: Stream, items: Sequence[Any]) -> Iterator[Any]:
-        """What `work` finds for parts of the items, each with a worker of its own, as it comes.
+        """What `work` finds for shares of the items, each with a worker of its own, as it comes.
 
-        For work that asks this engine again and again: its parts never wait for each other. An item
-        and what is found for it begin with the same name, so that the others can take over what a
-        worker that died had not found. Raises EngineError where workers die again and nothing more
-        was found in between.
+        For work that asks this engine again and again: the shares never wait for each other. An
+        item and what is found for it begin with the same name, so that what a worker that died had
+        not found goes to the one in its place, or to the others where none can be started. Raises
+        EngineError, after what the others find, where an engine fails, or a share is the death of
+        one worker after the other; PSRError where the work cannot be sent.
         """
-        left, fruitless = {item[0]: item for item in items}, 0
-        while left:
-            self._revive()
-            before, failures = len(left), list[EngineError]()
-            for found in self._streams(work, list(left.values()), failures):
-                del left[found[0]]
-                yield found
-            failure = min(failures, key=lambda one: isinstance(one, WorkerDied), default=None)
-            fruitless = fruitless + 1 if len(left) == before else 0
-            if failure and (not isinstance(failure, WorkerDied) or fruitless == TRIES):
-                raise failure
-
-    def _streams(
-        self, work: Stream, items: list[Any], failures: list[EngineError]
-    ) -> Iterator[Any]:  # fmt: skip
-        """What the living workers find; those that fail are noted, and the others go on."""
-        alive = self._alive()
-        for extension in registry.modules():  # a worker may have no such file
-            self.ray.cloudpickle.register_pickle_by_value(extension)
-        sent = self.ray.put(work)
-        parts = {k: items[place :: len(alive)] for place, k in enumerate(alive)}
-        busy = {
-            self.actors[k].search.options(num_returns="streaming").remote(sent, part): k
-            for k, part in parts.items() if part
-        }  # fmt: skip
+        self._revive()
+        sent, failures = self._sent(work), list[EngineError]()
+        running: dict[Any, Share] = {}
+        self._deal(running, sent, {item[0]: item for item in items}, self._alive(), 0)
         try:
-            while busy:
-                (ready,), _ = self.ray.wait(list(busy), num_returns=1)
+            while running:
+                (ready,), _ = self.ray.wait(list(running), num_returns=1)
+                share = running[ready]
                 try:
-                    found = self.ray.get(next(ready))
+                    found, usage = self.ray.get(next(ready))
                 except StopIteration:
-                    del busy[ready]
+                    del running[ready]
+                    if share.left:
+                        failures.append(EngineError(f"engine ray: {len(share.left)} left out"))
                 except Exception as error:  # the actor died, or its engine raised
-                    failures.append(self._failed(busy.pop(ready), error))
+                    del running[ready]
+                    failure = self._failed(share.worker, error, share.actor)
+                    share.fruitless += 1
+                    if not isinstance(failure, WorkerDied) or share.fruitless == TRIES:
+                        failures.append(failure)
+                        continue
+                    self._revive()
+                    heirs = [share.worker] if self.actors[share.worker] else self._alive()
+                    self._deal(running, sent, share.left, heirs, share.fruitless)
                 else:
-                    if isinstance(found, Usage):
-                        self.usage.add(found)
-                    else:
-                        yield found
+                    del share.left[found[0]]
+                    share.fruitless = 0
+                    self.usage.add(usage)
+                    yield found
         finally:
-            for k in busy.values():  # nobody waits for what they would find
-                self._end(k)
+            for share in running.values():  # nobody waits for what they would find
+                self._end(share.worker, share.actor)
+        if failures:
+            raise min(failures, key=lambda one: isinstance(one, WorkerDied))
+
+    def _deal(
+        self, running: dict[Any, Share], sent: Any, left: dict[Any, Any], heirs: list[int],
+        fruitless: int,
+    ) -> None:  # fmt: skip
+        """Have these workers begin with an equal share each of what is left."""
+        names = list(left)
+        for place, k in enumerate(heirs):
+            part = {name: left[name] for name in names[place :: len(heirs)]}
+            if part:
+                stream = self.actors[k].search.options(num_returns="streaming")
+                running[stream.remote(sent, list(part.values()))] = Share(
+                    k, self.actors[k], part, fruitless
+                )
+
+    def _sent(self, work: Stream) -> Any:
+        """The work where every worker can fetch it, with extensions, whose files may not be there.
+
+        Modules that an extension imports have to be there. Raises PSRError where it cannot travel.
+        """
+        pickle, extensions = self.ray.cloudpickle, registry.modules()
+        for extension in extensions:
+            pickle.register_pickle_by_value(extension)
+        try:
+            return self.ray.put(work)
+        except Exception as error:  # it holds a lock, an open file or the like
+            raise PSRError(
+                "engine ray: the search cannot be sent to the workers "
+                f"({one_line(error.__cause__ or error)}); take engine.kind=hf or vllm, or let the "
+                "judge or extension hold only what can be pickled"
+            ) from error
+        finally:
+            for extension in extensions:
+                pickle.unregister_pickle_by_value(extension)
 
     def _share(self, name: str, prompts: list[str], rows: dict[str, list], settings: dict) -> list:
         """Have the workers do a call; their results in the prompts' order.
@@ -245,17 +300,18 @@ class RayEngine:
                 calls[self.actors[k].call.remote(name, own | settings)] = k, share
         return calls
 
-    def _failed(self, k: int, error: Exception) -> EngineError:
+    def _failed(self, k: int, error: Exception, actor: Any = None) -> EngineError:
         """Say what happened to worker k; one that is dead is left for `_revive`."""
-        cause = getattr(error, "cause", None)
+        cause, kinds = getattr(error, "cause", None), self.ray.exceptions
         if isinstance(cause, PSRError):  # the engine's own words; its process lives on
             return EngineError(f"engine ray: worker {k}: {cause}")
-        if isinstance(error, self.ray.exceptions.RayActorError):
-            self._end(k)  # what only cannot be reached must not go on holding a device
+        if not isinstance(error, kinds.RayTaskError):
+            self._end(k, actor)  # what only cannot be reached must not go on holding a device
+        if isinstance(error, tuple(getattr(kinds, name) for name in GONE)):
             say(f"engine ray: worker {k} died; others take what it had not done")
             return WorkerDied(
-                f"engine ray: worker {k} died in the middle of a call, and so did one that took "
-                "its rows; run again, with fewer engine.workers or engine.batch_tokens if memory "
+                f"engine ray: worker {k} died in the middle of its work, and so did one that took "
+                "it over; run again, with fewer engine.workers or engine.batch_tokens if memory "
                 "ran out"
             )
         return EngineError(f"engine ray: worker {k} failed ({one_line(cause or error)})")
@@ -331,9 +387,13 @@ class RayEngine:
         pairs = zip(actors, places, strict=True)
         self.ray.get([actor.pin.remote(place, self.cores) for actor, place in pairs])
 
-    def _end(self, k: int) -> None:
-        self.ray.kill(self.actors[k])
-        self.actors[k] = None
+    def _end(self, k: int, actor: Any = None) -> None:
+        """End worker k; where `actor` is given, only if it is that one still."""
+        mine = self.actors[k]
+        if mine is not None and (actor is None or actor is mine):
+            self.actors[k] = None
+            with suppress(Exception):  # Ray itself may be gone
+                self.ray.kill(mine)
 
     def close(self) -> None:
         """End the workers; Ray itself goes on for whoever else uses it."""

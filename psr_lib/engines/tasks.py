@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from psr_lib.engines.calls import RequestEngine, Sampling, Scoring
 from psr_lib.engines.flow import Flow
 from psr_lib.guard import engine_call
 
@@ -35,6 +36,12 @@ class Sample:
         names = ("n", "temperature", "top_p", "max_tokens", "stop")
         return {name: getattr(self, name) for name in names}
 
+    def call(self, engine: RequestEngine) -> Sampling:
+        """The call that a flow begins with; it tells nobody, as it is one of many."""
+        call = engine.sampling(self.prompts, self.seeds, **self.settings)
+        call.progress = None
+        return call
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choose:
@@ -48,6 +55,10 @@ class Choose:
     def settings(self) -> dict[str, Any]:
         """What requests must have in common to be one call."""
         return {"options": self.options}
+
+    def call(self, engine: RequestEngine) -> Scoring:
+        """The call that a flow begins with."""
+        return engine.scoring(self.prompts, self.options)
 
 
 Request = Sample | Choose
@@ -73,7 +84,7 @@ def answer(engine: Any, requests: Sequence[Request]) -> list[list]:
 
 def alone(engine: Any, task: Task) -> Any:
     """What one task comes to, with nothing beside it."""
-    ((_, found),) = drive(engine, [(0, task)], 1)
+    ((_, found),) = _in_calls(engine, [(0, task)], 1)  # a call tells of its progress
     return found
 
 

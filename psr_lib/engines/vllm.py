@@ -6,7 +6,7 @@ too, in an environment of its own.
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from psr_lib.engines.base import Completion, EngineError
 from psr_lib.engines.calls import Item, Keep, Place, Request, one_line
-from psr_lib.engines.flow import Flow, FlowingEngine
+from psr_lib.engines.flow import FlowingEngine
 from psr_lib.records import PSRError, read_json
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the maximum ranks that vLLM can be told
@@ -27,6 +27,7 @@ MISSING = (
 
 
 Text = tuple[int, ...]  # token ids
+Told = Callable[[Any], None]  # takes the output of a request
 
 
 class VLLMEngine(FlowingEngine):
@@ -41,7 +42,7 @@ class VLLMEngine(FlowingEngine):
         """`llm`: a `vllm.LLM` made with `SeededNoise`; `eos`: ids that end a text."""
         super().__init__()
         self.llm, self.tokenizer, self.eos, self.lora = llm, tokenizer, eos, lora
-        self.waiting: dict[str, Callable[[Any], None]] = {}  # request under way -> who is told
+        self.waiting: dict[str, tuple[Told, Any]] = {}  # request under way: who is told, its owner
         self.numbers = count()
         config = llm.llm_engine.model_config
         self.context = config.max_model_len
@@ -97,26 +98,11 @@ class VLLMEngine(FlowingEngine):
             ) from error
         return cls(llm, tokenizer, eos=eos_ids(base, tokenizer), lora=lora)
 
-    @contextmanager
-    def flow(self) -> Iterator[Flow]:
-        """Requests of many tasks under way at once; those still open at the end are dropped."""
-        with self._under_way():
-            yield Flow(self)
-
-    def _generate(self, requests: list[Request], keep: Keep) -> None:
-        with self._under_way():
-            self.put_requests(requests, keep)
-            self._work_off()
-
-    def _score(self, items: list[Item], keep: Keep) -> None:
-        with self._under_way():
-            self.put_items(items, keep)
-            self._work_off()
-
-    def put_requests(self, requests: list[Request], keep: Keep) -> None:
+    def put_requests(self, requests: list[Request], keep: Keep, owner: Any) -> None:
         """Hand these to vLLM; their completions go to `keep` as they end."""
         for request in requests:
-            self._put(request.ids, self._params(request), partial(self._told, request, keep))
+            told = partial(self._told, request, keep)
+            self._put(request.ids, self._params(request), told, owner)
 
     def _told(self, request: Request, keep: Keep, output: Any) -> None:
         keep(request.place, self._completion(request, output))
@@ -144,7 +130,7 @@ class VLLMEngine(FlowingEngine):
             text = text[: min(ends)]
         return Completion(text, len(ids), finish, len(request.ids))
 
-    def put_items(self, items: list[Item], keep: Keep) -> None:
+    def put_items(self, items: list[Item], keep: Keep, owner: Any) -> None:
         """Hand these to vLLM; their scores go to `keep` when all are there.
 
         Each token of an option is scored as a next token, after the option's tokens before it.
@@ -169,48 +155,43 @@ class VLLMEngine(FlowingEngine):
         for text, tokens in wanted.items():
             params = SamplingParams(temperature=0.0, max_tokens=1, detokenize=False,
                                     logprob_token_ids=sorted(tokens))  # fmt: skip
-            self._put(list(text), params, partial(told, text))
+            self._put(list(text), params, partial(told, text), owner)
 
-    def _put(self, ids: list[int], params: Any, told: Callable[[Any], None]) -> None:
+    def _put(self, ids: list[int], params: Any, told: Told, owner: Any) -> None:
         """Give vLLM a request; `told` is given its one output when it ends."""
         from vllm.sampling_params import RequestOutputKind
 
         params.output_kind, name = RequestOutputKind.FINAL_ONLY, str(next(self.numbers))
+        self.waiting[name] = told, owner
         with _stopped():
             core = self.llm.llm_engine
             (prompt,) = core.renderer.render_cmpl([{"prompt_token_ids": ids}])
             core.add_request(name, prompt, params, lora_request=self.lora)
-        self.waiting[name] = told
 
     def work(self) -> None:
         """Let vLLM work until something has ended, or for one step of its own."""
         with _stopped():
+            if not self.waiting:
+                raise RuntimeError("it has nothing to do, and more is waited for")
             outputs = [one for one in self.llm.llm_engine.step() if one.finished]
         for one in outputs:
             self.usage.prefill += len(one.prompt_token_ids) - (one.num_cached_tokens or 0)
-            self.waiting.pop(one.request_id)(one.outputs[0])
+            told, _ = self.waiting.pop(one.request_id, (None, None))
+            if told:
+                told(one.outputs[0])
 
-    def _work_off(self) -> None:
-        while self.waiting:
-            self.work()
+    def drop(self, owner: Any) -> None:
+        """Have vLLM give up what is under way for this owner."""
+        names = [name for name, (_, of) in self.waiting.items() if of is owner]
+        for name in names:
+            del self.waiting[name]
+        if names:
+            with suppress(Exception):  # vLLM itself may be what failed
+                self.llm.llm_engine.abort_request(names)
 
-    @contextmanager
-    def _under_way(self) -> Iterator[None]:
-        """Within the block requests may be under way; those that still are at its end are dropped.
-
-        A call within a flow works off what is under way there, too, and drops nothing.
-        """
-        outer = set(self.waiting)
-        try:
-            with _watched(self.llm.llm_engine.engine_core):
-                yield
-        finally:
-            mine = [name for name in self.waiting if name not in outer]
-            for name in mine:
-                del self.waiting[name]
-            if mine:
-                with suppress(Exception):  # vLLM itself may be what failed
-                    self.llm.llm_engine.abort_request(mine)
+    def at_work(self) -> AbstractContextManager[None]:
+        """Its death is noticed."""
+        return _watched(self.llm.llm_engine.engine_core)
 
     def close(self) -> None:
         """End vLLM's own process and give its memory back."""
