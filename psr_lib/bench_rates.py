@@ -23,8 +23,9 @@ from psr_lib.search import step_search
 from psr_lib.traces import SearchTrace, search_stats
 
 Way = Callable[[], Any]
+FULL = "the full procedure"
 LOSSY: dict[str, dict[str, Any]] = {
-    "the full procedure": {},
+    FULL: {},
     "likelier mark after the explanation": {"verdict": "explained"},
     "likelier mark, no explanation": {"verdict": "direct"},
     "early stop": {"early_stop": True},
