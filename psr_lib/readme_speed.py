@@ -68,7 +68,8 @@ def _lossy(row: dict[str, Any]) -> Iterable[Line]:
 
 
 def _memory(row: dict[str, Any]) -> Iterable[Line]:
-    if (row["memory_ratio"], row["cpu_ratio"]) != (1, 1):  # else it is what others are compared with
+    base = row["memory_ratio"] == row["cpu_ratio"] == 1  # what the others are compared with
+    if not base:
         where = f"{row['engine']}, {row['problems']:,} problems over the fewest"
         yield ["peak memory", _ratio(row["memory_ratio"]), "", where]
         yield ["processor time a problem", _ratio(row["cpu_ratio"]), "", where]
