@@ -27,7 +27,8 @@ from psr_lib.records import IFTExample, PSRError, Question, read_json, read_json
 
 Part = Callable[[argparse.Namespace], list[dict[str, Any]]]
 
-SHORT = "search.max_iterations=6 search.max_step_tokens=64 judge.max_tokens=96"
+# SmolLM2 is slow on a laptop: a pass over 48 problems then takes about a minute with vLLM.
+SHORT = "search.max_iterations=2 search.max_step_tokens=48 judge.max_tokens=48"
 LIVE = 4  # memory is measured with so many times fewer searches open at once than problems
 
 
@@ -296,7 +297,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--questions", default="", help="JSONL of questions; else those of the model's run")
     add("--smol", default="", help="folder of SmolLM2-135M; without it its parts are skipped")
     add("--smol-dtype", default="bfloat16")
-    add("--smol-problems", type=int, default=12)
+    add("--smol-problems", type=int, default=48)
     add("--smol-repeats", type=int, default=5)
     add("--smol-set", default=SHORT, help="settings of its search, beside the paper's w and T")
     add("--problems", type=int, default=100)

@@ -37,7 +37,8 @@ def turns(found: dict[str, float]) -> Line:
 
 
 def _ratio(value: float) -> str:
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    """Three digits, so that a ratio below a bar does not read as one that reaches it."""
+    return f"{value:.{1 if value >= 10 else 2 if value >= 1 else 3}f}"
 
 
 def _rate(row: dict[str, Any]) -> Iterable[Line]:

@@ -98,7 +98,7 @@ class Search:
             raise PSRError("search: the judge has another engine than the search; give it this one")
 
     def spread(self, asked: Iterable[tuple[int, Question]]) -> Iterator[tuple[int, SearchTrace]]:
-        """`stream`, where the engine has processes for it a search of its own in each.
+        """`stream`; where the engine has processes for it, a search of its own in each.
 
         The longest questions are dealt first, which makes the shares alike.
         """

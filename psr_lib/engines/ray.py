@@ -193,7 +193,7 @@ class RayEngine:
                 except StopIteration:
                     del running[ready]
                     if share.left:
-                        failures.append(EngineError(f"engine ray: {len(share.left)} left out"))
+                        failures.append(_left_out(share))
                 except Exception as error:  # the actor died, or its engine raised
                     del running[ready]
                     failure = self._failed(share.worker, error, share.actor)
@@ -399,6 +399,13 @@ class RayEngine:
         """End the workers; Ray itself goes on for whoever else uses it."""
         for k in self._alive():
             self._end(k)
+
+
+def _left_out(share: Share) -> EngineError:
+    return EngineError(
+        f"engine ray: worker {share.worker} ended without a word on {len(share.left)} of its "
+        "questions; run again"
+    )
 
 
 def _texts(done: dict[int, list], share: list[int]) -> list[tuple[int, str]]:
