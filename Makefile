@@ -2,9 +2,9 @@
 
 PRESET  ?= tiny      ## preset: tiny, smoke, ... (psr_lib/presets)
 METHOD  ?= psrlm     ## method: psrlm, srlm (baseline), or a control: random-judge, random-judge-nll0, gold-judge, ift-more, sft-chosen; or reference (an API model)
-METHODS ?=           ## several methods for reproduce, judge and keep, as "psrlm random-judge"
+METHODS ?=           ## several methods for reproduce, judge, keep, confirm and status, as "psrlm random-judge"
 SEED    ?= 0         ## seed of the run
-SEEDS   ?=           ## several seeds for reproduce, judge, paper, keep and status, as "0 1 2"
+SEEDS   ?=           ## several seeds for reproduce, judge, paper, report, keep, confirm, ablate, status, verify and why, as "0 1 2"
 N       ?=           ## round: N=1 makes M1, N=2 makes M2, ...
 SET     ?=           ## overrides of the preset, as "search.width=4 dpo.beta=0.3"
 FORCE   ?=           ## FORCE=1 runs the named stages again

@@ -37,7 +37,7 @@ def methods_rows(evidence: Evidence) -> list[Row]:
 def _by_last(rows: Sequence[Row]) -> list[Row]:
     """The rows of the last model, the highest first.
 
-    Methods that have not come so far are out, and upper bounds that use gold unless alone.
+    Methods that have not come so far are out, and those that use gold unless alone.
     """
     end = max(map(place, rows), default=0)
     last = [one for one in rows if place(one) == end]
@@ -64,7 +64,7 @@ def finding(rows: Sequence[Row]) -> str:
                f"{best['value']:.1f} % at {best['model']}"  # fmt: skip
     level = [one["method"] for one in others if not one.get("behind_low", 0) > 0]
     if not level:
-        apart = ", gold apart" if USES_GOLD & {one["method"] for one in rows} else ""
+        apart = " (gold-judge not ranked)" if USES_GOLD & {one["method"] for one in rows} else ""
         return f"{best['model']} is highest with {best['method']}{apart}"
     return f"{best['model']}: {best['method']} and {', '.join(level)} cannot be told apart"
 

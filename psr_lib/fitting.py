@@ -13,6 +13,7 @@ from psr_lib.stages import stage_preset
 from psr_lib.work import Work
 
 RANK = 16  # of the LoRA that is tried
+MOST = 1024  # devices that are tried
 SHORTER = 4  # lengths are tried divided by this: shorter ones cut most rows off
 
 Size = Callable[[Preset], tuple[Parts, float]]
@@ -52,6 +53,15 @@ def uses(
             name += " as step PRM" if work.kind == "read" else ""
             found[name] = Use(name, "engine", seen, _generation(work, model, machine))
     return found
+
+
+def enough(plan_uses: Callable[[Machine], Iterable[Use]], machine: Machine) -> Machine | None:
+    """The same devices, doubled until every use fits; None where as many as `MOST` do not do."""
+    while machine.count < MOST:
+        machine = replace(machine, count=2 * machine.count)
+        if all(use.fits() for use in plan_uses(machine)):
+            return machine
+    return None
 
 
 def _training(section: str, model: Architecture, machine: Machine) -> Size:

@@ -72,6 +72,7 @@ def _data_counts(evidence: Evidence) -> list[Row]:
     made = evidence.counts(OURS, "01_data_prep", 0)
     found = [{"part": "data", "what": name, "value": sum(c[name] for c in made) / len(made)}
              for name in ("ift", "eft", "eft_heldout") if name in made[0]]  # fmt: skip
+    found.append({"part": "data", "what": "seeds", "value": len(made)})
     try:
         sft = evidence.counts(OURS, "02_init", 1, "updates")
         found.append({"part": "M1", "what": "updates",
@@ -90,6 +91,8 @@ def flow_figure(rows: Sequence[Row]) -> Figure:
     pairs = [f"{counts[n, 'pairs']:,.0f}" for n in rounds]
     title = f"One SFT, then {len(rounds)} rounds of {', '.join(pairs)} step pairs" if rounds else (
         "Data and SFT; no round was searched")  # fmt: skip
+    many = counts.get(("data", "seeds"), 1)
+    title += f" (means over {many:.0f} seeds)" if many > 1 else ""
     figure, (axes,) = sheet(title, (PAGE[0], 3.1))
     axes.set(xlim=(-0.5, 100), ylim=(1.5, 42.5))
     axes.axis("off")
@@ -112,7 +115,7 @@ def _start(axes: Axes, counts: dict[tuple[str, str], float]) -> None:
 def _round(axes: Axes, x: float, name: str, counts: dict, last: bool) -> None:
     """Parts 3 to 5: a round's search, its pairs, and the model that they make."""
     before = f"M{int(name[1:]) - 1}"
-    names = {"problems": "questions", "expansions": "steps opened", "candidates": "candidates"}
+    names = {"problems": "questions", "expansions": "visits", "candidates": "candidates"}
     lines = [_n(counts, name, what, label) for what, label in names.items()]
     _box(axes, x, 28, 19, 14, f"3  {before} searches", lines, ORANGE)
     lines = [_n(counts, name, "judge_made", "verdicts"), _n(counts, name, "ties", "ties"),

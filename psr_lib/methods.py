@@ -30,7 +30,7 @@ METHODS = {
     SRLM: "baseline: whole solutions that the model scores itself (Yuan et al.)",
     "random-judge": "control: a coin gives every verdict of the search",
     "random-judge-nll0": "control: a coin's verdicts, and DPO without the anchor (nll_weight 0)",
-    "gold-judge": "upper bound, uses gold: the oracle gives every verdict of the search",
+    "gold-judge": "reference, uses gold: the oracle gives every verdict of the search",
     "ift-more": "control: as many updates, on more IFT",
     "sft-chosen": "control: psrlm's pairs, likelihood of the chosen step only",
     REFERENCE: "an API model, evaluated beside the run's own",
@@ -41,7 +41,7 @@ SWITCHES: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
     "random-judge-nll0": {SEARCH: {"judge": {"kind": "random"}}, DPO: {"dpo": {"nll_weight": 0.0}}},
     "gold-judge": {SEARCH: {"judge": {"kind": "oracle"}}},
 }
-USES_GOLD = frozenset({"gold-judge"})  # an upper bound, which no method is to be measured against
+USES_GOLD = frozenset({"gold-judge"})  # a reference, not a method to be ranked with those that see no gold
 BORROWED_PAIRS = frozenset({"ift-more", "sft-chosen"})  # they take psrlm's pairs, round by round
 
 

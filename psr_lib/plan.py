@@ -281,8 +281,8 @@ def _by_source(model: Expected) -> dict[str, list[str]]:
 
 NAMES = {
     "steps": "steps of a solution", "step_tokens": "tokens of a step",
-    "visits": "expansions a step", "asked": "share of ordered pairs judged",
-    "pairs": "pairs an expansion", "verdict_tokens": "tokens of a verdict",
+    "visits": "visits a step", "asked": "share of ordered pairs judged",
+    "pairs": "pairs a visit", "verdict_tokens": "tokens of a verdict",
     "sampled": "share of a tree's steps sampled", "siblings": "sibling pairs an iteration",
 }  # fmt: skip
 
@@ -291,7 +291,7 @@ def warning_lines(plan: Plan, run: RunDir) -> list[str]:
     """One line if the machine cannot hold the run, none if it can; it advises what would help."""
     large = [use for use in uses(plan).values() if not use.fits()]
     short = [f"{use.name} takes {_of(*use.size(use.preset))}" for use in large]
-    advice = ["more or larger devices (ON=16xH100)"] if large else []
+    advice = [_devices(plan)] if large else []
     advice += [way for use in large for way in fitting.ways(use, plan.machine)]
     size = sum(_disk(plan).values())
     if plan.machine.at_hand and size > _free(run):
@@ -301,6 +301,19 @@ def warning_lines(plan: Plan, run: RunDir) -> list[str]:
         return []
     take = ", or ".join(dict.fromkeys(advice))
     return [f"warning: {plan.machine} cannot hold this: {', '.join(short)}; take {take}"]
+
+
+def _devices(plan: Plan) -> str:
+    """How many of the same devices would do, in words, as ON takes them."""
+    machine = plan.machine
+    if machine.device != "cuda":
+        return "a GPU or several (ON=8xH100 plans for such)"
+    preset = plan.case.preset
+    found = fitting.enough(lambda m: fitting.uses(plan.parts, preset, m).values(), machine)
+    if found is None:
+        return "larger devices"
+    known = f" (ON={found.count}x{found.name})" if not machine.at_hand else ""
+    return f"{found.count} of them{known}, or larger ones"
 
 
 def _of(parts: Parts, room: float) -> str:

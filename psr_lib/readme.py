@@ -18,6 +18,7 @@ from psr_lib import (
     ledger,
     manifest,
     more_tables,
+    readme_short,
     results,
     seeds,
     showcase,
@@ -59,6 +60,11 @@ def accuracy_block() -> str:
         return NOT_RUN
     width = max(len(row) for row in rows) - 2
     return table(["method", "seed", *(f"M{n}" for n in range(width))], rows)
+
+
+def short_block() -> str:
+    """What the kept runs show, in a few sentences."""
+    return "".join(f"- {line}\n" for line in readme_short.sentences(kept_evidence())) or NOT_RUN
 
 
 def test_block() -> str:
@@ -145,6 +151,7 @@ def claims_block() -> str:
 
 PICTURES = {
     "judge": "Held-out judging, and the same judge on its own steps",
+    "tokens": "Accuracy against the tokens of search and judging, in the rounds and at test time",
     "steps": "Number and length of steps over the rounds",
 }
 
@@ -225,7 +232,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "accuracy": accuracy_block, "tests": test_block, "judge": judge_block,
     "search": search_block, "claims": claims_block, "intervals": intervals_block,
     "pictures": pictures_block, "status": status_block, "secondary": secondary_block,
-    "contradictions": contradictions_block, "speed": speed_block,
+    "contradictions": contradictions_block, "speed": speed_block, "short": short_block,
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from psr_lib.sheets import COLUMN, PAGE, below, look, sheet, shifted
 from psr_lib.tables import number
 
 ROUND_LOOKS = {"M2": ("#56B4E9", "-"), "M3": ("#0072B2", "--"), "M4": ("#000000", ":")}
-FUNNEL = {"problems": "questions", "expansions": "expansions", "candidates": "candidates",
+FUNNEL = {"problems": "questions", "expansions": "visits", "candidates": "candidates",
           "judge_made": "verdicts asked for", "pairs": "preference pairs"}  # fmt: skip
 
 

@@ -324,7 +324,7 @@ def pair_report(traces: Iterable[SearchTrace]) -> dict[str, float | int]:
 
 def funnel(counts: Mapping[str, Any]) -> list[dict[str, Any]]:
     """From questions to pairs: how many of each there were."""
-    names = {"problems": "questions", "expansions": "expansions", "candidates": "candidates",
+    names = {"problems": "questions", "expansions": "visits", "candidates": "candidates",
              "judge_calls": "ordered pairs (Eq. 2)", "judge_made": "verdicts asked for",
              "pairs": "preference pairs"}  # fmt: skip
     names = srlm_rounds.NAMES if "solutions" in counts else names

@@ -26,6 +26,15 @@ def level_rows(found: Evidence) -> list[dict[str, Any]]:
     return rows
 
 
+def level_title(rows: list[dict[str, Any]], sets: list[str]) -> str:
+    """From M1 to the last model, and on which two sets most was gained."""
+    first, last = rows[min(1, len(rows) - 1)], rows[-1]
+    title = f"{first['model']} solves {first['mean']:.0f} %, {last['model']} {last['mean']:.0f} %"
+    most = sorted(sets, key=lambda name: first[name] - last[name])[:2]
+    gains = " and ".join(f"{name} ({last[name] - first[name]:+.0f})" for name in most)
+    return f"{title}: most of it on {gains}" if len(sets) > 2 else title
+
+
 def map_file(preset: str) -> Path:
     """Where Figure 2's points are kept."""
     return results.folder() / preset / results.MAP_FILES[0]
@@ -41,8 +50,7 @@ def draw(found: Evidence, folder: Path | None = None) -> list[Path]:
     if apart:
         write_csv(folder / results.MAP_FILES[1], apart)
     rows = level_rows(found)
-    first, last = rows[min(1, len(rows) - 1)], rows[-1]
-    title = f"{first['model']} solves {first['mean']:.0f} %, {last['model']} {last['mean']:.0f} %"
+    title = level_title(rows, found.sets)
     chart = figures.accuracy_by_model(rows, title)
     made = figures.save_fig(chart, folder, "rounds", rows, paper.source_of(found))
     return [made, *(path for path in drawn.values() if isinstance(path, Path))]

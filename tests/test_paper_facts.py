@@ -124,7 +124,7 @@ def test_without_the_file_the_way_out_is_named(tmp_path, monkeypatch):
 
 def test_claims_are_complete():
     found = facts.claims()
-    assert len(found) == 9 and len({claim["id"] for claim in found}) == 9
+    assert len(found) == 10 and len({claim["id"] for claim in found}) == 10
     for claim in found:
         assert "{" not in claim["paper"] and 1 <= claim["effect"] <= len(claim["conditions"])
         for condition in claim["conditions"]:

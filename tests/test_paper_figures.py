@@ -97,7 +97,7 @@ def test_the_title_claims_no_more_than_the_paired_interval():
     ]
     assert (
         curves.finding(curves.methods_rows(Evidence(found)))
-        == "M2 is highest with srlm, gold apart"
+        == "M2 is highest with srlm (gold-judge not ranked)"
     )
     assert title(far=45, near=59, psrlm=60) == "M2: psrlm and near cannot be told apart"
     assert title(psrlm=60, apart=45) == "M2: psrlm and apart cannot be told apart"  # not paired
