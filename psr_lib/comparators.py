@@ -1,4 +1,4 @@
-"""Other ways to spend the tokens of a test-time search: greedy, majority vote, best of N.
+"""Other ways to spend the tokens of a test-time search: majority vote, best of N.
 
 Each gets what the search of that problem has spent (solving and judging together), so that they are
 compared at equal tokens: those generated plus those judged; prompt tokens, which caches share, are
@@ -8,7 +8,7 @@ verdicts) of its budget. Every answer says what it cost.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,16 +19,16 @@ from psr_lib.judge import Call, Judge
 from psr_lib.prompts import Family
 from psr_lib.records import Question, seed_of
 from psr_lib.robins import Verdict, tally
-from psr_lib.solving import greedy_solutions, sampled_solutions
+from psr_lib.solving import sampled_solutions
 from psr_lib.steps import boxed
-from psr_lib.traces import SearchTrace
 
 
 @dataclass
 class Pool:
     """Whole solutions of one question, their verdicts, and what they have cost.
 
-    `spent`: `prefill` (prompt tokens read), `generated`, `judged`; `budget` covers the last two.
+    `spent`: `prefill` (prompt tokens read), `generated`, `judged`; `budget` covers the last two. A
+    solution that a server counts as no token uses one of it up, or it would never be met.
     """
 
     question: Question
@@ -40,7 +40,8 @@ class Pool:
     @property
     def left(self) -> int:
         """Tokens of the budget that are not spent."""
-        return self.budget - self.spent["generated"] - self.spent["judged"]
+        written = max(self.spent["generated"], len(self.solutions))
+        return self.budget - written - self.spent["judged"]
 
     @property
     def length(self) -> float:
@@ -58,14 +59,9 @@ class Pool:
         self.spent.update(prefill=completion.prompt_tokens, generated=completion.tokens)
 
 
-def budgets_of(traces: Iterable[SearchTrace]) -> list[int]:
-    """Tokens that each search generated, verdicts included."""
-    return [trace.tokens["generated"] + trace.tokens["judged"] for trace in traces]
-
-
 @dataclass(frozen=True)
 class Comparators:
-    """The three ways over one engine; `search` gives temperature and top_p of the samples."""
+    """Both ways over one engine; `search` gives temperature and top_p of the samples."""
 
     engine: Engine
     family: Family
@@ -73,13 +69,6 @@ class Comparators:
     search: Any
     seed: int
     max_tokens: int = 512
-
-    def greedy(self, questions: Sequence[Question]) -> list[tuple[Completion, Counter]]:
-        """One greedy solution each: the answer at the least cost, whatever the budget."""
-        found = greedy_solutions(
-            self.engine, self.family, self.tokenizer, questions, self.max_tokens
-        )
-        return [(c, Counter(prefill=c.prompt_tokens, generated=c.tokens)) for c in found]
 
     def majority(
         self, questions: Sequence[Question], budgets: Sequence[int]

@@ -5,8 +5,9 @@ For a prefix s_1..s_{l-1} of question x and its best and worst next step,
     A = beta log pi(best | x, prefix) / ref(best | x, prefix),  B likewise for worst
     loss = -log sigmoid(A - B) + nll_weight * (mean -log pi of the chosen step's tokens)
 
-with sums over the tokens of step l only. The paper has no second term (nll_weight 0). Another loss
-of the two log-ratios, soft labels and replayed EFT (`losses`, `beside`) are off unless asked for.
+with sums over the tokens of step l only, and means over the pairs (or tokens) of a global batch.
+The paper has no second term (nll_weight 0). Another loss of the two log-ratios, soft labels and
+replayed EFT (`losses`, `beside`) are off unless asked for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,7 @@ from psr_lib.training import (
     updates_of,
     workspace,
 )
+from psr_lib.weighting import Weighted
 
 
 class DPOSettings(TrainSettings, Protocol):
@@ -55,7 +57,7 @@ class DPOSettings(TrainSettings, Protocol):
     replay: float
 
 
-class StepDPOTrainer(LocalTrainer, DPOTrainer):
+class StepDPOTrainer(Weighted, LocalTrainer, DPOTrainer):
     """TRL's DPO on rows that already hold token ids.
 
     TRL would tokenise prompt and step together and end every step in end-of-text; both would
@@ -63,7 +65,7 @@ class StepDPOTrainer(LocalTrainer, DPOTrainer):
     """
 
     pair_loss: losses.PairLoss | None = None  # in the place of TRL's
-    replay = 0.0
+    anchor, replay = 0.0, 0.0  # weights of the terms beside Eq. 8
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
@@ -75,6 +77,9 @@ class StepDPOTrainer(LocalTrainer, DPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         """TRL's loss and metrics; where something is beside the pairs, what it adds."""
+        pair, chosen, replayed = self.parts(inputs)
+        of_trl = (0.0 if self.pair_loss else pair, self.anchor * chosen)
+        self.loss_weights = list(of_trl[: len(self.loss_types)])
         if self.pair_loss is None and not self.replay:
             return super()._compute_loss(model, inputs, return_outputs)
         seen: list[Any] = []
@@ -87,8 +92,8 @@ class StepDPOTrainer(LocalTrainer, DPOTrainer):
         loss = super()._compute_loss(watched, pairs, False)
         if self.pair_loss:
             ratios = self._ratios(seen[0].log_probs, inputs)
-            loss = loss + losses.softened(self.pair_loss, ratios, inputs.get("label")).mean()
-        return loss + self._replayed(model, inputs) if self.replay else loss
+            loss = loss + losses.softened(self.pair_loss, ratios, inputs.get("label")).mean() * pair
+        return loss + replayed * self._replayed(model, inputs) if self.replay else loss
 
     def _ratios(self, log_probs: Any, inputs: dict[str, Any]) -> losses.Ratios:
         places = inputs["input_ids"].shape[1] - 1  # the first token is predicted by none
@@ -205,7 +210,8 @@ def make_trainer(
             peft_config=lora(settings),
         )
     trainer.ref_model = None
-    trainer.pair_loss, trainer.replay = own, settings.replay if replay else 0.0
+    trainer.pair_loss, trainer.anchor = own, settings.nll_weight
+    trainer.replay = settings.replay if replay else 0.0
     if labels is not None or replay:
         trainer.data_collator = beside.Collator(trainer.data_collator, tokenizer.pad_token_id)
     trainer.sampler = BatchesByLength([row.length for row in rows], settings.batch, seed)

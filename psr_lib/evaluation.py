@@ -11,7 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from psr_lib import tallies
+from psr_lib import shares, tallies
 from psr_lib.engines.base import Engine
 from psr_lib.grading import Grader
 from psr_lib.judge import Call, Judge
@@ -134,16 +134,14 @@ def _judge_row(example: JudgeExample, verdict: Verdict, skills: Skills | None) -
 
 
 def judge_summary(rows: Sequence[Row]) -> Row:
-    """Judge accuracy with its 95 % Wilson interval, the rates beside it, and each skill's share."""
-    right, total = sum(row["correct"] for row in rows), len(rows)
-    low, high = wilson(right, total)
+    """Judge accuracy with its 95 % interval over problems, the rates beside it, and each skill's
+    share."""
+    found, total = shares.of_rows(rows), len(rows)
     readable = [row["verdict"] for row in rows if row["verdict"]]
     names = dict.fromkeys(n for row in rows for n in row if n.startswith("skill_"))
     return {
         "n": total,
-        "accuracy": _share(right, total),
-        "low": low,
-        "high": high,
+        **found,
         "first_position": _share(readable.count("A"), len(readable)),
         "unreadable": _share(total - len(readable), total),
         **{n: _share(sum(r[n] for r in rows if n in r), sum(n in r for r in rows)) for n in names},

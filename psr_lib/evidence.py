@@ -11,15 +11,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from psr_lib import manifest, seeds
+from psr_lib import manifest, nested, seeds
 from psr_lib.evaluation import MEAN
 from psr_lib.memory import Memory
 from psr_lib.methods import REFERENCE
-from psr_lib.records import hash_text
+from psr_lib.records import PSRError, hash_text
 from psr_lib.run_details import NOT_ASKED
 from psr_lib.seeds import Estimate
 
 GREEDY, JUDGE, STEPS, TOKENS = "greedy", "judge", "steps", "step_tokens"
+SPENT = "tokens spent by "  # and a way of decoding: generated and judged
 PAIRS = "held-out pairs"  # what the judge's outcomes are about, where solvers have benchmarks
 # Who judges in Table 6, first found first: (method, model), None for the API model's own name.
 LABORATORIES: dict[str, tuple[tuple[str, str | None], ...]] = {
@@ -28,7 +29,8 @@ LABORATORIES: dict[str, tuple[tuple[str, str | None], ...]] = {
 }
 TABLE6 = ("consistency", "agreement")
 LABORATORY = "laboratory"  # as a source: the table of notebook 07
-Column = tuple[str, str, str]  # method, model, what: GREEDY, JUDGE, STEPS, TOKENS or a decoding
+# method, model, what: GREEDY, JUDGE, STEPS, TOKENS, a decoding, or SPENT and a decoding
+Column = tuple[str, str, str]
 Summary = dict[str, Any]
 
 
@@ -117,6 +119,10 @@ class Evidence:
         if what in (STEPS, TOKENS):
             found = _part(one, what, column)
             return {k: np.array(v.split(), dtype=float) for k, v in found.items()}
+        if what.startswith(SPENT):
+            way = what.removeprefix(SPENT)
+            one = one if way == GREEDY else _part(one.get("decodings", {}), way, column)
+            return {k: _numbers(v) for k, v in _part(one, "spent", column).items()}
         if what != GREEDY:
             one = _part(one.get("decodings", {}), what, column)
         return {k: _signs(v) for k, v in one["outcomes"].items()}
@@ -143,6 +149,8 @@ class Evidence:
 
     def share(self, column: Column, sets: Sequence[str] = ()) -> Estimate:
         """A share of right answers (greedy, judge, another decoding) in percent."""
+        if column[2] == JUDGE:
+            return self._judged([column], nested.level)
         data = self.data([column], sets)
         found = self._kept("share", data, lambda: seeds.share(data)).times(100)
         return replace(found, sources=sources([column], sets))
@@ -151,7 +159,14 @@ class Evidence:
         self, statistic: seeds.Statistic, columns: Sequence[Column], sets: Sequence[str] = (),
         factor: float = 100,
     ) -> Estimate:  # fmt: skip
-        """A statistic of `seeds` over columns, times 100 unless told otherwise."""
+        """A statistic of `seeds` over columns, times 100 unless told otherwise.
+
+        Raises PSRError where another one than a change is asked of a judge.
+        """
+        if JUDGE in {what for *_, what in columns}:
+            if statistic is not seeds.difference:
+                raise PSRError("of a judge there are levels and changes, no other quantity")
+            return self._judged(columns, nested.change)
         data, name = self.data(columns, sets), statistic.__name__
         found = self._kept(name, data, lambda: seeds.estimate(data, statistic)).times(factor)
         return replace(found, sources=sources(columns, sets))
@@ -159,6 +174,30 @@ class Evidence:
     def change(self, before: Column, after: Column, sets: Sequence[str] = ()) -> Estimate:
         """The paired change from one column to the other, in points."""
         return self.estimate(seeds.difference, [before, after], sets)
+
+    def _judged(self, columns: Sequence[Column], measure: Callable[..., Estimate]) -> Estimate:
+        """A level or a change of the judge on held-out pairs, which are each seed's own."""
+        found, missing = [], NotRun("no judge was evaluated")
+        for seed in sorted({s for method, *_ in columns for s in self.by_method.get(method, {})}):
+            try:
+                outcomes = [self.judged(column, seed) for column in columns]
+            except NotRun as error:
+                missing = error
+                continue
+            if len({tuple(one.problems) for one in outcomes}) > 1:
+                missing = NotRun(f"judges on the same pairs (seed {seed})")
+                continue
+            found.append(outcomes)
+        if not found:
+            raise missing
+        estimate = measure(*(list(column) for column in zip(*found, strict=True)))
+        return replace(estimate.times(100), sources=sources(columns))
+
+    def judged(self, column: Column, seed: int) -> nested.Outcomes:
+        """The outcomes on a seed's held-out pairs, and their problems; each its own if unknown."""
+        one = self.model(column[0], seed, column[1])
+        right = _signs(_part(one, "judge_outcomes", column))
+        return nested.Outcomes(right, one.get("judge_problems", "").split() or range(len(right)))
 
     def p_value(self, before: Column, after: Column, sets: Sequence[str] = ()) -> float:
         """Exact two-sided p-value of a paired change; with one seed McNemar's."""
@@ -258,6 +297,11 @@ def _part(one: dict[str, Any], name: str, column: Column) -> Any:
 def _signs(text: str) -> np.ndarray:
     """Outcomes as numbers, NaN where a problem was not asked."""
     return np.array([np.nan if sign == NOT_ASKED else float(sign) for sign in text])
+
+
+def _numbers(text: str) -> np.ndarray:
+    """Numbers a problem, NaN where it was not asked."""
+    return np.array([np.nan if word == NOT_ASKED else float(word) for word in text.split()])
 
 
 def _whole(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:

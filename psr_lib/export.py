@@ -8,6 +8,8 @@ says what it was made from and is how an export is known.
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from psr_lib import cards, manifest
 from psr_lib.models import (
     ADAPTER,
@@ -36,7 +38,9 @@ def export(run: RunDir, method: str, n: int, to: str = "") -> Path:
     target = manifest.root() / Path(to).expanduser() if to else run.round(method, n) / "export"
     _check_target(target)
     settings = made["params"]["model"]
-    model = load_model(source, settings["dtype"], "cpu", settings["trust_remote_code"])
+    dtype = "float32" if settings["dtype"] == "float16" else settings["dtype"]  # no CPU computes it
+    model = load_model(source, dtype, "cpu", settings["trust_remote_code"])
+    model = model.to(getattr(torch, settings["dtype"])) if settings["dtype"] != dtype else model
     tokenizer = load_tokenizer(_tokenizer_folder(source), settings["trust_remote_code"])
     with whole_folder(target) as part:
         _save(model, tokenizer, part)

@@ -13,6 +13,7 @@ from psr_lib.evidence import (
     STEPS,
     TABLE6,
     TOKENS,
+    Column,
     Evidence,
     NotRun,
     sources,
@@ -167,16 +168,28 @@ def table2(evidence: Evidence) -> Table:
     """What the rounds add: last model less M1, of each method."""
     rows = []
     for method in methods(evidence):
-        end = (evidence.models(method) or ["M4"])[-1]
+        end = last_round(evidence, method)
         start = (method if method == BASELINE else OURS, "M1", GREEDY)
-        ends = start, (method, end, GREEDY)
-        cells = over_sets(evidence, partial(evidence.change, *ends), signed=True)
-        rows.append((text(method), *cells, p_cell(evidence, *ends)))
-    header = ["method", *names_of(evidence), "Avg.", "p"]
+        ends = start, (method, end or "M4", GREEDY)
+        made = partial(evidence.change, *ends) if end else _no_round
+        cells = over_sets(evidence, made, signed=True)
+        p = p_cell(evidence, *ends) if end else Cell()
+        rows.append((text(method), *cells, p, text(end or "–")))
+    header = ["method", *names_of(evidence), "Avg.", "p", "last"]
     more = ("last model less M1 of the same method; p: exact test over all problems alike "
             "(McNemar's with one seed)",)  # fmt: skip
     title = "Table 2. Change of accuracy over the self-rewarded rounds, in points"
     return Table("table2", title, panels(evidence, 2, header, rows, 1), notes(evidence, 2, more))
+
+
+def last_round(evidence: Evidence, method: str) -> str:
+    """The last model of a method that a round has made; '' where none was made."""
+    found = [name for name in evidence.models(method) if name not in ("M0", "M1")]
+    return found[-1] if found else ""
+
+
+def _no_round(*_: Any) -> Estimate:
+    raise NotRun("no round was made")
 
 
 def p_cell(evidence: Evidence, before: Any, after: Any) -> Cell:
@@ -237,11 +250,17 @@ def ways(evidence: Evidence) -> list[str]:
 
 def way_share(evidence: Evidence, model: str, way: str, sets: Sequence[str] = ()) -> Estimate:
     """Accuracy of a way of decoding on the problems that all ways of this model were given."""
-    others = [(OURS, model, name) for name in ways(evidence) if has_way(evidence, model, name)]
-    columns = [(OURS, model, way), *(others or [(OURS, model, "search")])]
+    columns = beside_ways(evidence, (OURS, model, way))
     data = evidence.data(columns, sets)
     found = seeds.share({name: values[:1] for name, values in data.items()}).times(100)
     return replace(found, sources=sources(columns, sets))
+
+
+def beside_ways(evidence: Evidence, column: Column) -> list[Column]:
+    """The column, and those that narrow it to the problems which all ways of its model got."""
+    model = column[1]
+    others = [(OURS, model, name) for name in ways(evidence) if has_way(evidence, model, name)]
+    return [column, *(others or [(OURS, model, "search")])]
 
 
 def has_way(evidence: Evidence, model: str, way: str) -> bool:

@@ -59,8 +59,8 @@ def baseline(found: Evidence, first: str, last: str) -> Iterator[str]:
     level = {name: found.share((name, first, GREEDY)).value for name in (BASELINE, OURS)}
     gain = found.change((BASELINE, first, GREEDY), (BASELINE, last, GREEDY))
     yield (
-        f"`{BASELINE}` starts from an {first} of its own, which solves {level[BASELINE]:.1f} % where "
-        f"that of `{OURS}` solves {level[OURS]:.1f} %; from there it gains {points(gain)}."
+        f"`{BASELINE}` starts from an {first} of its own, which solves {level[BASELINE]:.1f} % "
+        f"where that of `{OURS}` solves {level[OURS]:.1f} %; from there it gains {points(gain)}."
     )
 
 

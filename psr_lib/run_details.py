@@ -1,10 +1,11 @@
 """What a summary keeps of a model besides its accuracy: what pairs and figures are made of.
 
-Per problem: outcomes under other ways of decoding, number of steps and their tokens. Per held-out
-pair: whether the judge was right. Per update: rewards and log-probabilities of DPO.
+Per problem: tokens spent, outcomes under other ways of decoding, steps and their tokens. Per
+held-out pair: whether the judge was right, and its problem (a number). Per update: rewards and
+log-probabilities of DPO.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ Row = dict[str, Any]
 def of_model(run: RunDir, method: str, n: int, answers: list[Row], take: Take) -> Row:
     """What is there of M[n] of a method; a part that was not made is left out."""
     home, model = run.eval(method, n), run.model(method, n) if n else run.base
-    found: Row = {"tokens": _tokens(answers)}
+    found: Row = {"tokens": _tokens(answers), "spent": _spent(answers, answers)}
     if (verdicts := home / "verdicts.jsonl.gz").is_file():
         rows = read_jsonl(take(verdicts))
         found["judge_outcomes"] = "".join(str(int(row["correct"])) for row in rows)
+        place = {name: k for k, name in enumerate(dict.fromkeys(r["problem_id"] for r in rows))}
+        found["judge_problems"] = " ".join(str(place[row["problem_id"]]) for row in rows)
     if decodings := _decodings([home, run.lab(method, n)], answers, take):
         found["decodings"] = decodings
     if n > 1 and (history := model / "figures" / "training.csv").is_file():
@@ -65,13 +68,25 @@ def complete(homes: Sequence[Path]) -> list[Path]:
 
 
 def _decoding(greedy: list[Row], rows: list[Row]) -> Row:
-    """Outcomes, one sign a greedy answer, `-` where it was not asked; and mean tokens."""
+    """Outcomes, one sign a greedy answer, `-` where it was not asked; and tokens."""
     right = {row["problem_id"]: str(int(row["strict"])) for row in rows}
-    found: dict[str, str] = {}
+    outcomes = {name: "".join(signs) for name, signs in _by_set(greedy, right).items()}
+    return {"outcomes": outcomes, "tokens": _tokens(rows), "spent": _spent(greedy, rows)}
+
+
+def _spent(greedy: list[Row], rows: list[Row]) -> dict[str, str]:
+    """Tokens generated and judged for each greedy answer's problem, `-` where it was not asked."""
+    spent = {row["problem_id"]: str(row.get("generated", 0) + row.get("judged", 0)) for row in rows}
+    return {name: " ".join(tokens) for name, tokens in _by_set(greedy, spent).items()}
+
+
+def _by_set(greedy: list[Row], values: Mapping[str, str]) -> dict[str, list[str]]:
+    """Benchmark -> a value for each greedy answer, in the problems' order."""
+    found: dict[str, list[str]] = {}
     for row in sorted(greedy, key=lambda row: (row["benchmark"], row["problem_id"])):
-        sign = right.get(row["problem_id"], NOT_ASKED)
-        found[row["benchmark"]] = found.get(row["benchmark"], "") + sign
-    return {"outcomes": found, "tokens": _tokens(rows)}
+        value = values.get(row["problem_id"], NOT_ASKED)
+        found.setdefault(row["benchmark"], []).append(value)
+    return found
 
 
 def _history(path: Path) -> dict[str, list[float]]:

@@ -196,8 +196,12 @@ class Search:
     @staticmethod
     def overflowed(expansion: Expansion) -> bool:
         """Whether the steps so far leave no room to go on."""
-        cut = all(c.finish == "overflow" for c in expansion.candidates)
-        return expansion.robin.overflow or cut
+        return expansion.robin.overflow or Search.full(expansion)
+
+    @staticmethod
+    def full(expansion: Expansion) -> bool:
+        """Whether they leave the solver none."""
+        return all(c.finish == "overflow" for c in expansion.candidates)
 
     def advance(self, trace: SearchTrace, candidates: list[Candidate], robin: RoundRobin) -> None:
         """Choose, keep or roll back (Eq. 3-5), and close the trace if it is done."""
@@ -205,7 +209,9 @@ class Search:
         expansion = self.record(trace, candidates, robin)
         wins = {i: score for i, score in enumerate(expansion.scores) if score is not None}
         if self.overflowed(expansion):
-            expansion.outcome = trace.status = "overflow"
+            expansion.outcome = "overflow"
+            # Where only the judge lacks room, greedy decoding can still finish an answer.
+            trace.status = "cap" if self.select and not self.full(expansion) else "overflow"
         elif expansion.tie:
             self._tied(trace, expansion, list(wins))
         else:

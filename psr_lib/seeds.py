@@ -105,8 +105,8 @@ def estimate(
         low, high = crossed(arrays, statistic, level)
     else:
         found = bootstrap(arrays, statistic, draws, seed)
-        low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-        low, high = _widened(arrays, statistic, float(low), float(high), level)
+        low, high = map(float, np.quantile(found, [(1 - level) / 2, (1 + level) / 2]))
+    low, high = _widened(arrays, statistic, low, high, level)
     return _estimate(arrays, statistic, low, high)
 
 
@@ -212,14 +212,16 @@ def _components(linear: Mapping[str, np.ndarray]) -> tuple[float, float, float, 
 def share(data: Data, level: float = 0.95) -> Estimate:
     """A share of right answers (one column of 0 and 1) with its interval.
 
-    Up to four seeds: Wilson's interval, with as many answers as are worth the same when the seeds'
-    answers to a problem go together; several benchmarks' half-widths add in squares.
+    Up to four seeds, and where all answers are alike: Wilson's interval, with as many answers as
+    are worth the same when the seeds' answers to a problem go together; several benchmarks'
+    half-widths add in squares.
     """
     arrays = check(data)
     seeds = next(iter(arrays.values())).shape[1]
     if seeds >= FEW:
         low, high = crossed(arrays, first, level)
-        return _estimate(arrays, first, max(0.0, low), min(1.0, high))
+        if low < high:
+            return _estimate(arrays, first, max(0.0, low), min(1.0, high))
     counts = {name: _worth(values[0]) for name, values in arrays.items()}
     _, low, high = mean_interval(counts, level)
     return _estimate(arrays, first, low, high)
@@ -259,7 +261,8 @@ def sign_test(before: np.ndarray, after: np.ndarray) -> float:
 def mean_share(parts: Sequence[tuple[float, float, float]], items: int) -> Estimate:
     """The mean of shares (value, low, high) of different items, such as one a seed.
 
-    Distances to the ends of their intervals are added in squares.
+    Distances to the ends of their intervals are added in squares. From five seeds on the interval
+    is at least Student's over their values.
     """
     if not parts:
         raise PSRError("mean: there is no share")
@@ -267,7 +270,18 @@ def mean_share(parts: Sequence[tuple[float, float, float]], items: int) -> Estim
     below = sqrt(sum((v - low) ** 2 for v, low, _ in parts)) / len(parts)
     above = sqrt(sum((high - v) ** 2 for v, _, high in parts)) / len(parts)
     over = ONE if len(parts) == 1 else GIVEN
+    if len(parts) >= FEW:
+        half, over = _students([part[0] for part in parts]), BOTH
+        below, above = max(below, half), max(above, half)
     return Estimate(value, value - below, value + above, tuple(p[0] for p in parts), items, over)
+
+
+def _students(values: Sequence[float], level: float = 0.95) -> float:
+    """Half the width of Student's interval of their mean."""
+    from scipy.stats import t
+
+    spread = float(np.std(values, ddof=1)) / sqrt(len(values))
+    return float(t.ppf(0.5 + level / 2, len(values) - 1)) * spread
 
 
 def unpaired(one: Estimate, other: Estimate) -> Estimate:

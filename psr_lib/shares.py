@@ -8,9 +8,10 @@ well as 100 problems allow.
 0.75
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class Share:
 NOTHING = Share(None, None, None, 0, 0)
 
 
-def share(parts: Sequence[float], wholes: Sequence[float], problems: Sequence[str]) -> Share:
+def share(parts: Sequence[float], wholes: Sequence[float], problems: Sequence[str | int]) -> Share:
     """Sum of `parts` over sum of `wholes`; row k belongs to problems[k].
 
     Rows without a whole are left out. A share of 0 or 1 has nothing for a bootstrap to draw from,
@@ -59,7 +60,7 @@ def share(parts: Sequence[float], wholes: Sequence[float], problems: Sequence[st
     return Share(value, low, high, size, len(whole))
 
 
-def _by_problem(rows: Sequence[tuple[float, float, str]]) -> tuple[np.ndarray, np.ndarray]:
+def _by_problem(rows: Sequence[tuple[float, float, str | int]]) -> tuple[np.ndarray, np.ndarray]:
     """Parts and wholes summed within each problem."""
     place = {name: k for k, name in enumerate(dict.fromkeys(name for _, _, name in rows))}
     sums = np.zeros((2, len(place)))
@@ -79,6 +80,34 @@ def percentiles(values: np.ndarray) -> tuple[float, float]:
     """The ends of the middle 95 %."""
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def of_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """`accuracy`, `low` and `high` of rows that are `correct` or not; 0 in (0, 1) without any."""
+    found = share([r["correct"] for r in rows], [1] * len(rows), [r["problem_id"] for r in rows])
+    if found.value is None or found.low is None or found.high is None:
+        return {"accuracy": 0.0, "low": 0.0, "high": 1.0}
+    return {"accuracy": found.value, "low": found.low, "high": found.high}
+
+
+def by_problem(
+    parts: Sequence[float], problems: Sequence[str | int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Parts summed within each problem, and how many things each has."""
+    return _by_problem([(part, 1.0, name) for part, name in zip(parts, problems, strict=True)])
+
+
+def rise(part: np.ndarray, whole: np.ndarray) -> tuple[float, float, float]:
+    """Sum of gains over things, with its interval over problems.
+
+    Where nothing changed resamples cannot vary, yet another problem might: at most
+    1 - 0.025 ** (1 / problems) of them would, to either side.
+    """
+    if not part.any():
+        half = 1 - ((1 - LEVEL) / 2) ** (1 / len(whole))
+        return 0.0, -half, half
+    value = float(part.sum() / whole.sum())
+    return (value, *(_bootstrap(part, whole) if len(whole) > 1 else (-1.0, 1.0)))
 
 
 def _bootstrap(part: np.ndarray, whole: np.ndarray) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from psr_lib import problems, prompts, solution_reviews, tallies
+from psr_lib import problems, prompts, shares, solution_reviews, tallies
 from psr_lib.engines.base import Engine
 from psr_lib.grading import compare_plainly
 from psr_lib.journal import Questions
@@ -21,7 +21,6 @@ from psr_lib.records import (
 from psr_lib.scoring import Scored, score_solutions
 from psr_lib.solution_traces import SolutionTrace, SolutionTraceFile, solution_stats
 from psr_lib.srlm import solution_search
-from psr_lib.stats import wilson
 from psr_lib.steps import boxed
 
 EFT, HELDOUT = "srlm/data/eft_scores.jsonl", "srlm/data/eft_scores_heldout.jsonl"
@@ -105,7 +104,8 @@ def pair_rows(examples: Sequence[ScoreExample], found: Sequence[Scored]) -> list
 
 def _pair_row(right: ScoreExample, high: Scored, wrong: ScoreExample, low: Scored) -> dict:
     verdict, both = compare(high.mean, low.mean), ((right, high), (wrong, low))
-    skills = [solution_reviews.skills(e, one.texts[0]) for e, one in both]
+    ours = problems.is_procedural(right.question)  # of other problems no step is known to be right
+    skills = [solution_reviews.skills(e, one.texts[0]) for e, one in both] if ours else [{}]
     return {
         "id": right.id, "problem_id": right.problem_id, "better": "right", "verdict": verdict,
         "correct": verdict == "right",
@@ -125,20 +125,17 @@ def compare(right: float | None, wrong: float | None) -> str | None:
 
 
 def judge_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Share of pairs ordered rightly (a tie is wrong) with its 95 % Wilson interval, and the rest.
+    """Share of pairs ordered rightly (a tie is wrong), its interval over problems, and the rest.
 
     `half_credit` counts a tie as half; `unreadable`, and `exact` (the teacher's own points), are
     shares of all justifications; skills are those of each solution's first one.
     """
     n, asked = len(rows), sum(len(r["points_right"]) + len(r["points_wrong"]) for r in rows)
     right, ties = (sum(r["verdict"] == word for r in rows) for word in ("right", "tie"))
-    low, high = wilson(right, n)
     names = [name for name in rows[0] if name.startswith("skill_")] if rows else []
     return {
         "n": n,
-        "accuracy": right / max(1, n),
-        "low": low,
-        "high": high,
+        **shares.of_rows(rows),
         "half_credit": (right + ties / 2) / max(1, n),
         "ties": ties / max(1, n),
         "unreadable": sum(r["unreadable"] for r in rows) / max(1, asked),
@@ -148,12 +145,15 @@ def judge_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def oracle_report(traces: Iterable[SolutionTrace]) -> dict[str, float | int]:
-    """How the self-judge did on the model's own solutions, by their answers (laboratory only).
+    """How the self-judge did on the model's own solutions, by their answers; {} on others'.
 
     `siblings_judge_accuracy` over pairs of solutions of a question of which just one is right and
     both have a score; a tie (`siblings_tied`) is wrong. The other names as in a step search.
     """
     n: Counter = Counter()
+    first = next(iter(traces), None)
+    if first and not problems.is_procedural(first.question.text):
+        return {}
     for trace in traces:
         right = [s.valid and is_right(trace.question.text, s.text) for s in trace.solutions]
         n.update({"solutions": len(right), "right": sum(right)})

@@ -8,7 +8,7 @@ from matplotlib.ticker import EngFormatter
 
 from psr_lib import more_tables, paper_tables
 from psr_lib.curve_rows import Row, ends, rows_of, series
-from psr_lib.evidence import GREEDY, Evidence, NotRun
+from psr_lib.evidence import GREEDY, SPENT, Evidence, NotRun
 from psr_lib.paper_tables import OURS, WAYS
 from psr_lib.sheets import PAGE, look, points, sheet, shifted, under
 
@@ -20,7 +20,7 @@ def tokens_rows(evidence: Evidence) -> list[Row]:
     cells = []
     for method in evidence.methods:
         spent = 0.0
-        for name in evidence.models(method)[1:]:
+        for name in (name for name in evidence.models(method) if name != "M0"):
             spent += more_tables.spent_tokens(evidence, method, int(name[1:])) or 0.0
             labels = {"panel": "rounds", "series": method, "model": name, "tokens": spent}
             cells.append((labels, lambda m=method, n=name: evidence.share((m, n, GREEDY))))
@@ -42,7 +42,18 @@ def _gain(evidence: Evidence, one: Row) -> Row:
 
 
 def answer_tokens(evidence: Evidence, model: str, way: str) -> float | None:
-    """Mean tokens generated and judged for an answer; None if the decoding was not run."""
+    """Mean tokens generated and judged for an answer, on the problems that all ways of this model
+    were given; None if the decoding was not run."""
+    column = OURS, model, SPENT + way
+    try:
+        data = evidence.data(paper_tables.beside_ways(evidence, column))
+    except NotRun:
+        return _mean_tokens(evidence, model, way)
+    return sum(float(values[0].mean()) for values in data.values()) / len(data)
+
+
+def _mean_tokens(evidence: Evidence, model: str, way: str) -> float | None:
+    """The mean over all problems of a way, of summaries that hold no tokens of each problem."""
     path = ("tokens",) if way == GREEDY else ("decodings", way, "tokens")
     try:
         parts = [evidence.measured(OURS, model, *path, name) for name in ("generated", "judged")]

@@ -87,8 +87,7 @@ def _labels(case: Case, key: Key) -> list[Work]:
 def _init(case: Case, key: Key) -> list[Work]:
     """SFT on IFT and EFT; the baseline's EFT holds whole solutions."""
     data, rows, model = case.preset.data, case.rows, case.model(1)
-    answer, step = model.answer_tokens, model.step_tokens.value
-    shown = rows.shown(answer, 0.0) if key.method == SRLM else rows.shown(answer / 2, step)
+    answer, shown = model.answer_tokens, _judged_row(case, key.method, 1)
     eft = 0 if data.eft_from == "none" else data.eft
     tokens = data.ift * rows.asked(answer) + eft * (shown + model.verdict_tokens.value)
     trained = tokens * case.preset.sft.epochs
@@ -101,10 +100,15 @@ def _search(case: Case, key: Key) -> list[Work]:
 
 
 def _dpo(case: Case, key: Key) -> list[Work]:
-    """Both siblings of every pair, once through the reference and `epochs` times through DPO."""
+    """Both siblings of every pair, once through the reference and `epochs` times through DPO.
+
+    The baseline has one pair of whole solutions a question, at most.
+    """
     model, epochs = case.model(key.n - 1), case.preset.dpo.epochs
     count, answer = search_tokens.pairs(case, key.n), model.answer_tokens
     row = case.rows.asked(answer / 2) + model.step_tokens.value
+    if key.method == SRLM:
+        count, row = float(case.preset.data.questions[key.n - 2]), case.rows.asked(answer)
     each = {"sft-chosen": row * epochs, "ift-more": case.rows.asked(answer) * epochs}
     pair = 2 * row * (epochs + REFERENCE_PASS) + _replayed(case, key) * epochs
     trained = count * each.get(key.method, pair)
@@ -118,8 +122,14 @@ def _replayed(case: Case, key: Key) -> float:
     if not case.preset.dpo.replay:
         return 0.0
     model = case.model(key.n - 1)
-    shown = case.rows.shown(model.answer_tokens / 2, model.step_tokens.value)
-    return shown + model.verdict_tokens.value
+    return _judged_row(case, key.method, key.n - 1) + model.verdict_tokens.value
+
+
+def _judged_row(case: Case, method: str, n: int) -> float:
+    """What M[n] reads to judge a pair of steps, or to score a solution (the baseline's models)."""
+    answer, step = case.model(n).answer_tokens, case.model(n).step_tokens.value
+    scores = method == SRLM and n
+    return case.rows.shown(answer, 0.0) if scores else case.rows.shown(answer / 2, step)
 
 
 def _evaluate(case: Case, key: Key) -> list[Work]:
@@ -159,11 +169,15 @@ def _greedy(case: Case, key: Key) -> Work:
 
 
 def _heldout(case: Case, key: Key) -> Work:
-    """A verdict a pair; M0 sees worked examples first."""
+    """A verdict a pair; M0 sees worked examples first. The baseline scores each solution anew."""
     data, model = case.preset.data, case.model(key.n)
     count = 0 if data.eft_from == "none" else data.eft_heldout
     verdict = model.verdict_tokens.value
-    shown = case.rows.shown(model.answer_tokens / 2, model.step_tokens.value)
+    shown = _judged_row(case, key.method, key.n)
+    if key.method == SRLM and key.n:
+        asked = count * case.preset.srlm.scores
+        return Work(key, f"{count:,} held-out solutions", "generate", judged=asked * verdict,
+                    read=asked * shown)  # fmt: skip
     shots = 0 if key.n else case.preset.eval.judge_shots
     return Work(key, f"{count:,} held-out pairs", "generate", judged=count * verdict,
                 read=count * (shown + shots * (shown + verdict)))  # fmt: skip

@@ -28,6 +28,7 @@ def model(noise, n, share, judge=0.9, rounds=4, sets=SETS, steps=None):
                   "skill_recompute": 0.9, "skill_copy": 0.9, "skill_compare": 0.9},
         "outcomes": outcomes, "judge_outcomes": held,
         "tokens": {"prefill": 30.0, "generated": 100.0, "judged": 0.0},
+        "spent": {name: " ".join(["100"] * SIZE) for name in sets},
     }  # fmt: skip
     if steps:
         number, length = steps
@@ -36,9 +37,11 @@ def model(noise, n, share, judge=0.9, rounds=4, sets=SETS, steps=None):
         found["step_tokens"] = {k: " ".join(str(length * x) for x in v) for k, v in counts.items()}
     if n in (1, rounds):
         asked = {name: bits(noise, share + 0.1, 10) + "-" * (SIZE - 10) for name in sets}
+        spent = " ".join(["1500"] * 10 + ["-"] * (SIZE - 10))
         found["decodings"] = {
-            "search": {"outcomes": asked, "tokens": {"generated": 600.0, "judged": 900.0}}
-        }
+            "search": {"outcomes": asked, "tokens": {"generated": 600.0, "judged": 900.0},
+                       "spent": dict.fromkeys(sets, spent)}
+        }  # fmt: skip
         found["search_accuracy"] = {name: v.count("1") / 10 for name, v in asked.items()}
     if n > 1:
         found["training"] = {"step": [1, 2, 3], "loss": [1.0, 0.9, 0.8],

@@ -122,6 +122,15 @@ def test_the_data_card_counts_the_rows_that_the_model_was_trained_on(run):
     assert "ift.jsonl" not in second.text and "width: 4" in second.text
 
 
+def test_replayed_eft_is_on_the_data_card(run):
+    path = run.model("psrlm", 2) / manifest.NAME
+    made = json.loads(path.read_text())
+    made["counts"]["replayed"] = 128
+    path.write_text(json.dumps(made))
+    text = cards.data_card(run, "psrlm", 2)
+    assert "## psrlm/M2/ppd" in text and "## data" in text and "EFT stood beside them" in text
+
+
 def test_a_borrowing_controls_data_are_psrlms_pairs(run):
     write_json(run.model("sft-chosen", 2) / "model.safetensors", {})
     finish(run, Key("04_step_dpo", "sft-chosen", 2))

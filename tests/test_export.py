@@ -71,12 +71,15 @@ def test_a_whole_model_is_exported_as_it_is(run):
     assert torch.equal(logits(loaded(folder)), wanted)
 
 
-def test_the_weights_have_the_presets_number_format(run):
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_weights_have_the_presets_number_format(run, dtype):
     path = run.model("psrlm", 1) / manifest.NAME
     made = read_json(path)
-    made["params"]["model"]["dtype"] = "bfloat16"
+    made["params"]["model"]["dtype"] = dtype
     write_json(path, made)
-    assert loaded(export.export(run, "psrlm", 1)).dtype == torch.bfloat16
+    folder = export.export(run, "psrlm", 1)
+    assert loaded(folder).dtype == getattr(torch, dtype)
+    assert read_json(folder / "config.json")["dtype"] == dtype
 
 
 def test_the_folder_holds_what_readers_ask_for(run):

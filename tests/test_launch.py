@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,9 @@ from psr_lib.records import PSRError, read_json
 from psr_lib.run_dirs import Key, RunDir
 
 FAMILY = prompts.load("compact")
-PAIRS = [step_pair(k) for k in range(8)]
+PAIRS = [
+    replace(pair, chosen=pair.chosen + " so" * k) for k, pair in enumerate(map(step_pair, range(8)))
+]
 ROWS = [make(k) for k in range(4) for make in (ift, eft)]
 LOCAL = "compute_environment: LOCAL_MACHINE\n"
 TWO = Train(launch="ddp", processes=2)
@@ -35,7 +38,7 @@ def folder(tmp_path_factory):
 
 def given(kind, model, out, **changes):
     """A training call of either kind with its arguments by name, as a job holds them."""
-    tuned = settings(epochs=2, **changes)
+    tuned = settings(epochs=2, nll_weight=2.0, **changes)  # the anchor is of pairs' tokens
     common = {"settings": tuned, "out_dir": out, "seed": 0, "family": FAMILY, "device": "cpu"}
     if kind == "sft":
         return sft.train_sft, common | {

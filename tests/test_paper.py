@@ -84,6 +84,8 @@ def test_a_summary_keeps_what_figures_and_claims_need(root):
     first, second = found["models"][1:3]
     assert first["decodings"]["search"]["outcomes"] == {"big": "1--", "easy": "1---"}
     assert first["decodings"]["search"]["tokens"] == {"prefill": 0, "generated": 50, "judged": 70}
+    assert first["decodings"]["search"]["spent"] == {"big": "120 - -", "easy": "120 - - -"}
+    assert first["spent"]["big"] == "9 9 9" and first["judge_problems"] == "0 0 1 1 2 2 3 3 4 4"
     assert first["steps"] == {"big": "2 2 2", "easy": "2 2 2 2"}
     assert first["step_tokens"]["big"] == "3 3 3"
     assert second["training"] == {"step": [1.0], "loss": [1.0], "margin": [0.1235],

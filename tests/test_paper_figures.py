@@ -5,7 +5,7 @@ from itertools import pairwise
 import matplotlib.pyplot as plt
 import pytest
 from matplotlib.container import ErrorbarContainer
-from paper_run import SETS, evidence, summary
+from paper_run import SETS, SIZE, evidence, summary
 
 from psr_lib import curves, maps, paper, round_curves
 from psr_lib.evaluation import read_csv
@@ -126,6 +126,15 @@ def test_curves_hold_the_evidences_numbers():
     answers = {(row["series"], row["model"]): row["tokens"] for row in curves.tokens_rows(found)
                if row["panel"] == "answers"}  # fmt: skip
     assert answers["search", "M1"] == 1500 and answers["greedy", "M4"] == 100
+    dear = summary()  # greedy answers to problems that the search was not given are long
+    dear["models"][1]["spent"] = {k: " ".join(["100"] * 10 + ["900"] * (SIZE - 10)) for k in SETS}
+    (greedy,) = (row["tokens"] for row in curves.tokens_rows(Evidence([dear]))
+                 if (row["series"], row["model"]) == ("greedy", "M1"))  # fmt: skip
+    assert greedy == 100
+    dear["models"] = dear["models"][2:]  # M0 and M1 were not evaluated
+    rounds = [row["model"] for row in curves.tokens_rows(Evidence([dear]))
+              if (row["panel"], row["series"]) == ("rounds", "psrlm")]  # fmt: skip
+    assert rounds == ["M2", "M3", "M4"]
     assert ("best-of-N", "M1") not in answers
     steps = {(r["panel"], r["series"], r["model"]) for r in curves.steps_rows(found)}
     assert steps == {(p, s, f"M{n}") for p in ("number", "length", "total")

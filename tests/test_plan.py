@@ -178,6 +178,27 @@ def test_the_baseline_gets_psrlms_tokens_or_its_own():
     assert own.generated == pytest.approx(10 * 4 * 40) and own.judged == 10 * 4 * 3 * 20
 
 
+def test_the_baseline_trains_on_a_pair_a_question_and_scores_what_was_held_out():
+    sizes = ("data.questions=[10,20,30]", "srlm.scores=3", "data.eft_heldout=8", "dpo.epochs=2")
+    given = case(*sizes)
+    work = only(workload.of_stages(given, [Key("04_step_dpo", "srlm", 3)]))
+    asked = given.rows.asked(40.0)  # the prompt with a whole solution
+    assert work.trained == pytest.approx(20 * 2 * asked * (2 + 1 / 3))
+    _, judged = workload.of_stages(given, [Key("05_evaluate", "srlm", 1)])
+    assert judged.judged == 8 * 3 * 20 and judged.read == 8 * 3 * given.rows.shown(40.0, 0.0)
+    _, first = workload.of_stages(given, [Key("05_evaluate", "psrlm", 0)])
+    assert first.judged == 8 * 20
+
+
+def test_the_plan_of_the_baseline_is_near_what_a_kept_run_made():
+    summary, preset = results.load("tiny", 0, "srlm"), load("tiny")
+    made = {
+        s["iteration"]: s["counts"] for s in summary["stages"] if s["stage"] == "03_search_judge"
+    }
+    for n, questions in zip((2, 3, 4), preset.data.questions, strict=True):
+        assert 0.9 * questions < made[n]["pairs"] <= questions
+
+
 def test_training_counts_every_row_in_every_epoch():
     one = case("data.ift=100", "data.eft=10", "sft.epochs=3", "dpo.epochs=1",
                "data.questions=[100,1,1]")  # fmt: skip

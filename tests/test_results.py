@@ -34,7 +34,7 @@ def fake_evaluation(home, chance):
     write_jsonl(home / "answers.jsonl.gz", rows)
     write_csv(home / "accuracy.csv", accuracy_rows(rows))
     skills = {f"skill_{name}": 0.5 for name in ("recompute", "copy", "compare")}
-    right = [{"correct": chance.random() < 0.9} for _ in range(10)]
+    right = [{"problem_id": f"p/{k // 2}", "correct": chance.random() < 0.9} for k in range(10)]
     write_jsonl(home / "verdicts.jsonl.gz", right)
     write_json(home / "judge.json", {"n": 10, "accuracy": 0.9, "first_position": 0.5, **skills})
     return rows

@@ -218,6 +218,22 @@ def test_test_time_search_takes_the_most_frequent_at_a_tie_and_never_goes_back()
     assert trace.rest == "Step 4: a." and trace.text.endswith("Step 3: b.\nStep 4: a.")
 
 
+def test_where_only_the_judge_lacks_room_greedy_decoding_finishes():
+    def script(prompt, seed, k):
+        if prompt.endswith("Review:"):
+            return "", "overflow"
+        depth = len(prompt.split("Solution:\n")[1].splitlines()) + 1
+        return f"Step {depth}: {k}.", "stop"
+
+    (trace,), _ = run(script, questions(1), select=True)
+    assert (trace.status, trace.expansions[0].outcome) == ("cap", "overflow")
+    assert trace.path == [] and trace.rest == "Step 1: 0."
+    (trace,), _ = run(script, questions(1))  # in a round that problem ends here, without a pair
+    assert (trace.status, trace.pairs) == ("overflow", [])
+    (trace,), _ = run(lambda *_: ("", "overflow"), questions(1), select=True)
+    assert trace.status == "overflow"
+
+
 def test_test_time_search_judges_no_unanimous_step():
     script = steps_of(lambda d, k: f"Step {d}: so \\boxed{{1}}.")
     (trace,), engine = run(script, questions(1), select=True)

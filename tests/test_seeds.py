@@ -231,3 +231,28 @@ def test_a_draw_in_blocks_is_the_same_draw(monkeypatch):
     monkeypatch.setattr(seeds, "BLOCK", 21)
     assert (seeds.draw_counts.__wrapped__(7, 100, 0, 1) == whole).all()
     assert (whole.sum(1) == 7).all()
+
+
+# --- everything alike, at every number of seeds; items of each seed's own
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_what_never_differs_has_an_interval_all_the_same(count):
+    same = {"easy": np.zeros((2, count, 50))}
+    found = seeds.estimate(same, seeds.difference)
+    assert found.low < 0 == found.value < found.high and found.high > 0.05
+    right = seeds.share({"easy": np.ones((1, count, 50))})
+    assert right.value == right.high == 1 and right.low < 0.99
+
+
+def test_from_five_seeds_on_a_mean_of_shares_is_as_wide_as_the_seeds_say():
+    alike = [(0.5, 0.49, 0.51)] * 5
+    apart = [(v, v - 0.01, v + 0.01) for v in (0.3, 0.4, 0.5, 0.6, 0.7)]
+    near, far = seeds.mean_share(alike, 100), seeds.mean_share(apart, 100)
+    assert near.over == far.over == seeds.BOTH and near.high - near.low == pytest.approx(
+        0.02 / 5**0.5
+    )
+    half = 2.776445 * 0.158114 / 5**0.5  # Student's t of 4 degrees, the values' standard deviation
+    assert far.high - far.value == pytest.approx(half, rel=1e-4)
+    four = seeds.mean_share(apart[:4], 100)
+    assert four.over == seeds.GIVEN and four.high - four.low == pytest.approx(0.02 / 4**0.5)

@@ -1,6 +1,7 @@
 """Whole-solution self-rewarding against a literal loop, its pairs, its budget, what it writes."""
 
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -433,6 +434,24 @@ def test_the_oracle_rates_verdicts_between_solutions_and_pairs():
     assert (report["chosen_right"], report["rejected_right"]) == (1 / 3, 1 / 3)
     assert (report["ordered_right"], report["ordered_wrong"]) == (1 / 3, 1 / 3)
     assert set(srlm_rounds.oracle_report([]).values()) == {0}
+
+
+OTHERS = "Natalia sold clips to 48 friends. How many clips did she sell in all?"
+
+
+def test_what_only_the_oracle_knows_is_left_out_on_other_problems():
+    solution = "Step 1: The answer is \\boxed{48}."
+    trace = trace_of(
+        (solution, (5,)), ("Step 1: \\boxed{7}.", (1,)), question=Question(id="q", text=OTHERS)
+    )
+    settle(trace, "first", 0)
+    assert srlm_rounds.oracle_report([trace]) == {}
+    pair = [replace(scored_example(0, text, right), question=OTHERS)
+            for text, right in ((solution, True), ("Step 1: \\boxed{7}.", False))]  # fmt: skip
+    rows = srlm_rounds.pair_rows(pair, [Scored((5,), ("x",), 1, 1), Scored((1,), ("y",), 1, 1)])
+    assert rows[0]["correct"] and not [name for name in rows[0] if name.startswith("skill_")]
+    judged = srlm_rounds.judge_summary(rows)
+    assert judged["accuracy"] == 1.0 and "skill_count" not in judged
 
 
 def test_a_search_is_shown_with_points_copies_and_fates():

@@ -106,6 +106,17 @@ def test_table_2_is_the_paired_change_with_its_p_value():
     assert row["p"].shown == (f"{p:.3f}" if p >= 0.001 else "< 0.001")
 
 
+def test_without_a_round_table_2_is_not_run():
+    one = summary(rounds=1)
+    one["models"] = one["models"][:2]
+    table = made(Evidence([one]))["table2"]
+    assert not table.run and line(table, "psrlm")["p"].shown == "not run"
+    two = summary("srlm")
+    two["models"] = two["models"][:3]
+    table = made(Evidence([one, two]))["table2"]
+    assert table.run and line(table, "srlm")["last"].shown == "M2"
+
+
 def test_table_5_takes_the_problems_of_the_search():
     one = summary()
     row = line(made(Evidence([one]))["table5"], "M1")

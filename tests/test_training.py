@@ -6,6 +6,7 @@ import math
 import shutil
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -121,10 +122,14 @@ def test_sft_on_chosen_makes_the_updates_of_dpo(folder, tmp_path):
         assert control[key] == preference[key]
     assert control["batch"]["batch"] == preference["batch"]["batch"]
     assert control["history"][-1]["loss"] < control["history"][0]["loss"]
-    # Same first batch: the control's loss is minus the mean log-probability of DPO's chosen steps.
     planned = dpo.planned_updates(folder, PAIRS, settings(epochs=2), FAMILY)
     assert planned == preference["updates"]
-    assert 0 < control["history"][0]["loss"] * 10 < -preference["history"][0]["logps/chosen"]
+
+
+def test_the_anchor_is_the_loss_of_sft_on_chosen(folder, tmp_path):
+    anchored = train("dpo", folder, tmp_path / "dpo", nll_weight=1.0)["history"][0]["loss"]
+    control = train("chosen", folder, tmp_path / "chosen")["history"][0]["loss"]
+    assert anchored - math.log(2) == pytest.approx(control, abs=1e-4)  # of the same first batch
 
 
 def test_max_steps_fixes_the_updates(folder, tmp_path):
@@ -256,6 +261,34 @@ def test_micro_batches_do_not_change_the_updates(folder, tmp_path, monkeypatch):
     assert (small["batch"]["micro"], large["batch"]["micro"]) == (1, 4)
     one, two = weights(small["model"]), weights(large["model"])
     assert all(torch.allclose(one[k], two[k], atol=1e-4) for k in one)
+
+
+def longer(k):
+    """A pair whose steps are longer the larger k is."""
+    pair = step_pair(k)
+    return replace(
+        pair, chosen=pair.chosen + " and so" * (3 * k), rejected=pair.rejected + " or" * k
+    )
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"nll_weight": 10.0}, {"nll_weight": 10.0, "replay": 0.5}], ids=str
+)
+def test_micro_batches_do_not_change_the_updates_of_dpo(more, folder, tmp_path, monkeypatch):
+    # Ten rows in batches of four: the last update has two, steps are of unlike lengths.
+    rows, made = [longer(k) for k in range(10)], {}
+    replay = [eft(k) for k in range(4)] if "replay" in more else []
+    for name, most in (("small", 1), ("large", 10**6)):
+        monkeypatch.setattr(dpo, "MICRO_TOKENS", {"cpu": most})
+        monkeypatch.setattr(dpo, "lanes", lambda *_: 1)
+        made[name] = dpo.train_dpo(folder, folder, rows, settings(**more), tmp_path / name, 0,
+                                   FAMILY, device="cpu", replay=replay)  # fmt: skip
+    assert [made[name]["batch"]["micro"] for name in made] == [1, 4]
+    one, two = (weights(made[name]["model"]) for name in made)
+    assert all(torch.allclose(one[k], two[k], atol=1e-5) for k in one)
+    history = [made[name]["history"] for name in made]
+    losses = [[row["loss"] for row in rows] for rows in history]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4) and len(losses[0]) == 3
 
 
 def test_batches_are_random_draws_ordered_by_length_inside():
