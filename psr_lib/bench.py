@@ -297,7 +297,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--questions", default="", help="JSONL of questions; else those of the model's run")
     add("--smol", default="", help="folder of SmolLM2-135M; without it its parts are skipped")
     add("--smol-dtype", default="bfloat16")
-    add("--smol-problems", type=int, default=48)
+    add("--smol-problems", type=int, default=96)
     add("--smol-repeats", type=int, default=5)
     add("--smol-set", default=SHORT, help="settings of its search, beside the paper's w and T")
     add("--problems", type=int, default=100)

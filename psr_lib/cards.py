@@ -173,8 +173,9 @@ def data_card(run: RunDir, method: str, n: int) -> str:
     """The card of what M[n] was trained on; raises PSRError where that is not complete."""
     folders = data_folders(run, method, n)
     made = [_complete(folder) for folder in folders]
-    title = f"{name_of(_complete(run.model(method, n)))}-data"
-    parts = [f"# {title}", _about(method, n, _replayed(run, method, n))]
+    trained = _complete(run.model(method, n))
+    title = f"{name_of(trained)}-data"
+    parts = [f"# {title}", _about(method, n), _replayed(trained)]
     for folder, one in zip(folders, made, strict=True):
         place = folder.relative_to(run.path).as_posix()
         parts += [f"## {place}", _files(one), "### Settings", _settings(one), "### Counts",
@@ -187,18 +188,18 @@ def data_card(run: RunDir, method: str, n: int) -> str:
 
 def data_folders(run: RunDir, method: str, n: int) -> list[Path]:
     """Where the rows lie that M[n] was trained on."""
-    made_here = [run.data, *([run.path / SRLM / "data"] if method == SRLM else [])]
     if n > 1 and method != "ift-more":
-        return [run.ppd(method, n), *(made_here[-1:] if _replayed(run, method, n) else [])]
-    return made_here
+        return [run.ppd(method, n)]
+    return [run.data, *([run.path / SRLM / "data"] if method == SRLM else [])]
 
 
-def _replayed(run: RunDir, method: str, n: int) -> bool:
-    """Whether EFT stood beside the pairs (`dpo.replay`)."""
-    return bool((manifest.read(run.model(method, n)) or {}).get("counts", {}).get("replayed"))
+def _replayed(made: Manifest) -> str:
+    """What stood beside the pairs of a round, '' for nothing."""
+    rows = made["counts"].get("replayed")
+    return f"Beside each pair stood a row of M1's EFT, of {rows:,} (`dpo.replay`)." if rows else ""
 
 
-def _about(method: str, n: int, replayed: bool = False) -> str:
+def _about(method: str, n: int) -> str:
     if n == 1:
         return "IFT and EFT, on which M0 is fine-tuned to M1, and the questions of every round."
     if method == "ift-more":
@@ -207,10 +208,7 @@ def _about(method: str, n: int, replayed: bool = False) -> str:
         )
     whose = "psrlm's M" if method in BORROWED_PAIRS else "M"
     what = "whole solutions" if method == SRLM else "next steps"
-    return (
-        f"Preference pairs of {what} that {whose}{n - 1} proposed, with the judge of `{method}`."
-        + (" EFT stood beside them (`dpo.replay`)." if replayed else "")
-    )
+    return f"Preference pairs of {what} that {whose}{n - 1} proposed, with the judge of `{method}`."
 
 
 def _data_data(title: str, made: Sequence[Manifest], settings: Mapping) -> dict[str, Any]:

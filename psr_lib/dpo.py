@@ -80,6 +80,13 @@ class StepDPOTrainer(Weighted, LocalTrainer, DPOTrainer):
         pair, chosen, replayed = self.parts(inputs)
         of_trl = (0.0 if self.pair_loss else pair, self.anchor * chosen)
         self.loss_weights = list(of_trl[: len(self.loss_types)])
+        loss = self._with_more(model, inputs, return_outputs, pair, replayed)
+        self.weigh({"rewards/": pair, "logps/": pair, "replay/": replayed})
+        return loss
+
+    def _with_more(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool, pair: float, replayed: float
+    ) -> Any:
         if self.pair_loss is None and not self.replay:
             return super()._compute_loss(model, inputs, return_outputs)
         seen: list[Any] = []

@@ -19,7 +19,6 @@ from psr_lib.methods import REFERENCE
 from psr_lib.prompts import Family
 from psr_lib.records import JudgeExample, Problem, PSRError, Question, write_text
 from psr_lib.robins import Verdict
-from psr_lib.search import Progress, step_search
 from psr_lib.solving import greedy_solutions
 from psr_lib.stats import mean_interval, wilson
 from psr_lib.steps import split_steps
@@ -51,28 +50,6 @@ def greedy_accuracy(
         for (name, problem), c in zip(flat, found, strict=True)
     ]
     return graded(rows, [problem.answer for _, problem in flat], grader)
-
-
-def search_accuracy(
-    engine: Engine,
-    family: Family,
-    tokenizer: Any,
-    benchmarks: Benchmarks,
-    search: Any,
-    judge: Judge,
-    seed: int,
-    *,
-    max_tokens: int = 512,
-    grader: Grader | None = None,
-    progress: Progress | None = None,
-) -> tuple[list[Row], list[SearchTrace]]:
-    """Answer rows of the test-time search (section 5.2), and its traces."""
-    questions = [problem.ask() for problems in benchmarks.values() for problem in problems]
-    traces = step_search(
-        engine, family, tokenizer, questions, search, judge, seed, select=True,
-        max_tokens=max_tokens, progress=progress,
-    )  # fmt: skip
-    return search_rows(benchmarks, traces, grader), traces
 
 
 def search_rows(

@@ -236,6 +236,7 @@ class Evidence:
         names = (measure, f"{measure}_low", f"{measure}_high")
         share = seeds.mean_share([tuple(row[n] for n in names) for row in found],
                                  sum(row["n"] for row in found))  # fmt: skip
+        share = seeds.clipped(share)
         return replace(share, sources=sources((r["method"], r["model"], LABORATORY) for r in found))
 
     def _laboratory_rows(self, strategy: str, measure: str) -> list[dict[str, Any]]:

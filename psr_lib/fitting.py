@@ -56,11 +56,17 @@ def uses(
 
 
 def enough(plan_uses: Callable[[Machine], Iterable[Use]], machine: Machine) -> Machine | None:
-    """The same devices, doubled until every use fits; None where as many as `MOST` do not do."""
-    while machine.count < MOST:
-        machine = replace(machine, count=2 * machine.count)
-        if all(use.fits() for use in plan_uses(machine)):
-            return machine
+    """The fewest of the same devices that hold every use and over which every batch divides.
+
+    None where as many as `MOST` do not do.
+    """
+    training = [use for use in plan_uses(machine) if use.section != "engine"]
+    batches = [getattr(use.preset, use.section).batch for use in training]
+    for count in range(machine.count + 1, MOST + 1):
+        more = replace(machine, count=count)
+        even = not any(batch % count for batch in batches)
+        if even and all(use.fits() for use in plan_uses(more)):
+            return more
     return None
 
 

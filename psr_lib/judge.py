@@ -303,19 +303,3 @@ def majority(votes: Sequence[Verdict]) -> Verdict:
     finish = "overflow" if any(v.finish == "overflow" for v in votes) else first.finish
     tokens, read = sum(v.tokens for v in votes), sum(v.prompt_tokens for v in votes)
     return replace(first, answer=answer, tokens=tokens, prompt_tokens=read, finish=finish)
-
-
-def judge_pairs(
-    engine: Engine | None,
-    family: Family,
-    tokenizer: Any,
-    items: Sequence[Item],
-    settings: Any,
-    seed: int,
-    *,
-    scoring: str = "ordered",
-    oracle: Oracle | None = None,
-) -> list[RoundRobin]:
-    """Round robins of many candidate sets at once, by a judge that is made for this call only."""
-    judge = Judge(engine, family, tokenizer, settings, seed=seed, scoring=scoring, oracle=oracle)
-    return judge.rank(items)

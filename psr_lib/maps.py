@@ -63,6 +63,7 @@ def flow_rows(evidence: Evidence) -> list[Row]:
         for name, source in [*((k, counts) for k in names), ("updates", used), ("used", used)]:
             value = sum(one[name] for one in source) / len(source)
             found.append({"part": f"M{n}", "what": name, "value": value})
+        found.append({"part": f"M{n}", "what": "seeds", "value": min(len(counts), len(used))})
     if not found:
         raise NotRun("no data were made")
     return found
@@ -91,8 +92,10 @@ def flow_figure(rows: Sequence[Row]) -> Figure:
     pairs = [f"{counts[n, 'pairs']:,.0f}" for n in rounds]
     title = f"One SFT, then {len(rounds)} rounds of {', '.join(pairs)} step pairs" if rounds else (
         "Data and SFT; no round was searched")  # fmt: skip
-    many = counts.get(("data", "seeds"), 1)
-    title += f" (means over {many:.0f} seeds)" if many > 1 else ""
+    many = [round(value) for (_, what), value in counts.items() if what == "seeds"]
+    if many and max(many) > 1:
+        ends = dict.fromkeys((min(many), max(many)))
+        title += f" (means over {' to '.join(map(str, ends))} seeds)"
     figure, (axes,) = sheet(title, (PAGE[0], 3.1))
     axes.set(xlim=(-0.5, 100), ylim=(1.5, 42.5))
     axes.axis("off")

@@ -103,7 +103,7 @@ class TreeSearch(Search):
         expansion.outcome = "explored"
         if self.overflowed(expansion):
             expansion.outcome = "overflow"
-            trace.status = "" if node.steps else "overflow"
+            trace.status = "" if node.steps else self.ended(expansion)
         else:
             node.grow(expansion, SLOTS.get(self.judge.scoring, 1))
         # Without a well-formed candidate a step is dead; the beginning alone is tried again.

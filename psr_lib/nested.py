@@ -25,7 +25,7 @@ def level(found: Sequence[Outcomes]) -> Estimate:
     """The share of right ones, the mean over seeds, with its interval."""
     parts = [shares.share(one.right.tolist(), [1] * len(one.right), one.problems) for one in found]
     ends = [(p.value or 0.0, p.low or 0.0, 1.0 if p.high is None else p.high) for p in parts]
-    return seeds.mean_share(ends, sum(part.problems for part in parts))
+    return seeds.clipped(seeds.mean_share(ends, sum(part.problems for part in parts)))
 
 
 def change(before: Sequence[Outcomes], after: Sequence[Outcomes]) -> Estimate:

@@ -44,17 +44,36 @@ def cell(make: Callable[[], Estimate], digits: int = 1, signed: bool = False) ->
 
 def notes(evidence: Evidence, number: int = 0, more: Sequence[str] = ()) -> tuple[str, ...]:
     """What has to be known to read a table: seeds, intervals, the paper's contradictions."""
-    found = sorted({one["seed"] for one in evidence.all})
-    kind = seeds.ONE if len(found) < 2 else seeds.GIVEN if len(found) < seeds.FEW else seeds.BOTH
-    names = f"seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
-    first = f"{names}; 95 % intervals over {kind}" if found else "no run yet"
     disputes = [
         f"the paper contradicts itself on {row['about']}: {row['first_says']} in "
         f"{row['first_place']}, {row['second_says']} in {row['second_place']}; {row['why']}"
         for row in facts.contradictions()
         if f"table {number}" in (row["first_place"], row["second_place"])
     ]
-    return (first, *more, *disputes)
+    return (whose(evidence), *more, *disputes)
+
+
+def whose(evidence: Evidence) -> str:
+    """Whose seeds numbers are of, and what intervals are over; by method where that differs."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for method, found in evidence.by_method.items():
+        groups.setdefault(tuple(sorted(found)), []).append(method)
+    if not groups:
+        return "no run yet"
+    if len(groups) == 1:
+        (numbers,) = groups
+        return f"{_seeds(numbers)}; 95 % intervals over {_kind(len(numbers))}"
+    each = "; ".join(f"{', '.join(names)}: {_seeds(own)}" for own, names in groups.items())
+    return (f"{each}; 95 % intervals over problems, given the seeds that a cell has (a difference: "
+            f"those of both), from {seeds.FEW} seeds on over seeds too")  # fmt: skip
+
+
+def _seeds(found: Sequence[int]) -> str:
+    return f"seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
+
+
+def _kind(count: int) -> str:
+    return seeds.ONE if count < 2 else seeds.GIVEN if count < seeds.FEW else seeds.BOTH
 
 
 def paper_panel(number: int) -> Panel:

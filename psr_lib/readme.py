@@ -18,9 +18,9 @@ from psr_lib import (
     ledger,
     manifest,
     more_tables,
+    paper_tables,
     readme_short,
     results,
-    seeds,
     showcase,
     typed,
 )
@@ -165,13 +165,8 @@ def pictures_block() -> str:
 
 def intervals_block() -> str:
     """What the intervals on this page are over."""
-    found = sorted({one["seed"] for one in kept_evidence().all})
-    if not found:
-        return NOT_RUN
-    many = len(found) >= seeds.FEW
-    kind = seeds.BOTH if many else seeds.GIVEN if len(found) > 1 else seeds.ONE
-    names = ", ".join(map(str, found))
-    return f"Intervals: 95 %, over {kind} (seeds {names}).\n"
+    found = kept_evidence()
+    return f"From {paper_tables.whose(found)}.\n" if found.all else NOT_RUN
 
 
 MADE_BY = {"figure1": "Figure 1", "figure2": "Figure 2"} | {

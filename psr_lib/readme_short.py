@@ -13,9 +13,9 @@ def sentences(found: Evidence) -> list[str]:
     """What the rounds, the controls, the baseline, search and the judge show; what has not been
     run is left out."""
     models = found.models(OURS)
-    if len(models) < 3:
+    if "M1" not in models or models[-1] in ("M0", "M1"):
         return []
-    first, last = models[1], models[-1]
+    first, last = "M1", models[-1]
     makers = (rounds, controls, baseline, searching, judging)
     return [line for make in makers for line in _told(make(found, first, last))]
 
@@ -45,8 +45,11 @@ def controls(found: Evidence, first: str, last: str) -> Iterator[str]:
     """Which methods the last model is above, below, or not told apart from."""
     told: dict[str, list[str]] = {"above": [], "below": [], "not told apart from": []}
     for method in found.methods:
-        if method != OURS and last in found.models(method):
-            lead = found.change((method, last, GREEDY), (OURS, last, GREEDY))
+        if method != OURS:
+            try:
+                lead = found.change((method, last, GREEDY), (OURS, last, GREEDY))
+            except NotRun:
+                continue
             where = "above" if lead.low > 0 else "below" if lead.high < 0 else "not told apart from"
             told[where].append(f"`{method}` ({lead.value:+.1f})")
     parts = [f"{where} {', '.join(names)}" for where, names in told.items() if names]

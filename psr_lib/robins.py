@@ -4,7 +4,7 @@ Nothing here asks a model; `judge.py` does, and fills these in.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,14 +139,6 @@ def verdict_rates(n: Counter) -> dict[str, float | int]:
         "ties": n["tied"] / max(1, n["ranked"]),
         "tokens": n["tokens"],
     }
-
-
-def verdict_stats(robins: Iterable[RoundRobin]) -> dict[str, float | int]:
-    """How the judge behaved over these round robins; see `verdict_rates`."""
-    total: Counter = Counter()
-    for robin in robins:
-        total.update(verdict_counts(robin))
-    return verdict_rates(total)
 
 
 def _swaps(robin: RoundRobin) -> list[tuple[str, str]]:

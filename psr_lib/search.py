@@ -195,12 +195,16 @@ class Search:
 
     @staticmethod
     def overflowed(expansion: Expansion) -> bool:
-        """Whether the steps so far leave no room to go on."""
+        """Whether they leave the solver or the judge no room."""
         return expansion.robin.overflow or Search.full(expansion)
+
+    def ended(self, expansion: Expansion) -> str:
+        """How a search without room ends: where only the judge lacks it, greedily at test time."""
+        return "cap" if self.select and not self.full(expansion) else "overflow"
 
     @staticmethod
     def full(expansion: Expansion) -> bool:
-        """Whether they leave the solver none."""
+        """Whether the steps so far leave the solver no room."""
         return all(c.finish == "overflow" for c in expansion.candidates)
 
     def advance(self, trace: SearchTrace, candidates: list[Candidate], robin: RoundRobin) -> None:
@@ -209,9 +213,7 @@ class Search:
         expansion = self.record(trace, candidates, robin)
         wins = {i: score for i, score in enumerate(expansion.scores) if score is not None}
         if self.overflowed(expansion):
-            expansion.outcome = "overflow"
-            # Where only the judge lacks room, greedy decoding can still finish an answer.
-            trace.status = "cap" if self.select and not self.full(expansion) else "overflow"
+            expansion.outcome, trace.status = "overflow", self.ended(expansion)
         elif expansion.tie:
             self._tied(trace, expansion, list(wins))
         else:

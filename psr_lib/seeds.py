@@ -218,13 +218,17 @@ def share(data: Data, level: float = 0.95) -> Estimate:
     """
     arrays = check(data)
     seeds = next(iter(arrays.values())).shape[1]
-    if seeds >= FEW:
-        low, high = crossed(arrays, first, level)
-        if low < high:
-            return _estimate(arrays, first, max(0.0, low), min(1.0, high))
+    alike = all(values.min() == values.max() for values in arrays.values())
+    if seeds >= FEW and not alike:
+        return clipped(_estimate(arrays, first, *crossed(arrays, first, level)))
     counts = {name: _worth(values[0]) for name, values in arrays.items()}
     _, low, high = mean_interval(counts, level)
     return _estimate(arrays, first, low, high)
+
+
+def clipped(found: Estimate) -> Estimate:
+    """A share's estimate with no end outside 0 to 1."""
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def _worth(values: np.ndarray) -> tuple[float, float]:

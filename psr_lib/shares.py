@@ -11,6 +11,7 @@ well as 100 problems allow.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def _by_problem(rows: Sequence[tuple[float, float, str | int]]) -> tuple[np.ndar
     return sums[0], sums[1]
 
 
-@lru_cache(maxsize=4)  # every measure of a group, and every null judge, draws the same problems
+@lru_cache(maxsize=16)  # every measure of a group, and every null judge, draws the same problems
 def drawn(size: int, seed: int = 0) -> np.ndarray:
     """How often each of `size` problems is drawn, [draws, size]."""
     noise = np.random.default_rng(seed)
@@ -100,14 +101,27 @@ def by_problem(
 def rise(part: np.ndarray, whole: np.ndarray) -> tuple[float, float, float]:
     """Sum of gains over things, with its interval over problems.
 
-    Where nothing changed resamples cannot vary, yet another problem might: at most
-    1 - 0.025 ** (1 / problems) of them would, to either side.
+    Where few problems change resamples vary too little, so the interval is at least that of the
+    shares that rise and fall, joined as Newcombe joins two. Where none does, at most
+    1 - 0.025 ** (1 / problems) would, to either side.
     """
     if not part.any():
         half = 1 - ((1 - LEVEL) / 2) ** (1 / len(whole))
         return 0.0, -half, half
     value = float(part.sum() / whole.sum())
-    return (value, *(_bootstrap(part, whole) if len(whole) > 1 else (-1.0, 1.0)))
+    if len(whole) == 1:
+        return value, -1.0, 1.0
+    low, high = _bootstrap(part, whole)
+    size = float(np.abs(part[part != 0]).mean() / whole.mean())  # of a change, in things a problem
+    up, down = (_changed(int(n), len(whole), size) for n in ((part > 0).sum(), (part < 0).sum()))
+    below, above = sqrt(up[0] ** 2 + down[1] ** 2), sqrt(up[1] ** 2 + down[0] ** 2)
+    return value, min(low, value - below), max(high, value + above)
+
+
+def _changed(count: int, problems: int, size: float) -> tuple[float, float]:
+    """How far the ends of Wilson's interval are from a share of problems, times a change's size."""
+    low, high = wilson(count, problems, LEVEL)
+    return size * (count / problems - low), size * (high - count / problems)
 
 
 def _bootstrap(part: np.ndarray, whole: np.ndarray) -> tuple[float, float]:

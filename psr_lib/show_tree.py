@@ -140,7 +140,8 @@ def summary(trace: SearchTrace) -> str:
     visits, spent = trace.expansions, trace.tokens
     ties, back = (sum(getattr(e, name) for e in visits) for name in ("tie", "rolled_back"))
     counts = {"visit": len(visits), "tie": ties, "roll-back": back, "pair": len(trace.pairs)}
-    parts = [ENDS.get(trace.status, "not finished")]
+    crowded = trace.status == "cap" and visits[-1].outcome == "overflow"
+    parts = ["no room for the judge" if crowded else ENDS.get(trace.status, "not finished")]
     parts += [show_marks.count(number, name) for name, number in counts.items()]
     return (f"{', '.join(parts)}; {spent['generated']:,} tokens proposed, "
             f"{spent['judged']:,} judged")  # fmt: skip

@@ -27,12 +27,15 @@ def level_rows(found: Evidence) -> list[dict[str, Any]]:
 
 
 def level_title(rows: list[dict[str, Any]], sets: list[str]) -> str:
-    """From M1 to the last model, and on which two sets most was gained."""
-    first, last = rows[min(1, len(rows) - 1)], rows[-1]
+    """From M1 to the last model, where most was gained, and where most was lost."""
+    first, last = next((row for row in rows if row["model"] == "M1"), rows[0]), rows[-1]
     title = f"{first['model']} solves {first['mean']:.0f} %, {last['model']} {last['mean']:.0f} %"
-    most = sorted(sets, key=lambda name: first[name] - last[name])[:2]
-    gains = " and ".join(f"{name} ({last[name] - first[name]:+.0f})" for name in most)
-    return f"{title}: most of it on {gains}" if len(sets) > 2 else title
+    gains = {name: round(last[name] - first[name]) for name in sets}
+    order = sorted((name for name in sets if gains[name]), key=lambda name: -gains[name])
+    shown = [name for name in order[:2] if gains[name] > 0]
+    shown += [name for name in order[-1:] if gains[name] < 0]
+    parts = ", ".join(f"{name} {gains[name]:+d}" for name in shown)
+    return f"{title}; {parts} points" if parts and len(sets) > 1 else title
 
 
 def map_file(preset: str) -> Path:

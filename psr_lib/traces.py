@@ -51,7 +51,8 @@ class Expansion:
 class SearchTrace:
     """The search of one problem: its path, every expansion and the pairs that survived.
 
-    `status`: `complete`, `cap` (out of expansions) or `overflow` (out of context). `rest` is what
+    `status`: `complete`, `cap` (out of expansions, or at test time nothing that the judge could
+    choose from) or `overflow` (out of context). `rest` is what
     greedy decoding wrote after the path, in test-time search only. `tokens`: `prompt` counts the
     prompt of every candidate and verdict, `prefill` that of siblings once; `generated` are those of
     candidates, `judged` those of verdicts that were asked for.

@@ -52,6 +52,18 @@ class Weighted(Trainer):
         self._whole = num_items_in_batch
         return super().compute_loss(model, inputs, return_outputs)
 
+    def weigh(self, factors: Mapping[str, float]) -> None:
+        """Multiply the metrics of the micro-batch at hand whose names begin so.
+
+        They are logged as means over micro-batches; with `parts` these are means over pairs.
+        """
+        trainer: Any = self
+        mode = "train" if trainer.model.training else "eval"
+        for name, values in trainer._metrics[mode].items():
+            for start, factor in factors.items():
+                if values and name.startswith(start):
+                    values[-1] *= factor
+
     def parts(self, inputs: Mapping[str, Tensor]) -> tuple[float, float, float]:
         """By what to multiply means over pairs, chosen tokens and replayed tokens.
 

@@ -128,7 +128,8 @@ def test_replayed_eft_is_on_the_data_card(run):
     made["counts"]["replayed"] = 128
     path.write_text(json.dumps(made))
     text = cards.data_card(run, "psrlm", 2)
-    assert "## psrlm/M2/ppd" in text and "## data" in text and "EFT stood beside them" in text
+    assert "a row of M1's EFT, of 128" in text and "## data" not in text
+    assert "EFT, of" not in cards.data_card(run, "psrlm", 1)
 
 
 def test_a_borrowing_controls_data_are_psrlms_pairs(run):

@@ -14,13 +14,14 @@ from psr_lib.evaluation import (
     judge_summary,
     outcomes,
     read_csv,
-    search_accuracy,
+    search_rows,
     unparsable_golds,
     write_csv,
 )
 from psr_lib.judge import Judge
 from psr_lib.records import JudgeExample, Problem, PSRError, read_jsonl, write_jsonl
 from psr_lib.run_dirs import RunDir
+from psr_lib.search import step_search
 from psr_lib.stats import wilson
 
 FAMILY = prompts.load("compact")
@@ -149,7 +150,9 @@ def test_search_rows_follow_the_chosen_path():
     engine = Scripted(script)
     judge = Judge(engine, FAMILY, None, judge_settings())
     search = search_settings(width=3)
-    rows, traces = search_accuracy(engine, FAMILY, None, SETS, search, judge, 0)
+    asked = [problem.ask() for problems in SETS.values() for problem in problems]
+    traces = step_search(engine, FAMILY, None, asked, search, judge, 0, select=True)
+    rows = search_rows(SETS, traces)
     assert [row["answer"] for row in rows] == ["2"] * 6 and len(traces) == 6
     assert [row["strict"] for row in rows] == [False, False, True, False, False, False]
     assert rows[0]["finish"] == "complete" and rows[0]["tokens"] > 0

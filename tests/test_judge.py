@@ -1,16 +1,17 @@
 """Round robins: exact scores from fewer calls, verdict reading, controls."""
 
 import random
+from collections import Counter
 from itertools import product
 
 import pytest
 from scripted import Scripted, judge_settings, questions, random_script
 
 from psr_lib import prompts
-from psr_lib.judge import Call, Item, Judge, judge_pairs
+from psr_lib.judge import Call, Item, Judge
 from psr_lib.prompts.slots import defuse
 from psr_lib.records import PSRError, Question
-from psr_lib.robins import tally, verdict_stats
+from psr_lib.robins import tally, verdict_counts, verdict_rates
 
 FAMILY = prompts.load("compact")
 ASKED = questions(1)[0]
@@ -97,6 +98,11 @@ def test_a_sampling_judge_is_asked_about_every_pair():
     assert set(others) != {robin.scores}
 
 
+def verdict_stats(robins):
+    """How the judge behaved over these round robins."""
+    return verdict_rates(sum((Counter(verdict_counts(robin)) for robin in robins), Counter()))
+
+
 def test_unreadable_verdicts_win_nothing_and_are_counted():
     engine = Scripted(lambda *_: ("neither", "length"))
     robins = judge_of(engine, scoring="both_slots").rank([item("a", "b")])
@@ -134,11 +140,11 @@ def test_stats_of_a_slot_blind_and_a_fair_judge():
 def test_random_judge_is_a_fair_coin_fixed_by_seed():
     items = [item(f"a{k}", f"b{k}") for k in range(1000)]
     settings = judge_settings(kind="random")
-    robins = judge_pairs(None, FAMILY, None, items, settings, 3)
+    robins = Judge(None, FAMILY, None, settings, seed=3).rank(items)
     stats = verdict_stats(robins)
     assert 0.45 < stats["first_position"] < 0.55 and 0.45 < stats["consistency"] < 0.55
-    assert judge_pairs(None, FAMILY, None, items[::-1], settings, 3)[::-1] == robins
-    other = judge_pairs(None, FAMILY, None, items, settings, 4)
+    assert Judge(None, FAMILY, None, settings, seed=3).rank(items[::-1])[::-1] == robins
+    other = Judge(None, FAMILY, None, settings, seed=4).rank(items)
     assert [r.scores for r in other] != [r.scores for r in robins]
 
 

@@ -38,7 +38,20 @@ def test_a_change_is_paired_and_its_interval_covers_the_truth():
         found = nested.change([outcomes(before, 3)], [outcomes(before + gain, 3)])
         assert found.value == pytest.approx(gain.mean())
         covered += found.low <= 0.1 <= found.high
-    assert 180 <= covered <= 198
+    assert 180 <= covered <= 199
+
+
+def test_a_few_changes_are_no_more_certain_than_the_exact_test_says():
+    before = np.zeros(500)
+    four = nested.change([outcomes(before)], [outcomes([1] * 4 + [0] * 496)])
+    assert four.value == pytest.approx(0.008) and four.low < 0  # McNemar's exact p is 0.125
+    eight = nested.change([outcomes(before)], [outcomes([1] * 8 + [0] * 492)])
+    assert eight.low > 0  # p is 0.008
+
+
+def test_a_share_never_leaves_0_to_1():
+    found = nested.level([outcomes([1] * 98 + [0] * (2 * k)) for k in (0, 0, 0, 0, 3)])
+    assert found.low > 0 and found.high <= 1
 
 
 def test_no_change_is_not_known_exactly():

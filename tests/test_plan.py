@@ -2,6 +2,7 @@
 measured."""
 
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -191,12 +192,12 @@ def test_the_baseline_trains_on_a_pair_a_question_and_scores_what_was_held_out()
 
 
 def test_the_plan_of_the_baseline_is_near_what_a_kept_run_made():
-    summary, preset = results.load("tiny", 0, "srlm"), load("tiny")
-    made = {
-        s["iteration"]: s["counts"] for s in summary["stages"] if s["stage"] == "03_search_judge"
-    }
-    for n, questions in zip((2, 3, 4), preset.data.questions, strict=True):
-        assert 0.9 * questions < made[n]["pairs"] <= questions
+    made = [s for s in results.load("tiny", 0, "srlm")["stages"] if s["stage"] == "04_step_dpo"]
+    assert len(made) == 3
+    for one in made:
+        work = only(workload.of_stages(case(), [Key("04_step_dpo", "srlm", one["iteration"])]))
+        planned = int(re.search(r"about ([\d,]+) pairs", work.what)[1].replace(",", ""))
+        assert 0.9 * planned < one["counts"]["rows"] <= planned
 
 
 def test_training_counts_every_row_in_every_epoch():

@@ -1,17 +1,30 @@
 """The README's numbers come from kept results, and one that does not is found."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import paper_run
 import pytest
 from conftest import ROOT, make_notebook
 from test_results import fake_run
 
-from psr_lib import curves, machines, manifest, plan, readme, results, showcase, typed
+from psr_lib import (
+    curves,
+    machines,
+    manifest,
+    plan,
+    readme,
+    readme_short,
+    results,
+    showcase,
+    typed,
+)
 from psr_lib.evaluation import read_csv
+from psr_lib.evidence import Evidence
 from psr_lib.records import PSRError
 
 PAGE = "before 12\n" + "".join(f"<!-- made: {n} -->\nold\n<!-- end -->\n" for n in readme.BLOCKS)
@@ -237,3 +250,47 @@ def test_this_repositorys_readme_is_current():
     command = [sys.executable, "-m", "psr_lib.readme", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_file_of_the_library_has_its_place_in_the_table():
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = page[page.index("| file in `psr_lib` |") :].partition("</details>")[0]
+    cells = " ".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
+    named = re.findall(r"`([\w/]+)`", cells)
+    there = {path.stem for path in (ROOT / "psr_lib").glob("*.py")} - {"__init__"}
+    there |= {f"{path.parent.name}/" for path in (ROOT / "psr_lib").glob("*/__init__.py")}
+    assert sorted(named) == sorted(there)
+
+
+# --- what is said in sentences
+
+
+def sentences(*methods, **changes):
+    found = paper_run.evidence(methods, **changes)
+    return found, readme_short.sentences(found)
+
+
+def test_the_sentences_are_the_evidences_numbers():
+    found, lines = sentences("psrlm", "srlm", "sft-chosen")
+    ends = ("psrlm", "M1", "greedy"), ("psrlm", "M4", "greedy")
+    change = found.change(*ends)
+    assert f"{change.value:+.1f} points [{change.low:+.1f}, {change.high:+.1f}]" in lines[0]
+    for name in paper_run.SETS:
+        assert f"{name} {found.change(*ends, (name,)).value:+.1f}" in lines[0]
+    lead = found.change(("srlm", "M4", "greedy"), ends[1])
+    word = "above" if lead.low > 0 else "below" if lead.high < 0 else "not told apart from"
+    told = next(part for part in lines[1].split("; ") if "`srlm`" in part)
+    assert word in told and f"({lead.value:+.1f})" in told
+    assert any("greedy decoding" in line for line in lines) and "held-out pairs" in lines[-1]
+
+
+def test_what_was_not_run_is_not_in_the_sentences():
+    _, lines = sentences("psrlm")
+    assert not any("srlm`" in line.replace("`psrlm`", "") for line in lines)
+    one = paper_run.summary()
+    one["models"] = one["models"][:2]
+    assert readme_short.sentences(Evidence([one])) == []
+    for model in (whole := paper_run.summary())["models"]:
+        model.pop("decodings", None), model.pop("judge_outcomes")
+    left = readme_short.sentences(Evidence([whole]))
+    assert len(left) == 1 and "By test set" in left[0]

@@ -236,13 +236,14 @@ def test_a_draw_in_blocks_is_the_same_draw(monkeypatch):
 # --- everything alike, at every number of seeds; items of each seed's own
 
 
-@pytest.mark.parametrize("count", [1, 3, 6])
+@pytest.mark.parametrize("count", [1, 3, 5, 6, 9])
 def test_what_never_differs_has_an_interval_all_the_same(count):
     same = {"easy": np.zeros((2, count, 50))}
     found = seeds.estimate(same, seeds.difference)
     assert found.low < 0 == found.value < found.high and found.high > 0.05
-    right = seeds.share({"easy": np.ones((1, count, 50))})
-    assert right.value == right.high == 1 and right.low < 0.99
+    for size in (50, 100):
+        right = seeds.share({"easy": np.ones((1, count, size))})
+        assert right.value == right.high == 1 and right.low < 0.99
 
 
 def test_from_five_seeds_on_a_mean_of_shares_is_as_wide_as_the_seeds_say():

@@ -5,7 +5,7 @@ import re
 import pytest
 from paper_run import SETS, evidence, summary
 
-from psr_lib import facts, more_tables, tables
+from psr_lib import facts, more_tables, paper_tables, tables
 from psr_lib.evaluation import read_csv
 from psr_lib.evidence import Evidence
 from psr_lib.tables import RUN, Cell, Panel, Table
@@ -104,6 +104,16 @@ def test_table_2_is_the_paired_change_with_its_p_value():
     assert row["Avg."].value == pytest.approx(change.value) and row["Avg."].shown[0] in "+−"
     p = found.p_value(("psrlm", "M1", "greedy"), ("psrlm", "M4", "greedy"))
     assert row["p"].shown == (f"{p:.3f}" if p >= 0.001 else "< 0.001")
+
+
+def test_the_note_says_whose_seeds_a_number_has():
+    one, three = summary("srlm", seed=0), [summary(seed=k) for k in range(3)]
+    assert paper_tables.whose(Evidence([])) == "no run yet"
+    assert paper_tables.whose(Evidence([one])) == "seed 0; 95 % intervals over problems"
+    alike = paper_tables.whose(Evidence(three))
+    assert alike == "seeds 0, 1, 2; 95 % intervals over problems, given these seeds"
+    mixed = paper_tables.whose(Evidence([one, *three]))
+    assert "psrlm: seeds 0, 1, 2" in mixed and "srlm: seed 0" in mixed and "a cell has" in mixed
 
 
 def test_without_a_round_table_2_is_not_run():

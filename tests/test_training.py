@@ -20,7 +20,14 @@ from psr_lib import dpo, prompts, sft
 from psr_lib.models import check_dtype, load_model, load_tokenizer, save_model, whole_folder
 from psr_lib.records import PSRError, read_json, write_json
 from psr_lib.token_rows import sft_rows
-from psr_lib.training import BatchesByLength, arguments, budget, plan_batch, workspace
+from psr_lib.training import (
+    BatchesByLength,
+    BatchPlan,
+    arguments,
+    budget,
+    plan_batch,
+    workspace,
+)
 
 FAMILY = prompts.load("compact")
 PAIRS = [step_pair(k) for k in range(8)]
@@ -271,24 +278,33 @@ def longer(k):
     )
 
 
+def said(k):
+    """An EFT row whose explanation is longer the larger k is."""
+    return replace(eft(k), explanation="so " * (4 * k) + eft(k).explanation)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
 @pytest.mark.parametrize(
     "more", [{}, {"nll_weight": 10.0}, {"nll_weight": 10.0, "replay": 0.5}], ids=str
 )
-def test_micro_batches_do_not_change_the_updates_of_dpo(more, folder, tmp_path, monkeypatch):
-    # Ten rows in batches of four: the last update has two, steps are of unlike lengths.
-    rows, made = [longer(k) for k in range(10)], {}
-    replay = [eft(k) for k in range(4)] if "replay" in more else []
-    for name, most in (("small", 1), ("large", 10**6)):
-        monkeypatch.setattr(dpo, "MICRO_TOKENS", {"cpu": most})
-        monkeypatch.setattr(dpo, "lanes", lambda *_: 1)
-        made[name] = dpo.train_dpo(folder, folder, rows, settings(**more), tmp_path / name, 0,
+def test_micro_batches_do_not_change_the_updates_of_dpo(more, lanes, folder, tmp_path, monkeypatch):
+    # Eleven rows in batches of four: the last update has three, and all are of unlike lengths.
+    rows, made = [longer(k) for k in range(11)], {}
+    replay = [said(k) for k in range(4)] if "replay" in more else []
+    for name in (1, 2, 4):
+        plan = BatchPlan(4, name, 4 // name, 1)
+        monkeypatch.setattr(dpo, "plan_batch", lambda *_, plan=plan: plan)
+        monkeypatch.setattr(dpo, "lanes", lambda *_: lanes)
+        made[name] = dpo.train_dpo(folder, folder, rows, settings(**more), tmp_path / str(name), 0,
                                    FAMILY, device="cpu", replay=replay)  # fmt: skip
-    assert [made[name]["batch"]["micro"] for name in made] == [1, 4]
-    one, two = (weights(made[name]["model"]) for name in made)
-    assert all(torch.allclose(one[k], two[k], atol=1e-5) for k in one)
-    history = [made[name]["history"] for name in made]
-    losses = [[row["loss"] for row in rows] for rows in history]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-4) and len(losses[0]) == 3
+    first = made.pop(4)
+    for other in made.values():
+        one, two = weights(first["model"]), weights(other["model"])
+        assert all(torch.allclose(one[k], two[k], atol=1e-5) for k in one)
+        assert len(first["history"]) == len(other["history"]) == 3
+        for row, same_row in zip(first["history"], other["history"], strict=True):
+            for name in ("loss", "rewards/margins", "logps/chosen", "logps/rejected"):
+                assert row[name] == pytest.approx(same_row[name], abs=1e-4), name
 
 
 def test_batches_are_random_draws_ordered_by_length_inside():

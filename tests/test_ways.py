@@ -8,6 +8,7 @@ from scripted import Scripted, judge_settings, search_settings
 from psr_lib import evaluation, prompts, ways
 from psr_lib.judge import Judge
 from psr_lib.records import Problem, read_jsonl, seed_of
+from psr_lib.search import step_search
 
 FAMILY = prompts.load("compact")
 SETS = {name: [Problem(id=f"{name}/{k}", source="t", question=f"{name} {k}?", answer="7")
@@ -39,7 +40,9 @@ def made(tmp_path):
     judge = Judge(engine, FAMILY, None, judge_settings())
     greedy = evaluation.greedy_accuracy(engine, FAMILY, None, SETS, 64)
     few = {name: problems[:4] for name, problems in SETS.items()}
-    rows, _ = evaluation.search_accuracy(engine, FAMILY, None, few, search_settings(), judge, 1)
+    asked = [problem.ask() for problems in few.values() for problem in problems]
+    traces = step_search(engine, FAMILY, None, asked, search_settings(), judge, 1, select=True)
+    rows = evaluation.search_rows(few, traces)
     return SimpleNamespace(stage=stage, engine=engine, judge=judge, greedy=greedy, searched=rows,
                            folder=tmp_path)  # fmt: skip
 
