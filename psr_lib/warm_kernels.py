@@ -115,7 +115,7 @@ def serve(arguments: list[str], environment: dict[str, str], folder: str) -> Non
     os.environ.clear()
     os.environ.update(environment, JPY_PARENT_PID=str(os.getppid()))
     paths = environment.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:] = [*filter(None, paths), *(path for path in sys.path if path not in paths)]
+    sys.path[:] = [*filter(None, paths), *(path for path in sys.path if path not in ["", *paths])]
     sys.argv = arguments
     threading.Thread(target=_end_with_runner, daemon=True).start()
 

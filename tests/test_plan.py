@@ -192,7 +192,8 @@ def test_the_baseline_trains_on_a_pair_a_question_and_scores_what_was_held_out()
 
 
 def test_the_plan_of_the_baseline_is_near_what_a_kept_run_made():
-    made = [s for s in results.load("tiny", 0, "srlm")["stages"] if s["stage"] == "04_step_dpo"]
+    stages = results.load("tiny", 0, "srlm")["stages"]
+    made = [s for s in stages if (s["stage"], s["method"]) == ("04_step_dpo", "srlm")]
     assert len(made) == 3
     for one in made:
         work = only(workload.of_stages(case(), [Key("04_step_dpo", "srlm", one["iteration"])]))

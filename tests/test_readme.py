@@ -91,7 +91,7 @@ def test_blocks_without_results_say_so(page, monkeypatch):
     assert text.count("not run yet") == len(readme.BLOCKS) - len(OF_THE_PAPER)
     assert text.startswith("before 12\n") and text.endswith("after\n") and "old" not in text
     assert block(text, "status").count("| not run |") == 11
-    assert block(text, "claims").count("**not run**") == 8
+    assert block(text, "claims").count("**not run**") == 9
     assert "Nanjing University" in block(text, "secondary")
     assert "4,179" in block(text, "contradictions")
 
@@ -110,7 +110,7 @@ def test_blocks_hold_the_kept_numbers(full):
     assert len(rise.per_seed) == 2
     assert any("M1 → last" in line and f"| {rise.value:+.1f} |" in line for line in lines)
     assert any(line.startswith("| psrlm − random-judge") for line in lines)
-    assert "Intervals: 95 %, over problems, given these seeds (seeds 0, 1)." in lines
+    assert "From seeds 0, 1; 95 % intervals over problems, given these seeds." in lines
     assert not any("| 100 |" in line for line in lines), "dev runs stay out"
 
 

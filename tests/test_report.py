@@ -44,7 +44,14 @@ def make_run(root, seed=0):
     write_jsonl(run.ppd("psrlm", 2) / "traces.jsonl.gz", [searched(EVIL), searched(TEXT)][:1])
     write_jsonl(run.ppd("psrlm", 2) / "ppd.jsonl", [pair(FIRST, SIGN), pair(LAST, SIGN, [FIRST])])
     write_jsonl(run.data / "eft_heldout.jsonl", [eft(0)])
-    told = {"id": eft(0).id, "better": "B", "verdict": "A", "correct": False, "explanation": EVIL}
+    told = {
+        "id": eft(0).id,
+        "problem_id": eft(0).problem_id,
+        "better": "B",
+        "verdict": "A",
+        "correct": False,
+        "explanation": EVIL,
+    }
     write_jsonl(run.eval("psrlm", 2) / "verdicts.jsonl.gz", [told] * 4)
     (run.paper / "figures").mkdir(parents=True)
     (run.paper / "figures" / "methods.png").write_bytes(PNG)
