@@ -41,9 +41,7 @@ SWITCHES: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
     "random-judge-nll0": {SEARCH: {"judge": {"kind": "random"}}, DPO: {"dpo": {"nll_weight": 0.0}}},
     "gold-judge": {SEARCH: {"judge": {"kind": "oracle"}}},
 }
-USES_GOLD = frozenset(
-    {"gold-judge"}
-)  # a reference, not a method to be ranked with those that see no gold
+USES_GOLD = frozenset({"gold-judge"})  # never ranked with methods that see no gold
 BORROWED_PAIRS = frozenset({"ift-more", "sft-chosen"})  # they take psrlm's pairs, round by round
 
 

@@ -195,3 +195,13 @@ def test_the_preset_names_the_search_and_steps_are_the_default():
     assert presets.load("tiny", "search.kind=mcts").search.kind in rounds.STREAMS
     with pytest.raises(PSRError, match="did you mean 'mcts'"):
         presets.load("tiny", "search.kind=mtcs")
+
+
+def test_where_only_the_judge_lacks_room_greedy_decoding_finishes():
+    def script(prompt, seed, k):
+        return ("", "overflow") if prompt.endswith("Review:") else (f"Step 1: {k}.", "stop")
+
+    (trace,), _ = run(script, questions(1), select=True)
+    assert (trace.status, trace.rest) == ("cap", "Step 1: 0.")
+    (trace,), _ = run(script, questions(1))
+    assert (trace.status, trace.pairs) == ("overflow", [])

@@ -692,3 +692,16 @@ def test_bad_requests_are_one_line(capsys):
 
 def test_rates_lie_with_the_kept_results():
     assert rate_table.path().parent == manifest.root() / results.FOLDER
+
+
+def test_advised_devices_hold_the_run_and_divide_its_batches():
+    preset = SimpleNamespace(sft=SimpleNamespace(batch=32))
+    six = machines.Machine("X", "cuda", 6, 8)
+
+    def uses(machine):  # 100 bytes are shared by the devices, 2 are each one's own
+        parts = {"shared": 100 / machine.count, "own": 2}
+        return [SimpleNamespace(section="sft", preset=preset,
+                                fits=lambda: sum(parts.values()) <= machine.memory)]  # fmt: skip
+
+    assert fitting.enough(uses, six).count == 32  # 17 would hold it
+    assert fitting.enough(uses, replace(six, count=32)) is None

@@ -294,3 +294,13 @@ def test_what_was_not_run_is_not_in_the_sentences():
         model.pop("decodings", None), model.pop("judge_outcomes")
     left = readme_short.sentences(Evidence([whole]))
     assert len(left) == 1 and "By test set" in left[0]
+
+
+def test_the_title_says_where_most_was_won_and_lost():
+    first = {"model": "M1", "mean": 40.0, "a": 10.0, "b": 50.0, "c": 60.0}
+    last = {"model": "M4", "mean": 50.0, "a": 40.0, "b": 55.0, "c": 55.0}
+    rows = [{"model": "M0", "mean": 0.0, "a": 0.0, "b": 0.0, "c": 0.0}, first, last]
+    title = showcase.level_title(rows, ["a", "b", "c"])
+    assert title == "M1 solves 40 %, M4 50 %; a +30, b +5, c -5 points"
+    same = showcase.level_title([first, {**first, "model": "M2"}], ["a", "b", "c"])
+    assert same == "M1 solves 40 %, M2 40 %"
