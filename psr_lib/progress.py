@@ -20,6 +20,7 @@ from typing import Any
 
 MARK = "  .. "  # how the runner knows the lines that it passes on from a notebook
 EVERY = 5.0  # seconds between two lines
+SETTLED = 60.0  # seconds after which the time left is told though less than 1 % is done
 RUNNING = "PSR_RUNNER"  # tells a notebook's kernel that the runner has prepared its run
 
 
@@ -81,10 +82,15 @@ class Progress:
         rate = (self.done - self.begun) / max(self.clock() - self.started, 1e-9)
         parts = [f"{self.label} {self.done}" + (f"/{self.total}" if self.total else "")]
         parts.append(f"{rate:.1f}/s" if rate >= 0.1 else f"{rate * 60:.1f}/min")
-        if self.total and rate:
+        if self.total and rate and self._settled():
             parts.append(f"{clock_time(max(self.total - self.done, 0) / rate)} left")
         parts += [f"{name} {value}" for name, value in self.numbers.items()]
         return MARK + ", ".join(parts)
+
+    def _settled(self) -> bool:
+        """Whether the rate says anything: the first of many items come late, and many at once."""
+        begun, now = self.done - self.begun, self.clock() - self.started
+        return begun * 100 >= (self.total or 0) - self.begun or now >= SETTLED
 
     def _print(self) -> None:
         self.printed, self.shown = self.clock(), self.done

@@ -29,6 +29,14 @@ WHERE = ("train",)  # where a stage computes, which is no part of what it makes
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
+class _Plain(yaml.SafeDumper):
+    """YAML for the eye: a text with line breaks stays on its line, as "\\n\\n"."""
+
+
+_Plain.add_representer(str, lambda dumper, text: dumper.represent_scalar(
+    "tag:yaml.org,2002:str", text, style='"' if "\n" in text else None))  # fmt: skip
+
+
 class SectionView:
     """The preset as one stage may read it: a section it does not declare is an error.
 
@@ -41,7 +49,8 @@ class SectionView:
 
     def __repr__(self) -> str:
         values = self._preset.sections("name", *stages.sections(self._preset, self._key))
-        return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=100).rstrip()
+        text = yaml.dump(values, Dumper=_Plain, sort_keys=False, default_flow_style=None, width=100)
+        return text.rstrip()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

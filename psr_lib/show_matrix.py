@@ -46,10 +46,18 @@ class Game:
 
 
 def most_telling(trace: SearchTrace) -> int:
-    """The number of the visit with most verdicts, one without a tie before others; 0 for none."""
-    judged = [(len(e.robin.verdicts), not e.tie, -n) for n, e in enumerate(trace.expansions, 1)]
-    count, _, number = max(judged, default=(0, False, 0))
-    return -number if count else 0
+    """The number of the visit with right and wrong steps and most verdicts; 0 for none at all.
+
+    Where no visit has both, or nothing can tell, verdicts count, and a visit without a tie goes
+    before others.
+    """
+    visits = [(n, e) for n, e in enumerate(trace.expansions, 1) if e.robin.verdicts]
+    ranks = [(_mixed(trace, e), len(e.robin.verdicts), not e.tie, -n) for n, e in visits]
+    return -max(ranks)[-1] if ranks else 0
+
+
+def _mixed(trace: SearchTrace, e: Expansion) -> bool:
+    return {True, False} <= {player.right for player in players(trace, e)}
 
 
 def players(trace: SearchTrace, e: Expansion) -> list[Player]:

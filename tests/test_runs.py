@@ -10,10 +10,11 @@ import time
 
 import nbformat
 import pytest
+import yaml
 from conftest import OPEN, PARAMETERS, ROOT, make_notebook
 from processes import alive, below
 
-from psr_lib import commands, manifest, notebook_runner, progress, prompts, stages
+from psr_lib import commands, manifest, notebook_runner, progress, prompts, runs, stages
 from psr_lib.presets import load
 from psr_lib.records import PSRError
 from psr_lib.request import several
@@ -630,6 +631,12 @@ def test_differences_name_the_value():
     assert manifest.differences(old, new) == ["a.c 2 -> 3", "a.d None -> 4"]
 
 
+def test_a_preset_shown_in_a_notebook_keeps_a_text_with_line_breaks_on_its_line():
+    key = Key("01_data_prep", "psrlm", 0)
+    shown = repr(runs.SectionView(load("tiny"), key))
+    assert yaml.safe_load(shown)["prm"]["tag"] == "\n" and 'tag: "\\n"' in shown
+
+
 # --- progress
 
 
@@ -645,6 +652,19 @@ def test_progress_prints_at_most_one_line_every_few_seconds(capsys, monkeypatch)
     assert len(lines) == 4
     assert lines[0] == "  .. search 3/10, 0.5/s, 0:14 left, pairs 9"
     assert lines[-1].startswith("  .. search 10/10")
+
+
+def test_progress_tells_no_time_left_from_the_first_few_of_many():
+    now = [0.0]
+    count = progress.Progress(3200, "solutions", every=1e9, clock=lambda: now[0])
+    now[0] = 11
+    count.update(1)
+    assert "left" not in count.line() and "solutions 1/3200" in count.line()
+    count.update(32)
+    assert "18:09 left" in count.line()
+    count.update(31)
+    now[0] = 61  # long enough: slow work is told how long it takes though little is done
+    assert "left" in count.line()
 
 
 def test_progress_is_quiet_on_request_and_for_short_work(capsys, monkeypatch):

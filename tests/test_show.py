@@ -169,6 +169,17 @@ def test_a_search_without_verdicts_says_so_and_a_missing_visit_is_an_error():
         show.judge(matrix_of({(0, 1): "A"}, (1, 0, 0)), 2)
 
 
+def test_the_visit_shown_has_right_and_wrong_steps_where_one_has():
+    many = {(0, 1): "B", (1, 0): "B", (0, 2): "B", (2, 0): "B"}
+    wrong = expansion([candidate(SIGN), candidate(SLIP), candidate(SIGN.replace("75", "7"))], many)
+    mixed = expansion([candidate(FIRST), candidate(SIGN)], {(0, 1): "A", (1, 0): "B"})
+    silent = expansion([candidate(FIRST), candidate(SIGN)], {})
+    trace = SearchTrace(Question(id="q/0", text=TEXT), expansions=[wrong, silent, mixed])
+    assert repr(show.judge(trace)).startswith("Step 1, visit 3 of the search: 2 verdicts")
+    trace = SearchTrace(Question(id="q/0", text="What is 2 + 2?"), expansions=[mixed, wrong])
+    assert repr(show.judge(trace)).startswith("Step 1, visit 2"), "without an oracle the most"
+
+
 def test_steps_are_marked_by_the_oracle_where_there_is_one():
     view = show.solution(TEXT, f"{FIRST}\n{LAST.replace('80', '70')}", gold="80")
     assert "✓ right" in Page(view).text and "✗ wrong" in Page(view).text
