@@ -2,11 +2,13 @@
 
 The paper compares step-wise pairwise judging with scoring a whole solution (Yuan et al.,
 arXiv 2401.10020), and defines neither measure. Here every solution is scored in two runs that
-differ in nothing but their noise, and an unreadable score counts against the judge in both:
+differ in nothing but their noise, and an unreadable score counts against the judge in both. A run
+samples as many scores as the method does (`srlm.scores`):
 
-- consistency: solutions with the same score in both runs;
-- agreement: pairs of a right and a wrong solution in which the right one scores higher, mean of
-  both runs. Equal scores are a tie, and get half a point; `strict` gives them none;
+- consistency: how often a score of one run is that of the other. Single scores are compared, each
+  with each: a mean of several is the same less often, whatever the judge;
+- agreement: pairs of a right and a wrong solution in which the right one's mean score is higher,
+  mean of both runs. Equal means are a tie, and get half a point; `strict` gives them none;
 - unreadable: of all scores that were sampled; ties: pairs with equal scores.
 
 Pairs are of one problem, or, where people labelled one solution a problem, of any two problems.
@@ -17,6 +19,7 @@ has not, all solutions are equal.
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Protocol
 
 import numpy as np
@@ -48,7 +51,10 @@ Scorer = Callable[[Sequence[tuple[Question, str]], int], Sequence[Scored]]
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRow:
-    """A labelled solution with its score in each run, None where unreadable."""
+    """A labelled solution with its mean score in each run, None where unreadable.
+
+    `same`: the share of pairs of single scores, one of each run, that are readable and equal.
+    """
 
     id: str
     problem_id: str
@@ -56,13 +62,9 @@ class ScoreRow:
     text: str
     right: bool
     scores: tuple[float | None, float | None]
+    same: float
     unreadable: int
     samples: int
-
-    @property
-    def consistent(self) -> bool:
-        """Whether both runs give the same score."""
-        return self.scores[0] is not None and self.scores[0] == self.scores[1]
 
 
 def score_rows(solutions: Sequence[LabelledSolution], scorer: Scorer) -> list[ScoreRow]:
@@ -71,10 +73,16 @@ def score_rows(solutions: Sequence[LabelledSolution], scorer: Scorer) -> list[Sc
     runs = [scorer(asked, run) for run in RUNS]
     return [
         ScoreRow(id=s.id, problem_id=s.problem_id, source=s.source, text=s.text, right=s.right,
-                 scores=(one.mean, two.mean), samples=len(one.points) + len(two.points),
+                 scores=(one.mean, two.mean), same=_same(one.points, two.points),
+                 samples=len(one.points) + len(two.points),
                  unreadable=[*one.points, *two.points].count(None))
         for s, one, two in zip(solutions, *runs, strict=True)
     ]  # fmt: skip
+
+
+def _same(one: Sequence[float | None], two: Sequence[float | None]) -> float:
+    pairs = list(product(one, two))
+    return sum(a is not None and a == b for a, b in pairs) / len(pairs)
 
 
 NULLS: Mapping[str, Callable[[ScoreRow, int], float]] = {
@@ -89,10 +97,12 @@ NULLS: Mapping[str, Callable[[ScoreRow, int], float]] = {
 
 def null_scores(rows: Sequence[ScoreRow], name: str) -> list[ScoreRow]:
     """The same solutions as a null judge scores them."""
-    blind = NULLS[name]
-    return [
-        replace(row, scores=(blind(row, 0), blind(row, 1)), unreadable=0, samples=2) for row in rows
-    ]
+    blind, found = NULLS[name], []
+    for row in rows:
+        scores = blind(row, 0), blind(row, 1)
+        same = float(scores[0] == scores[1])
+        found.append(replace(row, scores=scores, same=same, unreadable=0, samples=2))
+    return found
 
 
 def score_shares(rows: Sequence[ScoreRow], pairs: str = SAME) -> dict[str, Share]:
@@ -102,7 +112,7 @@ def score_shares(rows: Sequence[ScoreRow], pairs: str = SAME) -> dict[str, Share
     return {
         "agreement": between(rows, lambda won, tied: won + tied / 2),
         "strict": between(rows, lambda won, tied: won),
-        "consistency": share([row.consistent for row in rows], [1] * len(rows), names),
+        "consistency": share([row.same for row in rows], [1] * len(rows), names),
         "unreadable": share([row.unreadable for row in rows], [row.samples for row in rows], names),
         "ties": between(rows, lambda won, tied: tied),
     }

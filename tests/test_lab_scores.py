@@ -29,7 +29,8 @@ SAME_PAIRS["agreement"] = SAME_PAIRS["strict"] + SAME_PAIRS["ties"] / 2
 def rows(table=TABLE):
     return [
         ScoreRow(id=f"s/{k}", problem_id=problem, source="s", text=f"Step 1: {'long ' * k}",
-                 right=right, scores=(one, two), unreadable=unreadable, samples=6)
+                 right=right, scores=(one, two), same=float(one is not None and one == two),
+                 unreadable=unreadable, samples=6)
         for k, (problem, right, one, two, unreadable) in enumerate(table)
     ]  # fmt: skip
 
@@ -123,3 +124,13 @@ def test_solutions_are_scored_in_two_runs():
     assert asked[0] == (0, [("p", "q?", "t0"), ("p", "q?", "t1")]) and asked[1][0] == 1
     assert (first.scores, first.unreadable, first.samples) == ((None, None), 6, 6)
     assert (second.scores, second.unreadable, second.right) == ((1, 2), 2, True)
+    assert first.same == second.same == 0
+
+
+def test_consistency_compares_single_scores_and_not_their_means():
+    runs = (Points((4, 4, 5)), Points((4, 5, None)))
+    solution = LabelledSolution(id="s", problem_id="p", question="q?", text="t", right=True,
+                                source="own")  # fmt: skip
+    (row,) = score_rows([solution], lambda items, run: [runs[run]])
+    assert row.scores[0] != row.scores[1]
+    assert row.same == (2 + 1) / 9  # 4 and 4 meet twice, 5 and 5 once, an unreadable one never
