@@ -77,8 +77,8 @@ def make_eft(
     """
     if folder := shipped.find(stage):
         return shipped.take(stage, folder)
-    if stage.preset.train.launch != launch.SINGLE:
-        policy(stage, ift)  # before an engine holds the devices that it is trained on
+    _check_workers(stage.preset.engine)
+    policy(stage, ift)  # before an engine holds the devices that it is trained on
     prm, weights = trained_prm(stage, labelled)
     trees = search_trees(stage, ift, questions, prm, weights)
     value = stage.preset.tree.value
@@ -159,7 +159,7 @@ def trained_prm(stage: Any, labelled: Labelled) -> tuple[PRM, str]:
 
 def _scored(stage: Any, folder: Path | str, heldout: Sequence[StepLabels]) -> PRM:
     """The PRM of a folder; its report goes into the stage's files."""
-    engine, settings = open_engine(stage, folder), stage.preset.prm
+    engine, settings = open_engine(stage, folder, beside=True), stage.preset.prm
     prm = PRM(engine, _family(stage), engine.tokenizer, settings.tag)
     rows = prm.score_rows(heldout)
     found = report(rows, settings.bins)
@@ -197,7 +197,7 @@ def search_trees(
 ) -> list[Tree]:
     """A tree a question; a call after one that was cut short goes on with those that are left."""
     settings, folder = stage.preset.tree, policy(stage, ift)
-    engine = open_engine(stage, folder)
+    engine = open_engine(stage, folder, beside=True)
     made_from = {"settings": asdict(replace(settings, live=1)), "questions": _hash(questions),
                  "weights": [manifest.identity(folder), weights]}  # fmt: skip
     journal = Journal(stage.run.making / "trees.jsonl", common(stage) | made_from)
@@ -303,6 +303,13 @@ def common(stage: Any) -> dict[str, Any]:
             "model": asdict(stage.preset.model), "prompts": stage.preset.prompts}  # fmt: skip
 
 
+def _check_workers(engine: Any) -> None:
+    """Raise PSRError where Ray could not hold the step PRM and the policy at once."""
+    if engine.kind == "ray" and engine.workers < 2:
+        raise PSRError("engine.workers=1: the tree search needs a worker for its step PRM and one "
+                       "for its policy; set engine.workers=2 or more")  # fmt: skip
+
+
 def _hash(rows: Sequence[Any]) -> str:
     return hash_json([to_dict(row) for row in rows])
 
@@ -315,9 +322,15 @@ def _tokenizer(stage: Any, folder: Path | str) -> Any:
     return load_tokenizer(folder, stage.preset.model.trust_remote_code)
 
 
-def open_engine(stage: Any, folder: Path | str) -> Engine:
-    """An engine on weights that the chain made; raises PSRError for a server, which has others."""
+def open_engine(stage: Any, folder: Path | str, beside: bool = False) -> Engine:
+    """An engine on weights that the chain made; raises PSRError for a server, which has others.
+
+    `beside`: the step PRM and the policy of a tree search are open at once. Ray gives whole devices
+    away, so each of them takes half of the workers; other engines share a device.
+    """
     settings = stage.preset.engine
+    if beside and settings.kind == "ray":
+        settings = replace(settings, workers=max(1, settings.workers // 2))
     if settings.kind == "server":
         raise PSRError("data.eft_from=chain loads its own weights; set engine.kind to hf or vllm")
     return opening.open_engine(settings, stage.preset.model, folder)

@@ -114,7 +114,7 @@ def _training(preset: Preset) -> Iterator[Row]:
     """The launch: its configuration, its machines, and whether batches divide over processes."""
     how = preset.train
     if how.launch == "single":
-        yield Row("train.launch=single", CHECKED, "in the notebook's process")
+        yield Row("train.launch=single", CHECKED, "one process, one device")
         return
     name = f"train.launch={how.launch}"
     try:

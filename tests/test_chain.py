@@ -1,6 +1,7 @@
 """The chain PRM -> tree search -> annotation -> filters -> EFT, at a size of seconds."""
 
 from collections import Counter
+from functools import wraps
 
 import pytest
 from chain_runs import by_the_runner, making, opened, rows_of
@@ -176,7 +177,7 @@ def test_the_policy_may_be_the_base_model_itself(copied, monkeypatch):
 def test_the_policy_has_epochs_of_its_own(copied, monkeypatch):
     epochs = []
 
-    def train(base, tokenizer, ift, settings, folder, *rest, **more):
+    def train(model_dir, tokenizer, ift, settings, folder, *rest, **more):
         epochs.append(settings.epochs)
         folder.mkdir(parents=True)
 
@@ -235,6 +236,31 @@ def test_a_chain_that_keeps_no_pair_says_which_rows_are_missing(made):
 def test_a_server_cannot_hold_the_chains_weights(copied):
     with pytest.raises(PSRError, match=r"set engine\.kind to hf or vllm"):
         data_prep.make_pools(opened(copied, "engine.kind=server"))
+
+
+def test_all_is_trained_before_an_engine_holds_a_device(tmp_path, monkeypatch):
+    done = []
+
+    def told(name):
+        function = getattr(chain, name)
+        return wraps(function)(lambda *args, **more: done.append(name) or function(*args, **more))
+
+    for name in ("train_sft", "train_prm", "open_engine"):
+        monkeypatch.setattr(chain, name, told(name))
+    data_prep.make_pools(opened(tmp_path))
+    assert done == ["train_sft", "train_prm", "open_engine", "open_engine"]
+
+
+def test_step_prm_and_policy_share_the_workers_of_ray(copied, monkeypatch):
+    asked = []
+    monkeypatch.setattr(chain.opening, "open_engine", lambda *args: asked.append(args[0].workers))
+    stage = opened(copied, "engine.kind=ray engine.workers=5")
+    chain.open_engine(stage, "anywhere")
+    chain.open_engine(stage, "anywhere", beside=True)
+    assert asked == [5, 2]
+    monkeypatch.setattr(chain.shipped, "find", lambda stage: None)
+    with pytest.raises(PSRError, match=r"^engine\.workers=1: the tree search needs .* engine\.workers=2"):
+        chain.make_eft(opened(copied, "engine.kind=ray engine.workers=1"), [], [], ([], []))
 
 
 def test_what_takes_long_is_made_again_where_it_was_changed(tmp_path):

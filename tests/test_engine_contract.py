@@ -226,6 +226,19 @@ def test_bad_calls_are_named(engine):
         engine.choose(["3", "9"], [["A"]])
 
 
+def test_workers_wait_for_devices_that_others_hold_and_say_so_in_the_end(
+    case, request, monkeypatch
+):
+    """Else they would wait for ever, without a word."""
+    if request.node.callspec.params["case"] != "ray":
+        pytest.skip("only ray shares devices out")
+    from psr_lib.engines import ray
+
+    monkeypatch.setattr(ray, "PATIENCE", 2.0)
+    with pytest.raises(PSRError, match=r"others hold what 3 workers need .* lower engine\.workers"):
+        ray.RayEngine(lambda: None, case.engine.tokenizer, workers=3)  # 4 cores, 2 are taken
+
+
 def test_an_engine_that_dies_says_so_and_what_it_finished(case, hf, request):
     """The last test of each kind: the engine may not live on."""
     kind = request.node.callspec.params["case"]

@@ -212,10 +212,40 @@ def test_a_batch_that_does_not_divide_stops_before_anything_starts(folder, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_single_is_the_function_itself(tmp_path):
+def test_single_is_the_function_itself_for_a_small_model(folder):
     calls = []
-    assert launch.call(Train(), lambda *a, **k: calls.append((a, k)) or {"updates": 1}, 1, b=2)
-    assert calls == [((1,), {"b": 2})]
+
+    def train(model_dir, b):
+        calls.append((model_dir, b))
+        return {"updates": 1}
+
+    assert launch.call(Train(), train, folder, b=2) == {"updates": 1} and calls == [(folder, 2)]
+
+
+def test_a_larger_model_has_a_process_of_its_own_and_goes_on_from_its_checkpoint(
+    folder, tmp_path, monkeypatch
+):
+    """The same weights as in this process, also where the first call was killed on its way."""
+    function, arguments = given("dpo", folder, tmp_path / "here")
+    here = launch.call(Train(), function, **arguments)
+    monkeypatch.setattr(launch, "SMALL", 0)
+    arguments["out_dir"], seen = tmp_path / "apart", []
+
+    def killed(done, total, last):
+        seen.append((done, total))
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    arguments["on_progress"] = killed
+    with pytest.raises(KeyboardInterrupt):
+        launch.call(Train(save_every=1), function, **arguments)
+    assert updates_kept(tmp_path / "apart" / launch.FOLDER / job.CHECKPOINTS) >= 2
+    arguments["on_progress"] = lambda done, total, last: seen.append((done, total))
+    apart = launch.call(Train(save_every=1), function, **arguments)
+    assert seen[3][0] > 2, "it goes on, and does not begin anew"
+    assert apart["updates"] == here["updates"] and apart["batch"] == here["batch"]
+    one, two = (load_file(Path(found["model"]) / "model.safetensors") for found in (here, apart))
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ rows make room for waiting ones at once; one process a core (`forks.py`), each w
 because a small model's kernels are too short to share.
 """
 
+import gc
 import threading
 import weakref
 from collections import deque
@@ -82,6 +83,15 @@ class HFEngine:
         dtype = dtype or ("float32" if place.type == "cpu" else "bfloat16")
         tokenizer = load_tokenizer(folder, trust_remote_code=trust)
         return cls(load_model(folder, dtype, place, trust_remote_code=trust), tokenizer, **settings)
+
+    def close(self) -> None:
+        """Let the model go, and what its device holds for it; the engine can do nothing after."""
+        if self._workers:
+            self._workers.end()
+        place, self.model = self.model.device.type, None
+        gc.collect()
+        if place == "cuda":
+            torch.cuda.empty_cache()
 
     def sample(
         self,

@@ -8,7 +8,8 @@ died had not done.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ TRIES = 2  # how often a row is asked for whose worker dies: some prompts are th
 GONE = ("RayActorError", "OutOfMemoryError", "NodeDiedError", "WorkerCrashedError",
         "ObjectLostError")  # fmt: skip
 LOOK_AGAIN = 5.0  # seconds between two looks at what holds up workers that start
+PATIENCE = 60.0  # seconds that devices are waited for which others hold
 
 
 HERE: dict[str, Any] = {}  # in a worker's process: its engine
@@ -125,6 +127,7 @@ class RayEngine:
         self.cores, self.gpus, self.usage = cores, gpus, Usage()
         self.actors: list[Any] = [None] * workers
         self._check_room()
+        self._await_room()
         about = self._revive()
         self.honours_seeds = all(one["honours_seeds"] for one in about)
         self.context = min(one["context"] for one in about)
@@ -361,8 +364,7 @@ class RayEngine:
 
     def _room(self) -> int:
         """How many workers the machines hold; more would wait for ever."""
-        have = self.ray.cluster_resources()
-        return int(min(have.get(kind, 0) // each for kind, each in self._each().items()))
+        return self._have(self.ray.cluster_resources())
 
     def _each(self) -> dict[str, int]:
         """What a worker takes."""
@@ -378,6 +380,25 @@ class RayEngine:
                     f"engine ray: {len(self.actors)} workers need {each * len(self.actors)} {kind} "
                     f"but there are {have.get(kind, 0):g}; lower engine.workers or engine.cores"
                 )
+
+    def _await_room(self) -> None:
+        """Wait for what others hold; PSRError where they do not give it back."""
+        last, waiting = time.monotonic() + PATIENCE, False
+        while self._have(self.ray.available_resources()) < len(self.actors):
+            if time.monotonic() > last:
+                raise PSRError(
+                    f"engine ray: others hold what {len(self.actors)} workers need (`ray status` "
+                    "says who); close the notebook or end the job that does, or lower "
+                    "engine.workers"
+                )
+            if not waiting:
+                say("engine ray: waiting for devices that others hold")
+            waiting = True
+            time.sleep(1.0)
+
+    def _have(self, resources: Mapping[str, float]) -> int:
+        """How many workers these resources hold."""
+        return int(min(resources.get(kind, 0) // each for kind, each in self._each().items()))
 
     def _pin(self) -> None:
         """The workers of each machine get cores beside one another."""

@@ -1,12 +1,13 @@
-"""Training in many processes: a notebook's call, made again in each process of `accelerate launch`.
+"""Training outside the notebook: its call, made again in each process of `accelerate launch`.
 
     launch.call(stage.preset.train, train_dpo, start, reference, pairs, settings, ...)
 
-With `train.launch=single` that is the function itself, in this process. Otherwise the arguments are
+With `train.launch=single` a small model is trained by the function itself, in this process; another
+has a process of its own, which gives its memory back when it ends. Otherwise the arguments are
 written to a folder beside the model, `accelerate launch` starts one process a device, each makes
 the same call (`worker`), and the main one writes the model and the result. The caller only waits,
-so generation and training never share a process. A call that was killed goes on from its last
-checkpoint if the same is asked for again.
+so generation and training of what fills a device never share a process. A call that was killed
+goes on from its last checkpoint if the same is asked for again.
 """
 
 import fcntl
@@ -26,7 +27,8 @@ from psr_lib.launch import command, job, worker
 from psr_lib.manifest import shown
 from psr_lib.records import PSRError, read_json, writing
 
-SINGLE, FOLDER, LOG = "single", "launch", "log.txt"
+FOLDER, LOG = "launch", "log.txt"
+SMALL = 64 * 2**20  # bytes of weights that are trained where the notebook runs
 PATIENCE = 120.0  # seconds that the processes of a killed call are waited for
 
 
@@ -36,9 +38,9 @@ def call(how: Any, function: Callable[..., Any], *args: Any, **options: Any) -> 
     Raises PSRError where the devices, the configuration or the batch do not go together, before
     anything starts, and where the training itself does.
     """
-    if how.launch == SINGLE:
-        return function(*args, **options)
     given = inspect.signature(function).bind(*args, **options).arguments
+    if how.launch == command.SINGLE and weight_bytes(given["model_dir"]) <= SMALL:
+        return function(*args, **options)
     settings = given["settings"]
     plan = command.plan(how, given.get("device", "auto"), settings.bf16)
     plan.check_batch(settings.batch)
@@ -49,6 +51,11 @@ def call(how: Any, function: Callable[..., Any], *args: Any, **options: Any) -> 
         result = read_json(folder / job.RESULT)
     shutil.rmtree(folder)
     return result
+
+
+def weight_bytes(folder: Path | str) -> int:
+    """Size of a model folder's weights."""
+    return sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
 
 
 @contextmanager

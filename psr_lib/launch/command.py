@@ -1,5 +1,6 @@
 """From a preset's section `train` to the command lines that start its processes.
 
+`single` is one process without accelerate, on one device.
 `ddp`, `fsdp` and `deepspeed` are the accelerate configurations beside this file; any other value is
 the path of one of the user's own. With a machine file (`host slots=8` a line, as DeepSpeed and MPI
 have it; the first host is this one) a launcher is started on each host by ssh; all of them need
@@ -20,6 +21,7 @@ from psr_lib.launch import worker
 from psr_lib.presets import suggest
 from psr_lib.records import PSRError
 
+SINGLE = "single"
 SHIPPED = {path.stem: path for path in Path(__file__).parent.glob("*.yaml")}
 PORT = 29500  # of the main process where there are several machines
 AS = "as: node1 slots=8"
@@ -29,9 +31,12 @@ FORWARDED = ("HF_HOME", "HF_HUB_OFFLINE", "NCCL_SOCKET_IFNAME", "NCCL_DEBUG", "O
 
 @dataclass(frozen=True)
 class Plan:
-    """What is started: so many processes in all, on these hosts ('' alone: on this machine)."""
+    """What is started: so many processes in all, on these hosts ('' alone: on this machine).
 
-    config: Path
+    Without a configuration of accelerate it is one process, started as it is.
+    """
+
+    config: Path | None
     processes: int
     bf16: bool
     hosts: tuple[str, ...] = ("",)
@@ -53,6 +58,8 @@ class Plan:
                            "or the batch to a multiple")  # fmt: skip
 
     def _line(self, rank: int, folders: tuple[Path, ...]) -> list[str]:
+        if self.config is None:
+            return [sys.executable, "-m", worker.__name__, *map(str, folders)]
         several = len(self.hosts) > 1
         where = ["--main_process_ip", self.hosts[0]] if several else []
         return [
@@ -80,6 +87,8 @@ def plan(how: Any, device: str, bf16: bool) -> Plan:
     """
     from psr_lib.models import device_of
 
+    if how.launch == SINGLE:
+        return Plan(None, 1, bf16, environment=_environment(device_of(device).type))
     config, values = read_config(how.launch)
     hosts, slots = read_machines(how.machines) if how.machines else (("",), 0)
     kind = device_of(device).type
@@ -90,11 +99,15 @@ def plan(how: Any, device: str, bf16: bool) -> Plan:
     count = how.processes or slots or _configured(how.launch, values) or _devices(kind, len(hosts))
     if count % len(hosts):
         raise PSRError(f"train.processes: {count} do not divide over {len(hosts)} machines")
+    return Plan(config, count, bf16, hosts, _environment(kind))
+
+
+def _environment(device: str) -> dict[str, str]:
+    """What each process has to find in its environment."""
     paths = [str(manifest.root()), os.environ.get("PYTHONPATH", "")]
-    environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "TQDM_DISABLE": "1",
-                   worker.CALLER: str(os.getpid())}  # fmt: skip
-    environment |= {"ACCELERATE_USE_CPU": "true"} if kind == "cpu" else {}
-    return Plan(config, count, bf16, hosts, environment)
+    shared = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "TQDM_DISABLE": "1",
+              worker.CALLER: str(os.getpid())}  # fmt: skip
+    return shared | ({"ACCELERATE_USE_CPU": "true"} if device == "cpu" else {})
 
 
 def read_config(name: str) -> tuple[Path, dict[str, Any]]:

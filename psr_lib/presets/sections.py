@@ -173,7 +173,7 @@ class Dpo(Sft):
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Where training runs: in the notebook's process (`single`), or in many (`psr_lib/launch`).
+    """Where training runs: in one process (`single`), or in many (`psr_lib/launch`).
 
     The batch of a preset is the same either way, so no result depends on it but in rounding.
     """
