@@ -77,7 +77,7 @@ def make_eft(
     """
     if folder := shipped.find(stage):
         return shipped.take(stage, folder)
-    _check_workers(stage.preset.engine)
+    opening.check_beside(stage.preset.engine)
     policy(stage, ift)  # before an engine holds the devices that it is trained on
     prm, weights = trained_prm(stage, labelled)
     trees = search_trees(stage, ift, questions, prm, weights)
@@ -301,13 +301,6 @@ def common(stage: Any) -> dict[str, Any]:
     inputs = stage.made_from["inputs"]
     return {"code": stage.code, "seed": stage.seed, "inputs": inputs,
             "model": asdict(stage.preset.model), "prompts": stage.preset.prompts}  # fmt: skip
-
-
-def _check_workers(engine: Any) -> None:
-    """Raise PSRError where Ray could not hold the step PRM and the policy at once."""
-    if engine.kind == "ray" and engine.workers < 2:
-        raise PSRError("engine.workers=1: the tree search needs a worker for its step PRM and one "
-                       "for its policy; set engine.workers=2 or more")  # fmt: skip
 
 
 def _hash(rows: Sequence[Any]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from psr_lib import stages
-from psr_lib.launch import SINGLE, command
+from psr_lib.launch import command
 from psr_lib.methods import DATA, DPO, INIT, REFERENCE
 from psr_lib.presets import Preset
 from psr_lib.run_dirs import Key
@@ -19,7 +19,7 @@ def check(preset: Preset, keys: Iterable[Key]) -> None:
 
         opening.check_installed(preset.engine)
     trained = list(dict.fromkeys(part for key in due for part in _trained(preset, key)))
-    if trained and preset.train.launch != SINGLE:
+    if trained and preset.train.launch != command.SINGLE:
         for part in trained:
             settings = getattr(preset, part)
             plan = command.plan(preset.train, preset.model.device, settings.bf16)

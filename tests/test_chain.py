@@ -259,7 +259,7 @@ def test_step_prm_and_policy_share_the_workers_of_ray(copied, monkeypatch):
     chain.open_engine(stage, "anywhere", beside=True)
     assert asked == [5, 2]
     monkeypatch.setattr(chain.shipped, "find", lambda stage: None)
-    with pytest.raises(PSRError, match=r"^engine\.workers=1: the tree search needs .* engine\.workers=2"):
+    with pytest.raises(PSRError, match=r"^engine\.workers=1: the tree search .* engine\.workers=2"):
         chain.make_eft(opened(copied, "engine.kind=ray engine.workers=1"), [], [], ([], []))
 
 

@@ -34,6 +34,13 @@ def check_installed(settings: Any) -> None:
             raise PSRError(missing)
 
 
+def check_beside(settings: Any) -> None:
+    """Raise PSRError where Ray could not hold a tree search's step PRM and policy at once."""
+    if settings.kind == "ray" and settings.workers < 2:
+        raise PSRError("engine.workers=1: the tree search needs a worker for its step PRM and one "
+                       "for its policy; set engine.workers=2 or more")  # fmt: skip
+
+
 @register("engine", "hf")
 def _hf(settings: Any, model: Any, folder: Path, n: int | None) -> Engine:
     from psr_lib.engines.hf import HFEngine
