@@ -48,8 +48,12 @@ def test_the_readme_has_commands_and_each_is_run_somewhere():
     here = [one for one in FOUND if not readme_commands.elsewhere(one)]
     assert len(here) > 25 and all(one.startswith("make ") for one in here)
     for start, where in readme_commands.ELSEWHERE.items():
-        for file in re.findall(r"tests/\w+\.py|\.ci/run", where):
-            assert (ROOT / file).is_file(), f"{start}: {where}"
+        named = re.findall(r"(tests/\w+\.py|\.ci/run)(?:::(\w+))?", where)
+        assert named or start == "git clone", f"{start}: {where}"
+        assert any(one.startswith(start) for one in FOUND), f"{start}: no command of the page"
+        for file, test in named:
+            text = (ROOT / file).read_text(encoding="utf-8")
+            assert file == ".ci/run" or f"\ndef {test}(" in text, f"{start}: {where}"
 
 
 def test_a_command_runs_on_the_smallest_preset_with_few_seeds():
