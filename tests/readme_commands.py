@@ -29,8 +29,6 @@ PATIENCE = 3600  # seconds for one command, on a machine that others use too
 ELSEWHERE = {
     "git clone": "this copy is one",
     ".venv/bin/python -m pip": "tests/test_environment.py::test_the_pip_sections_resolve",
-    "conda env create": "tests/test_environment.py::test_the_pip_sections_resolve resolves the "
-    "file's packages; no conda is run",
     "make test": ".ci/run",
     "make torture": ".ci/run",
     "make lab": "it opens a browser; the notebooks are run by "
@@ -57,7 +55,7 @@ ELSEWHERE = {
 }  # fmt: skip
 GRID = "KNOB=search.width VALUES='2 4'"
 LESS = {"SEEDS": "0 1", "METHODS": "psrlm ift-more", "VALUES": "2 4"}  # enough to see it run
-ADDED = {"make fuzz": "COUNT=2000", "make keep-ablation": GRID}
+ADDED = {"make fuzz": "COUNT=2000", "make ablate": GRID, "make keep-ablation": GRID}
 SHORT = "rounds=2"  # two rounds make every kind of stage
 LAST = {"N=4": "N=2", "/M4/": "/M2/"}  # the last model of such a run
 THEN = {"make clean-stage": "make reproduce"}  # what the page says to do next
@@ -65,10 +63,12 @@ THEN = {"make clean-stage": "make reproduce"}  # what the page says to do next
 
 def commands(text: str) -> list[str]:
     """The commands of the page, each once and in order: lines of its blocks, and `make ...`."""
-    fences = re.compile(r"^```(?!python|bibtex)\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    parts = re.compile(r"^```(\w*)\n(.*?)^```|`(make [^`]+)`", re.DOTALL | re.MULTILINE)
     found = []
-    for match in re.finditer(rf"{fences.pattern}|`(make [^`]+)`", text, fences.flags):
-        lines = match[1].splitlines() if match[1] else [match[2]]
+    for match in parts.finditer(text):
+        if match[1] in ("python", "bibtex"):
+            continue
+        lines = [match[3]] if match[3] else match[2].splitlines()
         lines = [re.sub(r"\s{2,}#.*", "", line).strip() for line in lines]
         found += [line for line in lines if re.match(r"(make|git|conda|python|pip|\.venv/)", line)]
     return list(dict.fromkeys(found))

@@ -36,10 +36,15 @@ make data SET="a={b: c}"
 ```python
 make = 1
 ```
-And `make plan N=2` again."""
+And `make plan N=2` again.
+
+```
+make status
+```
+At the end `make why`."""
     assert readme_commands.commands(page) == [
         "make plan N=2", "make help", "git clone x && cd y", "make reproduce",
-        'make data SET="a={b: c}"',
+        'make data SET="a={b: c}"', "make status", "make why",
     ]  # fmt: skip
 
 
@@ -67,6 +72,7 @@ def test_a_command_runs_on_the_smallest_preset_with_few_seeds():
     )
     assert "N=2" in readme_commands.smaller("make export N=4 TO=my-model")
     assert "VALUES=2 4" in readme_commands.smaller("make keep-ablation")
+    assert "VALUES=2 4" in readme_commands.smaller("make ablate")
     assert "PRESET=paper-7b" in readme_commands.smaller("make iteration N=2 PRESET=paper-7b DRY=1")
     assert "PRESET=paper-7b" in readme_commands.smaller("make plan PRESET=paper-7b")
     page = "`make status`, `make clean-stage STAGE=03 N=2`, `make test`"
