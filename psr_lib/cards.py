@@ -24,6 +24,14 @@ CITATION = (
     "The method is by Zhang et al., Process-based Self-Rewarding Language Models, "
     f"{PAPER} (Findings of ACL 2025)."
 )
+# Whose verdicts made the preference pairs, by `judge.kind` of their search.
+JUDGES = {
+    "self": "The verdicts behind its preference pairs are a model's own: no gold answer took part, "
+            "and wrong ones are among them.",
+    "random": "A coin gave the verdicts behind its preference pairs: about half of them are wrong.",
+    "oracle": "The oracle, which knows every right step, gave the verdicts behind its preference "
+              "pairs: it is a reference that uses gold.",
+}  # fmt: skip
 LABORATORY = (
     "The problems are procedural word problems of a small laboratory, checked by an oracle: "
     "neither data nor numbers say anything about other problems or large models."
@@ -72,7 +80,7 @@ def model_card(run: RunDir, method: str, n: int) -> str:
         "## Training", table(["setting", "value"], settings.items()),
         table(["count", "value"], _plain(made["counts"]).items()),
         "## Prompts", _prompts(made["params"]),
-        "## Limits", _limits(run),
+        "## Limits", _limits(run, method, n),
         "## Provenance", _provenance(made), CITATION,
     ]  # fmt: skip
     return _front(_model_data(made, rows, split)) + "\n\n".join(filter(None, parts)) + "\n"
@@ -158,12 +166,19 @@ def _base(made: Manifest) -> str:
     return made["params"].get("model", {}).get("base", "")
 
 
-def _limits(run: RunDir) -> str:
+def _limits(run: RunDir, method: str, n: int) -> str:
     source = (manifest.read(run.data) or {"params": {}})["params"].get("data", {}).get("source")
     found = [LABORATORY] if source == PROCEDURAL else []
-    found += ["Its verdicts are its own: outside the control `gold-judge` no gold answer took part "
-              "in the preference pairs, and wrong ones are among them."]  # fmt: skip
-    return " ".join(found)
+    return " ".join([*found, _judged(run, method, n)])
+
+
+def _judged(run: RunDir, method: str, n: int) -> str:
+    """Who gave the verdicts behind the preference pairs of M[n]."""
+    if n == 1 or method == "ift-more":
+        return "It was trained on no preference pairs of this method."
+    made = manifest.read(run.ppd(method, n)) or {"params": {}}
+    kind = made["params"].get("judge", {}).get("kind", "self")  # the baseline scores by itself
+    return JUDGES.get(kind, f"The judge `{kind}` gave the verdicts behind its preference pairs.")
 
 
 # ------------------------------------------------------------------------------------ the data

@@ -23,7 +23,7 @@ from psr_lib.records import (
     read_jsonl,
     seed_of,
 )
-from psr_lib.seeds import mean_of
+from psr_lib.shares import share
 from psr_lib.steps import join_steps
 
 GROUPS = ("EFT", "IFT", "PPD")
@@ -38,19 +38,22 @@ Row = dict[str, Any]
 def eft_text(family: prompts.Family, row: JudgeExample) -> Text:
     """The judge's prompt, and its explanation with the verdict."""
     prompt = family.judge(row.question, row.prefix, row.step_a, row.step_b)
-    return {"group": "EFT", "prompt": prompt.user, "response": row.explanation}
+    both = {"prompt": prompt.user, "response": row.explanation}
+    return {"group": "EFT", "problem": row.problem_id, **both}
 
 
 def ift_text(family: prompts.Family, row: IFTExample) -> Text:
     """The solver's prompt, and the whole solution."""
     prompt = family.solve(row.question).user
-    return {"group": "IFT", "prompt": prompt, "response": join_steps(row.steps)}
+    both = {"prompt": prompt, "response": join_steps(row.steps)}
+    return {"group": "IFT", "problem": row.problem_id, **both}
 
 
 def ppd_text(family: prompts.Family, row: StepPair) -> Text:
     """The solver's prompt with the steps so far, and the chosen step."""
     prompt = family.solve(row.question, row.prefix)
-    return {"group": "PPD", "prompt": prompt.user + prompt.assistant, "response": row.chosen}
+    both = {"prompt": prompt.user + prompt.assistant, "response": row.chosen}
+    return {"group": "PPD", "problem": row.problem_id, **both}
 
 
 def texts(stage: Any, run: Any, rounds: int, family: prompts.Family) -> list[Text]:
@@ -98,6 +101,7 @@ def _identity(model: Path | str) -> str:
 
 def _map(found: list[Text], model: Path | str, settings: Any, seed: int, stage: Any) -> dict:
     groups, points, apart = [one["group"] for one in found], [], []
+    problems = [one["problem"] for one in found]
     device = stage.preset.model.device
     for side in SIDES:
         vectors = embed([one[side] for one in found], model, device)
@@ -106,7 +110,7 @@ def _map(found: list[Text], model: Path | str, settings: Any, seed: int, stage: 
             {"side": side, "group": group, "x": round(float(x), 3), "y": round(float(y), 3)}
             for group, (x, y) in zip(groups, places, strict=True)
         ]
-        apart += [{"side": side, **row} for row in separation(vectors, groups)]
+        apart += [{"side": side, **row} for row in separation(vectors, groups, problems)]
     return {"points": points, "separation": apart}
 
 
@@ -184,23 +188,27 @@ def tsne(vectors: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
     )
 
 
-def separation(vectors: np.ndarray, groups: Sequence[str]) -> list[Row]:
+def separation(
+    vectors: np.ndarray, groups: Sequence[str], problems: Sequence[str]
+) -> list[Row]:  # fmt: skip
     """How far each two groups stand apart: silhouette, and the share of neighbours of one's own.
 
-    Both in the embedding, by cosine, with 95 % intervals over texts. A silhouette of 0 and a share
-    of one half mean that the groups are mixed, 1 that they are apart.
+    Both in the embedding, by cosine, with 95 % intervals over problems, as texts of one problem are
+    alike; `problems` names that of each text. A silhouette of 0 and a share of one half mean that
+    the groups are mixed, 1 that they are apart.
     """
-    names, found = np.array(groups), []
+    names, found, asked = np.array(groups), [], np.array(problems)
     for k, first in enumerate(GROUPS):
         for second in GROUPS[k + 1 :]:
             both = np.isin(names, (first, second))
             if min((names == first).sum(), (names == second).sum()) < 2:
                 continue
-            found.append({"pair": f"{first}–{second}", **_separation(vectors[both], names[both])})
+            row = _separation(vectors[both], names[both], asked[both])
+            found.append({"pair": f"{first}–{second}", **row})
     return found
 
 
-def _separation(vectors: np.ndarray, names: np.ndarray) -> Row:
+def _separation(vectors: np.ndarray, names: np.ndarray, problems: np.ndarray) -> Row:
     distances = _cosine_distances(vectors)
     measures = {
         "silhouette": silhouettes(distances, names),
@@ -208,8 +216,9 @@ def _separation(vectors: np.ndarray, names: np.ndarray) -> Row:
     }
     row: Row = {}
     for name, values in measures.items():
-        mean, low, high = mean_of(values.tolist())
-        row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+        parts = values.round(9).tolist()  # a share of 1 is just that, and has an interval too
+        mean = share(parts, [1.0] * len(parts), problems.tolist())
+        row |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
     return row
 
 

@@ -1,10 +1,12 @@
 """One style for every figure, and `save_fig`: PNG, PDF and the CSV that was plotted.
 
-A figure's title states the finding, its footer names the run that made it. Colours are Okabe and
+A figure's title states the finding, its footer names the run that made it, and its metadata hold
+the hash of its CSV. Colours are Okabe and
 Ito's, which colour-blind readers can tell apart; marks differ too, so print in grey works.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -16,7 +18,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from psr_lib.evaluation import write_csv
-from psr_lib.records import atomic
+from psr_lib.records import atomic, hash_file
 
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#777777",
@@ -57,25 +59,43 @@ def broken(title: str, wide: int) -> str:
 
 
 def save_fig(
-    figure: Figure, folder: Path | str, name: str, rows: Sequence[dict], source: str
-) -> Path:
+    figure: Figure, folder: Path | str, name: str, rows: Sequence[dict], source: str,
+    more: Mapping[str, Sequence[dict]] | None = None,
+) -> Path:  # fmt: skip
     """Write `name`.png, .pdf and .csv into `folder`; `source` names the run in the footer.
 
-    Files carry no time stamp, so the same run gives the same bytes. The figure is closed, as
-    notebooks show the file.
+    `more`: what else the figure shows, by the name of its CSV. Files carry no time stamp, so the
+    same run gives the same bytes. The figure is closed, as notebooks show the file.
     """
+    folder = Path(folder)
+    said = _hashes(folder, {name: rows, **(more or {})})
     engine = figure.get_layout_engine()
     if isinstance(engine, ConstrainedLayoutEngine):
         room = FOOTER / figure.get_figheight()
         engine.set(rect=(0, room, 1, 1 - room))
     figure.text(0.995, 0.005, source, ha="right", va="bottom", fontsize=6, color=GREY)
-    folder = Path(folder)
-    for kind, clean in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+    own: dict[str, dict[str, Any]] = {"png": {"Software": None, "Comment": said},
+                                      "pdf": {"CreationDate": None, "Keywords": said}}  # fmt: skip
+    for kind, data in own.items():
         with atomic(folder / f"{name}.{kind}") as part:
-            figure.savefig(part, format=kind, metadata={**clean, "Title": f"{name}, {source}"})
-    write_csv(folder / f"{name}.csv", rows)
+            figure.savefig(part, format=kind, metadata={**data, "Title": f"{name}, {source}"})
     plt.close(figure)
     return folder / f"{name}.png"
+
+
+def _hashes(folder: Path, tables: Mapping[str, Sequence[dict]]) -> str:
+    """Write each table as CSV; their hashes as a figure's metadata hold them."""
+    for name, rows in tables.items():
+        write_csv(folder / f"{name}.csv", rows)
+    return "; ".join(f"{name}.csv sha256:{hash_file(folder / f'{name}.csv')}" for name in tables)
+
+
+def is_of(picture: Path) -> bool:
+    """Whether a saved PNG or PDF was drawn from the CSV files that lie beside it now."""
+    made_from = re.findall(rb"([\w.+-]+\.csv) sha256:([0-9a-f]{64})", picture.read_bytes())
+    now = [(picture.with_name(name.decode()), found.decode()) for name, found in made_from]
+    names = [path.stem for path, _ in now]
+    return picture.stem in names and all(p.is_file() and hash_file(p) == h for p, h in now)
 
 
 def show_fig(

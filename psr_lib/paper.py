@@ -21,7 +21,6 @@ from psr_lib import (
     results,
     tables,
 )
-from psr_lib.evaluation import write_csv
 from psr_lib.evidence import Evidence, NotRun
 from psr_lib.memory import Memory
 from psr_lib.methods import METHODS
@@ -77,8 +76,6 @@ def write_figures(stage: Any, evidence: Evidence, memory: Memory) -> dict[str, P
     folder, source = stage.output("figures"), source_of(evidence)
     folder.mkdir(parents=True, exist_ok=True)
     found = draw(evidence, points, apart, folder, source)
-    if points:
-        write_csv(folder / f"{APART}.csv", apart)
     memory.close()
     return found
 
@@ -99,8 +96,8 @@ def draw(
         except NotRun as error:
             found[name] = f"not run: {error}"
             continue
-        found[name] = figures.save_fig(make(rows), folder, name, rows, of_map(evidence, source)
-                                       if name == MAP else source)  # fmt: skip
+        says, more = (of_map(evidence, source), {APART: apart}) if name == MAP else (source, {})
+        found[name] = figures.save_fig(make(rows), folder, name, rows, says, more)
     return found
 
 

@@ -15,7 +15,7 @@ Example = dict[str, Any]
 # By which rule an example was taken.
 SEARCH = "Of those that gave pairs the shortest with a roll-back, without any that with most pairs."
 TESTED = "Of the searches that came to an end, the one with most different candidates."
-JUDGE = "The visit of this search with most verdicts."
+JUDGE = "The visit with most verdicts, if possible of those that have right and wrong steps."
 PAIR = "The first of the file. Marked are the words that only one of the steps has."
 TURNED = "The first that {} answers {} and the last model does not; without one, the first of all."
 VERDICT = "The first wrong and the first right verdict."

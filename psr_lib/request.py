@@ -19,6 +19,7 @@ class Request:
         self.run = RunDir(args.preset, whole("SEED", seed or args.seed), args.runs_dir)
         self.force = args.force
         stages.make_key(EVALUATE, self.method, 1, self.preset.rounds)
+        presets.check_method(self.preset, self.method)
 
     def round(self, n: str, low: int = 1) -> int:
         """The round as a number from `low` to the preset's rounds; raises PSRError otherwise."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from psr_lib import consistency, pair_filters
-from psr_lib.methods import SRLM
 from psr_lib.records import PSRError, StepPair
 from psr_lib.traces import TraceFile
 
@@ -25,14 +24,12 @@ def filtered(stage: Any, pairs: Sequence[StepPair]) -> list[StepPair]:
 def soft_labels(stage: Any, pairs: Sequence[StepPair]) -> dict[str, float] | None:
     """C of each pair, from the verdicts of its search; None where labels are hard.
 
-    Raises PSRError where the search judged no pairs, or each in one order alone.
+    Raises PSRError where the search judged each pair in one order alone; `presets.check_method`
+    refuses methods whose search judges no pairs.
     """
     kind = stage.preset.dpo.soft_labels
     if kind == "none":
         return None
-    if stage.method == SRLM:
-        raise PSRError(f"dpo.soft_labels={kind}: {SRLM} scores whole solutions, so no verdicts can "
-                       "agree or not; set it to none")  # fmt: skip
     path = stage.pairs().with_name("traces.jsonl.gz")
     traces = TraceFile(stage.input(path.relative_to(stage.run.path).as_posix()))
     found = consistency.labels(kind, consistency.of_pairs(pairs, traces))

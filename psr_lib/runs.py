@@ -242,6 +242,7 @@ def open_stage(
     """
     resolved = presets.load(preset, overrides)
     key = stages.make_key(name, method, iteration, resolved.rounds)
+    presets.check_method(resolved, method)
     run = run_dirs.run_of(preset, check_seed(seed), runs_dir, seeds)
     if os.environ.get(RUNNING):
         locks.lock_stage(run, str(key))

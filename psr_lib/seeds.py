@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import sqrt
-from statistics import NormalDist
 
 import numpy as np
 
@@ -299,14 +298,3 @@ def unpaired(one: Estimate, other: Estimate) -> Estimate:
     above = sqrt((other.high - other.value) ** 2 + (one.value - one.low) ** 2)
     items = one.problems + other.problems
     return Estimate(value, value - below, value + above, (value,), items, other.over)
-
-
-def mean_of(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean of independent values with its normal interval; (value, value, value) for one."""
-    found = np.asarray(values, dtype=float)
-    if not found.size:
-        raise PSRError("mean: there are no values")
-    half = 0.0
-    if found.size > 1:
-        half = NormalDist().inv_cdf(0.5 + level / 2) * float(found.std(ddof=1)) / sqrt(found.size)
-    return float(found.mean()), float(found.mean()) - half, float(found.mean()) + half

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from psr_lib import curve_rows, curves, figures, manifest, paper, results
-from psr_lib.evaluation import read_csv, write_csv
+from psr_lib.evaluation import read_csv
 from psr_lib.evidence import GREEDY, Evidence, NotRun
 from psr_lib.paper_tables import OURS
 
@@ -50,8 +50,6 @@ def draw(found: Evidence, folder: Path | None = None) -> list[Path]:
     folder = folder or manifest.root() / FOLDER
     points, apart = (_kept_map(name, found) for name in results.MAP_FILES)
     drawn = paper.draw(found, points, apart, folder, paper.source_of(found))
-    if apart:
-        write_csv(folder / results.MAP_FILES[1], apart)
     rows = level_rows(found)
     title = level_title(rows, found.sets)
     chart = figures.accuracy_by_model(rows, title)
@@ -65,9 +63,12 @@ def _kept_map(name: str, found: Evidence) -> list[dict[str, Any]]:
 
 
 def stale(found: Evidence) -> list[str]:
-    """A line a shipped figure whose CSV is not what the kept runs give."""
-    wrong = [name for name, rows in csv_rows(found).items() if _csv(rows) != _shipped(name)]
-    return [f"{FOLDER}/{name}.csv is stale; run make readme" for name in wrong]
+    """A line a shipped figure whose CSV is not what the kept runs give, or not what it shows."""
+    wrong = [f"{n}.csv" for n, rows in csv_rows(found).items() if _csv(rows) != _shipped(n)]
+    folder = manifest.root() / FOLDER
+    pictures = (p for p in sorted(folder.rglob("*")) if p.suffix in (".png", ".pdf"))
+    wrong += [p.relative_to(folder).as_posix() for p in pictures if not figures.is_of(p)]
+    return [f"{FOLDER}/{name} is stale; run make readme" for name in wrong]
 
 
 def csv_rows(found: Evidence) -> dict[str, list[dict[str, Any]]]:
@@ -82,7 +83,8 @@ def csv_rows(found: Evidence) -> dict[str, list[dict[str, Any]]]:
             rows[name] = take(found)
         except NotRun:
             continue
-    return rows
+    maps = {name.removesuffix(".csv"): _kept_map(name, found) for name in results.MAP_FILES}
+    return rows | {name: kept for name, kept in maps.items() if kept}
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

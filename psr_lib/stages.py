@@ -203,11 +203,16 @@ def code_of(key: Key, preset: Preset) -> dict[str, str]:
 
 
 def extensions(preset: Preset, key: Key) -> dict[str, str]:
-    """Hashes of the files from outside that registered what the stage's sections name."""
+    """Hashes of the files from outside that registered what the stage's sections name.
+
+    Who judges pairs and who scores solutions have one name, and either may change without the
+    other's stage.
+    """
     preset, found = stage_preset(preset, key), {}
+    unread = "teacher" if key.method == SRLM else "scorer"
     for section in sections(preset, key):
         for kind, name in presets.registered(getattr(preset, section)):
-            if file := registry.origin(kind, name):
+            if kind != unread and (file := registry.origin(kind, name)):
                 found[f"extension {file.name}"] = manifest.fingerprint(file)
     return found
 

@@ -25,28 +25,37 @@ import processes
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 3600  # seconds for one command, on a machine that others use too
 
-# What is not run here, by how it begins, and what runs it.
+# What is not run here, by how it begins, and what runs it or what it is made of: a test, by name.
 ELSEWHERE = {
     "git clone": "this copy is one",
-    ".venv/bin/python -m pip": "tests/test_environment.py resolves the extras",
-    "conda env create": "tests/test_environment.py reads the file as conda does and resolves it",
+    ".venv/bin/python -m pip": "tests/test_environment.py::test_the_pip_sections_resolve",
     "make test": ".ci/run",
     "make torture": ".ci/run",
-    "make lab": "it opens a browser; the notebooks are run by tests/test_smoke.py",
-    "make base": "hours; tests/test_base_model.py trains a small one",
-    "make bench": "hours; tests/test_bench.py measures a little",
-    "make iteration N=2 PRESET=smol": "a model of the hub; tests/test_chain_teachers.py and others",
-    "make plan PRESET=smol SET": "a model of one's own; tests/test_plan.py",
-    "make data PRESET=smol": "problems of one's own; tests/test_sources.py",
-    'make iteration N=2 SET="extensions': "a file of one's own; tests/test_registry.py",
-    "make evaluate N=0 PRESET=qwen": "a model of the hub; tests/test_runs.py",
-    "make evaluate METHOD=reference": "a server; tests/test_chat.py has one",
-    "make judge METHOD=reference": "a server; tests/test_chat.py has one",
-    "make judge N=1 SET=\"lab.audit": "labels of one's own; tests/test_labels.py",
+    "make lab": "it opens a browser; the notebooks are run by "
+    "tests/test_smoke.py::test_one_command_runs_everything_and_ends_with_the_table",
+    "make base": "hours; a small one: tests/test_base_model.py::test_two_phases_train_one_model",
+    "make bench": "hours; a little of it: "
+    "tests/test_bench.py::test_the_timed_literal_loop_makes_the_same_pairs_with_every_call",
+    "make iteration N=2 PRESET=smol": "a model of the hub; "
+    "tests/test_chain_teachers.py::test_the_rule_teaches_the_whole_chain_offline",
+    "make plan PRESET=smol SET": "a model of one's own; "
+    "tests/test_plan.py::test_every_preset_can_be_planned_for_here_and_for_a_cluster",
+    "make data PRESET=smol": "problems of one's own; "
+    "tests/test_sources.py::test_a_preset_and_a_path_make_every_pool",
+    'make iteration N=2 SET="extensions': "a file of one's own; the page's own: "
+    "tests/test_registry.py::test_the_readmes_judge_trusts_a_verdict_that_stands_in_both_slots",
+    "make evaluate N=0 PRESET=qwen": "a model of the hub; "
+    "tests/test_rounds.py::test_problems_are_solved_with_a_template_of_another_name",
+    "make evaluate METHOD=reference": "a server; "
+    "tests/test_chat_server.py::test_an_api_model_is_evaluated_as_solver_and_as_judge",
+    "make judge METHOD=reference": "a server; "
+    "tests/test_judge_lab.py::test_an_api_model_goes_by_its_own_name",
+    "make judge N=1 SET=\"lab.audit": "labels of one's own; "
+    "tests/test_judge_lab.py::test_an_audit_asks_both_orders_and_reports_by_source",
 }  # fmt: skip
 GRID = "KNOB=search.width VALUES='2 4'"
 LESS = {"SEEDS": "0 1", "METHODS": "psrlm ift-more", "VALUES": "2 4"}  # enough to see it run
-ADDED = {"make fuzz": "COUNT=2000", "make keep-ablation": GRID}
+ADDED = {"make fuzz": "COUNT=2000", "make ablate": GRID, "make keep-ablation": GRID}
 SHORT = "rounds=2"  # two rounds make every kind of stage
 LAST = {"N=4": "N=2", "/M4/": "/M2/"}  # the last model of such a run
 THEN = {"make clean-stage": "make reproduce"}  # what the page says to do next
@@ -54,10 +63,12 @@ THEN = {"make clean-stage": "make reproduce"}  # what the page says to do next
 
 def commands(text: str) -> list[str]:
     """The commands of the page, each once and in order: lines of its blocks, and `make ...`."""
-    fences = re.compile(r"^```(?!python|bibtex)\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    parts = re.compile(r"^```(\w*)\n(.*?)^```|`(make [^`]+)`", re.DOTALL | re.MULTILINE)
     found = []
-    for match in re.finditer(rf"{fences.pattern}|`(make [^`]+)`", text, fences.flags):
-        lines = match[1].splitlines() if match[1] else [match[2]]
+    for match in parts.finditer(text):
+        if match[1] in ("python", "bibtex"):
+            continue
+        lines = [match[3]] if match[3] else match[2].splitlines()
         lines = [re.sub(r"\s{2,}#.*", "", line).strip() for line in lines]
         found += [line for line in lines if re.match(r"(make|git|conda|python|pip|\.venv/)", line)]
     return list(dict.fromkeys(found))

@@ -1,26 +1,25 @@
 """The report and drawings of a notebook in a real browser: nothing cut off, every picture shown.
 
-Chromium is looked for as PSR_BROWSER and on the PATH; where there is none the tests are skipped.
+Chromium is looked for by `browsers`; where there is none the tests are skipped.
 """
 
 import html
 import json
-import os
-import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 
+import browsers
 import pytest
+from conftest import ROOT
 from test_figures import MODELS
 from test_report import TINY, make_run
 from test_show import evil_search
 
 from psr_lib import figures, manifest, report, show
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome-headless-shell",
-         "chromium-headless-shell")  # fmt: skip
-BROWSER = os.environ.get("PSR_BROWSER") or next(filter(None, map(shutil.which, NAMES)), "")
-needs_browser = pytest.mark.skipif(not BROWSER, reason="no Chromium (PSR_BROWSER names one)")
+BROWSER = browsers.find()
+needs_browser = pytest.mark.skipif(not BROWSER, reason=browsers.NONE)
 # The page stands in a frame as wide as a window: the script outside it measures, as the page's own
 # policy lets none run.
 FRAME = """<body style="margin:0"><iframe style="border:0;width:{width}px;height:900px"
@@ -102,3 +101,22 @@ def test_a_search_and_its_judge_fit_a_notebooks_cell(tmp_path):
 def test_what_is_cut_off_is_found(tmp_path):
     found = looked("<p style='width:900px'>x</p><img src='data:image/png;base64,x'>", tmp_path, 390)
     assert found["wide"] > 390 and "<p" in found["cut"][0] and found["pictures"] == [False]
+
+
+def test_a_browser_is_looked_for_and_one_that_is_missing_is_said_aloud(tmp_path):
+    assert "browsers.py" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+    place = tmp_path / "chromium-1234" / "chrome-linux" / "chrome"
+    none, found = (_said(tmp_path), [])
+    for name, value in (("PSR_BROWSER", "/my/chrome"), ("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path))):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+        found.append(_said(tmp_path, **{name: value}).rpartition(" ")[2])
+    assert f"! {browsers.NONE} !" in none and none.count("\n") == 0
+    assert found == ["/my/chrome", str(place)]
+
+
+def _said(home, **names):
+    """What `browsers.py` says on a machine with nothing on its PATH."""
+    command = [sys.executable, str(ROOT / "tests/browsers.py")]
+    place = {"PATH": str(home / "none"), "HOME": str(home), **names}
+    return subprocess.run(command, env=place, capture_output=True, text=True).stdout.strip()

@@ -166,6 +166,28 @@ def test_the_limits_name_the_laboratory_before_an_evaluation_too(run):
     assert "small laboratory" in cards.model_card(run, "psrlm", 1)
 
 
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("psrlm", "are a model's own: no gold answer took part"),
+        ("random-judge", "A coin gave the verdicts"),
+        ("gold-judge", "The oracle, which knows every right step, gave the verdicts"),
+    ],
+)
+def test_the_limits_say_who_gave_the_verdicts(method, words, tmp_path):
+    run = make_run(tmp_path, method=method)
+    text = cards.model_card(run, method, 2)
+    assert words in text and text.count("the verdicts behind") + text.count("The verdicts b") == 1
+
+
+def test_a_first_model_and_more_ift_know_no_preference_pairs(run):
+    assert "no preference pairs of this method" in cards.model_card(run, "psrlm", 1)
+    write_json(run.model("ift-more", 2) / "model.safetensors", {})
+    finish(run, Key("04_step_dpo", "ift-more", 2))
+    text = cards.model_card(run, "ift-more", 2)
+    assert "no preference pairs of this method" in text and "verdicts behind" not in text
+
+
 def test_a_model_that_is_not_there_has_no_card(run):
     with pytest.raises(PSRError, match="no complete stage made it"):
         cards.model_card(run, "psrlm", 3)

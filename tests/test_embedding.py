@@ -13,6 +13,7 @@ from psr_lib.memory import Memory
 from psr_lib.models import load_model, text_ids
 from psr_lib.records import PSRError, write_jsonl
 from psr_lib.run_dirs import RunDir
+from psr_lib.stats import wilson
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +74,23 @@ def test_neighbours_by_plain_loops_and_groups_weigh_alike():
 
 
 def test_mixed_groups_are_near_chance_and_distant_ones_apart():
-    (mixed,), (apart,) = (embedding.separation(*clouds(gap)) for gap in (0.0, 9.0))
+    each = [str(k) for k in range(50)]
+    (mixed,), (apart,) = (embedding.separation(*clouds(gap), each) for gap in (0.0, 9.0))
     assert abs(mixed["silhouette"]) < 0.03 and 0.4 < mixed["own"] < 0.6
     assert apart["silhouette"] > 0.8 and apart["own"] == 1.0 and apart["pair"] == "EFT–IFT"
     assert mixed["own_low"] < mixed["own"] < mixed["own_high"]
+    assert apart["own_high"] == 1 and apart["own_low"] == pytest.approx(wilson(50, 50)[0])
+
+
+def test_texts_of_one_problem_count_as_one_in_the_interval():
+    vectors, groups = clouds(0.5)
+    copies = vectors.repeat(5, 0), [name for name in groups for _ in range(5)]
+    (own,), (shared,) = (
+        embedding.separation(*copies, [str(k // texts) for k in range(250)]) for texts in (1, 5)
+    )
+    assert own["silhouette"] == pytest.approx(shared["silhouette"])
+    widths = [row["silhouette_high"] - row["silhouette_low"] for row in (own, shared)]
+    assert widths[1] == pytest.approx(5**0.5 * widths[0], rel=0.15)
 
 
 def test_a_map_is_seeded_and_takes_few_texts():
@@ -105,6 +119,7 @@ def test_groups_have_equal_numbers_and_every_round_is_drawn_from(stage):
     assert {name: groups.count(name) for name in groups} == {"EFT": 8, "IFT": 8, "PPD": 8}
     assert [path.parts[-3:][0] for path in stage.taken[-2:]] == ["M2", "M3"]
     ppd = [one for one in found if one["group"] == "PPD"]
+    assert {one["problem"] for one in found} <= {f"p/{k}" for k in range(40)}
     assert all(one["response"].startswith("Step") for one in ppd)
     judged = next(one for one in found if one["group"] == "EFT")
     assert judged["prompt"].rstrip().endswith("Review:") and "[[" in judged["response"]

@@ -129,6 +129,20 @@ def test_a_list_of_files_may_be_empty_and_other_lists_may_not():
         load("tiny", "data.benchmarks=[]")
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ("dpo.min_margin=2 dpo.filters=[length]", "min_margin=2.0 has no effect.*add margin to"),
+        ("dpo.length_ratio=0.5 dpo.filters=[margin]", "length_ratio=0.5 .*add length to dpo.filt"),
+        ("search.kind=mcts search.tie=first", "search.tie=first .*set search.tie=rollback"),
+    ],
+)
+def test_a_setting_that_nothing_would_read_is_refused(changes, words):
+    with pytest.raises(PSRError, match=words):
+        load("tiny", changes)
+    load("tiny", changes.split()[0])
+
+
 @pytest.mark.parametrize("name", ["engine", "reference"])
 def test_an_address_holds_no_secret(name):
     with pytest.raises(PSRError, match=rf"{name}\.url.*OPENAI_API_KEY"):

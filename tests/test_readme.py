@@ -14,6 +14,7 @@ from test_results import fake_run
 
 from psr_lib import (
     curves,
+    figures,
     machines,
     manifest,
     plan,
@@ -178,6 +179,15 @@ def test_a_kept_map_is_drawn(page, monkeypatch):
     run_main(monkeypatch)
     assert (page.parent / "figures/figure2.pdf").is_file()
     assert "| Figure 2 | map of prompts and responses | small-scale only |" in page.read_text()
+    assert showcase.stale(readme.kept_evidence()) == []
+    for name in results.MAP_FILES:
+        path = page.parent / "figures" / name
+        right = path.read_text()
+        path.write_text(right.replace(",0", ",1", 1))
+        assert path.read_text() != right
+        wrong = [line.split()[0] for line in showcase.stale(readme.kept_evidence())]
+        assert wrong == [f"figures/{one}" for one in (name, "figure2.pdf", "figure2.png")]
+        path.write_text(right)
 
 
 PLANTED = {
@@ -207,13 +217,28 @@ def test_a_number_planted_in_a_figures_csv_is_found(full, monkeypatch, capsys):
     assert "figures/funnel.csv is stale" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", ["png", "pdf"])
+def test_a_picture_of_other_numbers_is_found(full, monkeypatch, capsys, kind):
+    folder = full.parent / "figures"
+    rows = [row | {"count": 41} for row in read_csv(folder / "funnel.csv")]
+    figures.save_fig(figures.new("other")[0], full.parent / "other", "funnel", rows, "another run")
+    shutil.copy(full.parent / f"other/funnel.{kind}", folder)
+    assert run_main(monkeypatch, "--check") == 1
+    assert f"figures/funnel.{kind} is stale" in capsys.readouterr().out
+    (folder / f"funnel.{kind}").write_bytes(b"no metadata")
+    assert not figures.is_of(folder / f"funnel.{kind}")
+
+
 def test_a_number_planted_in_a_notebook_is_found(page, monkeypatch, capsys):
     folder = page.parent / "notebooks"
     run_main(monkeypatch)
     make_notebook(folder / "a.ipynb", "print('M4 solves 53.9')", parameters="x: float = 0.5  # 1.5")
     assert run_main(monkeypatch, "--check") == 1
     assert "a.ipynb: '53.9' is typed in" in capsys.readouterr().out
-    make_notebook(folder / "a.ipynb", "print(f'{x:.2f} %', 0.5, 'in `dpo.beta=0.3`')")
+    make_notebook(folder / "a.ipynb", "axes.axhline(92.8)", parameters="x: float = 0.5")
+    assert run_main(monkeypatch, "--check") == 1
+    assert "a.ipynb: '92.8' is typed in" in capsys.readouterr().out
+    make_notebook(folder / "a.ipynb", "print(f'{x:.2f} %', 2, 'in `dpo.beta=0.3`', xlim=(0.7, 1))")
     assert run_main(monkeypatch, "--check") == 0
     book = json.loads((folder / "a.ipynb").read_text())
     text = {"cell_type": "markdown", "id": "t", "metadata": {}, "source": ["it rose by 4 points"]}
@@ -230,6 +255,11 @@ def test_a_number_planted_in_a_notebook_is_found(page, monkeypatch, capsys):
         ("vllm is 0.32.0, Apache-2.0", []), ("[x](https://arxiv.org/abs/2503.03746)", []),
         ("arXiv 2503.03746 (v1)", []), ("`dpo.beta=0.3`, ```\n0.5\n```", []),
         ("as in section\n3.2, or sections 4 and 5.1", []), ("section 3.2: 53.9", ["53.9"]),
+        ("it solves 1,250 of 1,800", ["1,250 of 1,800"]), ("8 times faster", ["8 times"]),
+        ("3 out of the 40", ["3 out of the 40"]), ("after 12,345 updates", ["12,345"]),
+        ("M4 has `53.9 %`", ["53.9"]), ("`psrlm` won `12 points` and `1 of 2`, see `a-1.5b`",
+                                      ["12 points", "1 of 2"]),
+        ("```\n9 of 10\n``` `make plan N=2`, `/v1/x`, `Python 3.11`", []),
         ("300 problems in six sets", []), (r"$p = 0.05$ and $$x < 0.3$$", []),
     ],
 )  # fmt: skip

@@ -36,10 +36,15 @@ make data SET="a={b: c}"
 ```python
 make = 1
 ```
-And `make plan N=2` again."""
+And `make plan N=2` again.
+
+```
+make status
+```
+At the end `make why`."""
     assert readme_commands.commands(page) == [
         "make plan N=2", "make help", "git clone x && cd y", "make reproduce",
-        'make data SET="a={b: c}"',
+        'make data SET="a={b: c}"', "make status", "make why",
     ]  # fmt: skip
 
 
@@ -48,8 +53,12 @@ def test_the_readme_has_commands_and_each_is_run_somewhere():
     here = [one for one in FOUND if not readme_commands.elsewhere(one)]
     assert len(here) > 25 and all(one.startswith("make ") for one in here)
     for start, where in readme_commands.ELSEWHERE.items():
-        for file in re.findall(r"tests/\w+\.py|\.ci/run", where):
-            assert (ROOT / file).is_file(), f"{start}: {where}"
+        named = re.findall(r"(tests/\w+\.py|\.ci/run)(?:::(\w+))?", where)
+        assert named or start == "git clone", f"{start}: {where}"
+        assert any(one.startswith(start) for one in FOUND), f"{start}: no command of the page"
+        for file, test in named:
+            text = (ROOT / file).read_text(encoding="utf-8")
+            assert file == ".ci/run" or f"\ndef {test}(" in text, f"{start}: {where}"
 
 
 def test_a_command_runs_on_the_smallest_preset_with_few_seeds():
@@ -63,6 +72,7 @@ def test_a_command_runs_on_the_smallest_preset_with_few_seeds():
     )
     assert "N=2" in readme_commands.smaller("make export N=4 TO=my-model")
     assert "VALUES=2 4" in readme_commands.smaller("make keep-ablation")
+    assert "VALUES=2 4" in readme_commands.smaller("make ablate")
     assert "PRESET=paper-7b" in readme_commands.smaller("make iteration N=2 PRESET=paper-7b DRY=1")
     assert "PRESET=paper-7b" in readme_commands.smaller("make plan PRESET=paper-7b")
     page = "`make status`, `make clean-stage STAGE=03 N=2`, `make test`"

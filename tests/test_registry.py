@@ -2,12 +2,29 @@
 
 import importlib
 import re
+from types import SimpleNamespace
 
 import pytest
+from conftest import ROOT
+from scripted import Scripted
+from tiny_model import step_pair
 
-from psr_lib import presets, registry
-from psr_lib.records import PSRError
+from psr_lib import (
+    annotate,
+    annotators,
+    benchmarks,
+    presets,
+    prompts,
+    registry,
+    score_teachers,
+    stages,
+)
+from psr_lib.engines import opening
+from psr_lib.judge import Call, Judge
+from psr_lib.methods import DATA
+from psr_lib.records import PSRError, Question
 from psr_lib.registry import register
+from psr_lib.run_dirs import Key
 
 JUDGE = """from psr_lib.registry import register
 from psr_lib.robins import Verdict
@@ -141,6 +158,124 @@ def test_an_installed_package_brings_names_by_its_entry_points(package):
     ]  # fmt: skip
     with pytest.raises(PSRError, match="entry point lost = psr_others:lost: AttributeError"):
         registry.find("loss", "lost")
+
+
+OTHERS = """from contextlib import contextmanager
+
+from psr_lib.annotate import Answer
+from psr_lib.engines.base import Completion
+from psr_lib.records import Problem
+from psr_lib.registry import register
+from psr_lib.score_teachers import Said
+
+
+class Echo:
+    honours_seeds, tokenizer, concurrency = True, None, 1
+
+    def sample(self, prompts, *, n, **how):
+        return [[Completion(f"{prompt}!", 1, "stop", 1)] * n for prompt in prompts]
+
+    def answer(self, call):
+        return Answer(f"{call.a} is right. [[A]]")
+
+    def score(self, question, solution):
+        return Said("fine", 5.0)
+
+
+@register("engine", "mine")
+def engine(settings, model, folder, n):
+    return Echo()
+
+
+@register("benchmark", "mine")
+def benchmark(stage):
+    names = [f"mine/{k}" for k in range(stage.preset.data.benchmark_size)]
+    return [Problem(id=name, source="mine", question=f"{name}?", answer="1") for name in names]
+
+
+@register("teacher", "mine")
+@contextmanager
+def teacher(stage, pairs, solutions):
+    yield Echo()
+"""
+SCORER = """
+
+@register("scorer", "mine")
+@contextmanager
+def scorer(stage, contests, solutions):
+    yield Echo()
+"""
+
+
+def stage_of(folder, text, *changes):
+    """A stage whose preset names a file with this text among its extensions."""
+    (folder / "others.py").write_text(text)
+    return SimpleNamespace(
+        preset=presets.load("smoke", [f"extensions=[{folder}/others.py]", *changes])
+    )
+
+
+def test_an_engine_from_outside_is_opened_and_generates(tmp_path):
+    preset = stage_of(tmp_path, OTHERS, "engine.kind=mine").preset
+    engine = opening.open_engine(preset.engine, preset.model, tmp_path, 1)
+    assert [one.text for one in engine.sample(["a"], n=2)[0]] == ["a!", "a!"]
+
+
+def test_a_benchmark_from_outside_is_a_test_set(tmp_path):
+    stage = stage_of(tmp_path, OTHERS, "data.benchmarks=[mine]", "data.benchmark_size=3")
+    assert [row.id for row in benchmarks.open_sets(stage)["mine"]] == ["mine/0", "mine/1", "mine/2"]
+
+
+def test_a_teacher_from_outside_judges_the_pairs_of_the_chain(tmp_path):
+    stage = stage_of(tmp_path, OTHERS, "teacher.judge=mine")
+    with annotators.opened(stage, [step_pair(0)]) as teacher:
+        (judged,) = annotate.annotate([step_pair(0)], teacher)
+    assert judged.first.verdict == judged.second.verdict == "A" and not judged.consistent
+
+
+def test_who_scores_solutions_needs_a_teacher_of_that_name_and_the_baseline_a_scorer(tmp_path):
+    chain = ("data.eft_from=chain", "teacher.judge=mine")
+    stage = stage_of(tmp_path, OTHERS, *chain)
+    with pytest.raises(PSRError, match=r"teacher.judge=mine: .* srlm needs .*register a scorer"):
+        presets.check_method(stage.preset, "srlm")
+    presets.check_method(stage.preset, "psrlm")
+    stage = stage_of(tmp_path, OTHERS + SCORER, *chain)
+    presets.check_method(stage.preset, "srlm")
+    with score_teachers.opened(stage, [], {}) as scorer:
+        assert scorer.score("?", "!").points == 5
+    alone = OTHERS.partition('@register("teacher"')[0] + SCORER
+    with pytest.raises(PSRError, match="'mine' is a scorer alone; register a teacher of that name"):
+        stage_of(tmp_path, alone, *chain)
+
+
+def test_a_scorers_file_is_in_the_baselines_manifest_and_not_in_psrlms(tmp_path):
+    (tmp_path / "scorers.py").write_text(
+        f"from contextlib import contextmanager\n\n{OTHERS.partition('@register')[0]}{SCORER}"
+    )
+    places = f"extensions=[{tmp_path}/others.py,{tmp_path}/scorers.py]"
+    stage = stage_of(tmp_path, OTHERS, places, "teacher.judge=mine", "data.eft_from=chain")
+    for method, name in (("", "others"), ("srlm", "scorers")):
+        assert list(stages.extensions(stage.preset, Key(DATA, method))) == [f"extension {name}.py"]
+
+
+def test_the_readmes_judge_trusts_a_verdict_that_stands_in_both_slots(tmp_path):
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "both_slots.py").write_text(block)
+    change = f"extensions=[{tmp_path}/both_slots.py] judge.kind=both-slots"
+    settings = presets.load("smoke", change).judge
+    call = Call(Question(id="q", text="1 + 1?"), (), "Step 1: right.", "Step 1: wrong.")
+    said = {"knows": lambda prompt: prompt.index("right") < prompt.index("wrong"),
+            "likes a slot": lambda prompt: True}  # fmt: skip
+    found = {}
+    for name, first in said.items():
+        engine = Scripted(lambda prompt, *_, first=first: (f"[[{'BA'[first(prompt)]}]]", "stop"))
+        judge = Judge(engine, prompts.load("compact"), None, settings)
+        (found[name],) = judge.ask([call])
+        assert len(engine.asked) == found[name].tokens == 2, "both calls count"
+    assert {name: verdict.answer for name, verdict in found.items()} == {
+        "knows": "A", "likes a slot": None,
+    }  # fmt: skip
 
 
 def test_a_changed_extension_makes_the_stages_stale_that_use_it_and_no_others(repo):

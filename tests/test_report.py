@@ -12,7 +12,7 @@ from test_rounds import FIRST, LAST, SIGN, TEXT, candidate, expansion, pair
 from test_show import ALLOWED, EVIL
 from tiny_model import eft
 
-from psr_lib import claims, manifest, paper, presets, report, report_runs
+from psr_lib import claims, facts, manifest, paper, presets, report, report_runs
 from psr_lib.evidence import GREEDY
 from psr_lib.methods import SEARCH
 from psr_lib.records import PSRError, Question, read_json, read_jsonl, write_json, write_jsonl
@@ -113,6 +113,12 @@ def test_the_texts_of_models_stay_texts(made):
 
 def test_it_names_no_place_of_this_machine(made):
     assert str(made.root) not in made.text
+
+
+def test_the_page_says_when_the_tests_of_claims_were_written(made):
+    text = plain(made.text)
+    assert "a claim that came later says so" in text and "before the results" not in text
+    assert [one["id"] for one in facts.claims() if "added when" in one["claim"]] == ["search-last"]
 
 
 def test_numbers_are_the_runs(made):

@@ -6,6 +6,7 @@ import pytest
 from scripted import Scripted, questions, random_script
 
 from psr_lib import problems, rounds
+from psr_lib.engines.chat_server import Conversation
 from psr_lib.methods import METHODS
 from psr_lib.presets import load
 from psr_lib.records import (
@@ -183,3 +184,15 @@ def test_psrlm_alone_has_a_test_time_search(method):
     assert rounds.searches(stage) == (method == "psrlm")
     stage.iteration = 2
     assert not rounds.searches(stage)
+
+
+def test_problems_are_solved_with_a_template_of_another_name():
+    engine = Scripted(lambda prompt, *_: ("Step 1: so \\boxed{7}.", "stop"))
+    engine.tokenizer = Conversation()
+    stage = SimpleNamespace(preset=load("smoke"), tokens=lambda **_: None)
+    sets = {"easy": [Problem(id="easy/0", source="t", question="3 + 4?", answer="7")]}
+    for name in ("", "qwen"):
+        (row,) = rounds.solve(stage, engine, sets, name)
+        assert row["strict"]
+    plain, own = engine.asked
+    assert "reason step by step" in own and "reason step by step" not in plain

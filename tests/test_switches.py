@@ -2,13 +2,25 @@
 
 import math
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny_model import eft, make_tiny_model, settings, step_pair
 
-from psr_lib import beside, consistency, dpo, losses, pair_filters, prompts, registry, round_pairs
+from psr_lib import (
+    beside,
+    commands,
+    consistency,
+    dpo,
+    losses,
+    pair_filters,
+    presets,
+    prompts,
+    registry,
+    request,
+    runs,
+)
+from psr_lib.methods import METHODS
 from psr_lib.models import load_model, load_tokenizer
 from psr_lib.records import PSRError, Question
 from psr_lib.robins import RoundRobin, Verdict
@@ -107,9 +119,34 @@ def test_labels_are_those_of_the_visit_that_a_pair_came_from_or_the_rounds_mean(
 
 
 def test_the_baseline_has_no_verdicts_to_soften_by():
-    stage = SimpleNamespace(method="srlm", preset=SimpleNamespace(dpo=settings(soft_labels="pair")))
     with pytest.raises(PSRError, match="soft_labels=pair: srlm scores whole solutions"):
-        round_pairs.soft_labels(stage, PAIRS)
+        presets.check_method(presets.load("smoke", "dpo.soft_labels=pair"), "srlm")
+
+
+@pytest.mark.parametrize("method", ["sft-chosen", "ift-more"])
+@pytest.mark.parametrize("change", ["dpo.replay=0.5", "dpo.soft_labels=round"])
+def test_what_makes_no_dpo_updates_takes_no_switch_of_theirs(method, change):
+    found = presets.load("smoke", change)
+    with pytest.raises(PSRError, match=f"{change}: {method} makes no DPO updates.*leave .* out"):
+        presets.check_method(found, method)
+    for other in ("psrlm", "random-judge"):
+        presets.check_method(found, other)
+
+
+def test_a_method_and_a_setting_that_do_not_go_together_write_nothing(tmp_path):
+    with pytest.raises(PSRError, match=r"replay=0\.5: ift-more"):
+        runs.open_stage("04_step_dpo", preset="smoke", method="ift-more", iteration=2,
+                        runs_dir=str(tmp_path), overrides="dpo.replay=0.5")  # fmt: skip
+    line = ["reproduce", "--methods", "psrlm sft-chosen", "--set", "dpo.replay=0.5"]
+    with pytest.raises(PSRError, match=r"replay=0\.5: sft-chosen"):
+        request.several(commands.make_parser().parse_args([*line, "--runs-dir", str(tmp_path)]))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_every_preset_goes_with_every_method(name):
+    for method in METHODS:
+        presets.check_method(presets.load(name), method)
 
 
 def test_a_soft_label_mixes_the_loss_with_that_of_the_swapped_pair():

@@ -20,12 +20,12 @@ from psr_lib.presets import together
 from psr_lib.presets.overrides import all_keys, apply, split_overrides
 from psr_lib.presets.preset import Preset, plain
 from psr_lib.presets.sections import Srlm
-from psr_lib.presets.together import PROCEDURAL
+from psr_lib.presets.together import PROCEDURAL, check_method
 from psr_lib.presets.values import build, items, suggest
 from psr_lib.records import PSRError
 
-__all__ = ["FOLDER", "PROCEDURAL", "Preset", "Srlm", "all_keys", "load", "names", "plain",
-           "registered", "split_overrides", "suggest"]  # fmt: skip
+__all__ = ["FOLDER", "PROCEDURAL", "Preset", "Srlm", "all_keys", "check_method", "load", "names",
+           "plain", "registered", "split_overrides", "suggest"]  # fmt: skip
 FOLDER = Path(__file__).parent
 
 
@@ -58,8 +58,8 @@ def _import_extensions(found: Any) -> None:
 def registered(section: Any) -> Iterator[tuple[str, str]]:
     """(kind, name) of all that a section names of the registry."""
     for spec in fields(section) if is_dataclass(section) else ():
-        if kind := spec.metadata.get("kind"):
-            yield from ((kind, name) for name in items(getattr(section, spec.name)))
+        kinds = filter(None, (spec.metadata.get(key) for key in ("kind", "also")))
+        yield from ((kind, name) for kind in kinds for name in items(getattr(section, spec.name)))
 
 
 def names() -> list[str]:

@@ -22,12 +22,13 @@ def one_of(*choices: str) -> Any:
     return field(metadata={"choices": choices})
 
 
-def named(kind: str, *more: str, files: bool = False) -> Any:
+def named(kind: str, *more: str, files: bool = False, also: str = "") -> Any:
     """A name, or a list of names, that `registry` knows as this kind, or one of `more`.
 
-    With `files` any other name may be a file's, which is looked for when it is read.
+    With `files` any other name may be a file's, which is looked for when it is read. `also`: a
+    second kind that is found under the same name.
     """
-    return field(metadata={"kind": kind, "more": more, "files": files})
+    return field(metadata={"kind": kind, "more": more, "files": files, "also": also})
 
 
 def text(default: Any = MISSING) -> Any:
@@ -79,7 +80,7 @@ class Teacher:
     """Who cuts solutions into steps and judges pairs (paper section 3.2), and how it is asked."""
 
     ift: str = named("segmenter", "oracle")
-    judge: str = named("teacher")
+    judge: str = named("teacher", also="scorer")
     dry_run: bool
     prompts: str = text()
     attempts: int = num(low=1)

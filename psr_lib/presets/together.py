@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 
+from psr_lib import registry
+from psr_lib.methods import BORROWED_PAIRS, SRLM
 from psr_lib.presets.preset import Preset
 from psr_lib.records import PSRError
 
@@ -29,6 +31,37 @@ def check(preset: Preset) -> None:
             f"preset {preset.name}: {key}={value} does not go with data.source="
             f"{preset.data.source}; set it to {way}"
         )
+    if wrong := next(_without_effect(preset), None):
+        key, value, way = wrong
+        raise PSRError(f"preset {preset.name}: {key}={value} has no effect here; {way}")
+
+
+def check_method(preset: Preset, method: str) -> None:
+    """Raise PSRError where a setting does not go with a method, before anything is made for it."""
+    dpo = preset.dpo
+    asked = {"dpo.replay": dpo.replay or "", "dpo.soft_labels": dpo.soft_labels.replace("none", "")}
+    for key, value in asked.items():
+        if value and method in BORROWED_PAIRS:
+            raise PSRError(f"{key}={value}: {method} makes no DPO updates, and would be more than "
+                           f"one switch apart from psrlm; leave {key} out for it")  # fmt: skip
+    if method == SRLM and asked["dpo.soft_labels"]:
+        raise PSRError(f"dpo.soft_labels={dpo.soft_labels}: {SRLM} scores whole solutions, so no "
+                       "verdicts can agree or not; set it to none")  # fmt: skip
+    name = preset.teacher.judge
+    if method == SRLM and preset.data.eft_from == "chain" and not registry.known("scorer", name):
+        raise PSRError(f"teacher.judge={name}: it judges pairs, and {SRLM} needs who scores whole "
+                       "solutions; register a scorer of that name too")  # fmt: skip
+
+
+def _without_effect(preset: Preset) -> Iterator[tuple[str, str, str]]:
+    """Settings that were given and that nothing would read, and the way out."""
+    dpo, search = preset.dpo, preset.search
+    for key, name in (("min_margin", "margin"), ("length_ratio", "length")):
+        if getattr(dpo, key) and name not in dpo.filters:
+            way = f"add {name} to dpo.filters, or set dpo.{key}=0"
+            yield f"dpo.{key}", str(getattr(dpo, key)), way
+    if search.kind == "mcts" and search.tie != "rollback":
+        yield "search.tie", search.tie, "a tree search rolls nothing back; set search.tie=rollback"
 
 
 def _unknown_to_teacher(preset: Preset) -> Iterator[tuple[str, str, str]]:

@@ -102,8 +102,11 @@ def _check_range(rule: Mapping[str, Any], value: Any, where: str) -> None:
 
 
 def _check_name(rule: Mapping[str, Any], value: str, where: str) -> None:
-    kind, more = rule["kind"], rule["more"]
+    kind, more, also = rule["kind"], rule["more"], rule["also"]
     if not (rule["files"] or value in more or registry.known(kind, value)):
+        if also and registry.known(also, value):
+            raise PSRError(f"{where}: {value!r} is a {also} alone; register a {kind} of that name "
+                           "too, since every run needs one")  # fmt: skip
         there = (*more, *registry.names(kind))
         raise PSRError(f"{where}: {value!r} is unknown; {suggest(value, there)}")
 
