@@ -1,6 +1,7 @@
 """What a kill leaves in a run, what `make status` shows of it, and one stage removed."""
 
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -33,7 +34,8 @@ def test_a_make_removes_what_nobody_can_use_and_nothing_else(repo):
     mine = repo.write("runs/smoke/seed0/notes.old1", "mine")
     for name in ("ppd/ppd.jsonl.part123", "ppd/traces.jsonl.gz.part", "ppd/manifest.before.json",
                  "model.part77/model.safetensors", "model.part-old77/config.json"):  # fmt: skip
-        repo.write(f"{M2}/{name}", "half")
+        path = repo.write(f"{M2}/{name}", "half")
+        os.utime(path, (0, 0))  # the manifest was written later
     assert "nothing to do" in repo.call("iteration", "--n", "2").stdout
     kept = {str(path.relative_to(repo.run)) for path in (journal, mine)}
     assert files(repo) == before | kept
@@ -80,6 +82,16 @@ def test_a_stage_that_was_opened_and_left_is_read_as_before(repo):
     assert done.returncode == 0 and "02_init M1: up to date" in done.stdout, done.stderr
     assert (folder / manifest.NAME).read_text() == before
     assert not (folder / manifest.BEFORE).exists()
+
+
+def test_finished_searches_of_a_stage_that_runs_again_outlive_every_sweep(repo):
+    folder = repo.run / "psrlm/M2/ppd"
+    manifest.set_aside(folder)
+    journal = repo.write(f"{M2}/ppd/traces.jsonl.gz.part", "{}\n{}\n")
+    for _ in range(2):  # a make that comes to another stage first, and is killed there
+        leftovers.sweep(RunDir("smoke", 0, repo.root / "runs"))
+        assert journal.read_text() == "{}\n{}\n"
+    assert (folder / manifest.NAME).is_file(), "the outputs of before are whole"
 
 
 def test_a_notebook_that_never_finishes_its_stage_is_a_failure(repo):
