@@ -98,15 +98,10 @@ def test_no_text_makes_a_number_explode():
     nested = "0.1"
     for _ in range(7):
         nested = f"({nested})^9"
-        (
-            equations(f"{nested} = 5"),
-            equations(f"1/{nested} = 3"),
-            equations(f"{nested} + {nested} = 3"),
-        )
+        for side in (nested, f"1/{nested}", f"{nested} + {nested}"):
+            equations(f"{side} = 3")
     assert read_as(f"{nested} = 5") == read_as(f"1/{nested} = 3") == []
-    power = "0.1234567890123^9"  # each one is short enough, a product or sum of many is not
-    assert read_as(f"{power} * {power} = 1") != []
-    for sign in "*+":
-        assert read_as(sign.join([power] * 24) + " = 1") == [] or sign == "+"
+    power = "0.1234567890123^9"  # each one is short enough, the product of many is not
+    assert read_as(f"{power} * {power} = 5") != [] == read_as(" * ".join([power] * 24) + " = 5")
     assert equations("__import__('os').system('true') + 1 = 2") == []
     assert time.process_time() - started < 2
