@@ -1,7 +1,9 @@
 """What a kill leaves in a run, what `make status` shows of it, and one stage removed."""
 
+import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -295,7 +297,9 @@ def test_status_tells_which_stage_is_at_work(repo):
     with holder(repo, "lock_stage", 30.0, "04_step_dpo M2") as kernel:
         states = repo.states()
         kernel.kill()
-    assert states["04_step_dpo M2"] == f"running  process {kernel.pid} (04_step_dpo M2)"
+    assert states["04_step_dpo M2"] == (
+        f"running  process {kernel.pid} (04_step_dpo M2) on {socket.gethostname()}"
+    )
     assert states["03_search_judge M2"] == "done"
 
 
@@ -306,6 +310,16 @@ def test_other_commands_refuse_a_run_in_use(repo):
             locks.lock(run_of("smoke", 0, repo.root / "runs", "0 1"), "several seeds")
         other.kill()
     assert done.returncode == 2 and f"is in use by process {other.pid} (a test)" in done.stderr
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_no_run_in_use(tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    with pytest.raises(PSRError, match=r"\.lock: the file system gives no lock \(.*\); mount"):
+        locks.lock(RunDir("smoke", 0, tmp_path), "a test")
 
 
 def test_a_fork_does_not_keep_what_its_parent_gave_back(tmp_path):
