@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 LONGEST = 4000  # characters of a text that are read
 TOKENS = 100  # of a side
@@ -118,6 +119,11 @@ class Equation:
 
 def equations(text: str) -> list[Equation]:
     """Every equation of a text in which something is worked out and both sides can be read."""
+    return list(_equations(text[:LONGEST]))
+
+
+@lru_cache(maxsize=1024)  # a step is read again for each of those after it
+def _equations(text: str) -> tuple[Equation, ...]:
     found = []
     for sides, signs in chains(text):
         for left, right, sign in zip(sides, sides[1:], signs, strict=False):
@@ -125,7 +131,7 @@ def equations(text: str) -> list[Equation]:
                 holds = equal(left, right, sign == "≈")
                 if holds or not may_mean_more(left, right):
                     found.append(Equation(left, right, holds))
-    return found
+    return tuple(found)
 
 
 def chains(text: str) -> Iterator[tuple[list[Side | None], list[str]]]:
