@@ -14,11 +14,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 LONGEST = 4000  # characters of a text that are read
 TOKENS = 100  # of a side
 DIGITS, POWER, LARGE = 15, 9, 10**6  # of a number, largest exponent and base: nothing explodes
-NUMBER = r"(?:\d+(?:\.\d+)?|\.\d+)"
+BITS = 4096  # of a numerator or denominator: a small fraction's powers of powers explode too
+NUMBER = r"(?:\d++(?:\.\d++)?+|\.\d++)"  # taken whole, so that a long one is passed over once
 COUNTS = (
     "hundreds?|thousands?|[mbtr]+illions?|dozens?|percent|halves|half|thirds?|quarters?|fourths?|"
     "fifths?|tenths?|minus|plus|squared|cubed"
@@ -51,7 +53,8 @@ SPELLED = (
     (rf"({NUMBER}|\))(%?)(?:{UNIT}){{1,5}}\s*(?=[-+*/^=≈)])", r"\1\2 "),
 )  # fmt: skip
 REWRITTEN = tuple((re.compile(found, re.MULTILINE), plain) for found, plain in SPELLED)
-RUN = re.compile(r"[\d.+\-*/^()%\s=≈]*[=≈][\d.+\-*/^()%\s=≈]*")
+IN_RUN = r"[\d.+\-*/^()%\s=≈]"
+RUN = re.compile(rf"(?<!{IN_RUN}){IN_RUN}*[=≈]{IN_RUN}*")
 TOKEN = re.compile(rf"{NUMBER}|\*\*|[-+*/^()%]")
 # What makes something else of the number beside it: half of 10 + 2, 5 more than 3 * 4, 2x, 1,5,
 # 25 pupils + their 2 teachers.
@@ -116,6 +119,11 @@ class Equation:
 
 def equations(text: str) -> list[Equation]:
     """Every equation of a text in which something is worked out and both sides can be read."""
+    return list(_equations(text[:LONGEST]))
+
+
+@lru_cache(maxsize=1024)  # a step is read again for each of those after it
+def _equations(text: str) -> tuple[Equation, ...]:
     found = []
     for sides, signs in chains(text):
         for left, right, sign in zip(sides, sides[1:], signs, strict=False):
@@ -123,7 +131,7 @@ def equations(text: str) -> list[Equation]:
                 holds = equal(left, right, sign == "≈")
                 if holds or not may_mean_more(left, right):
                     found.append(Equation(left, right, holds))
-    return found
+    return tuple(found)
 
 
 def chains(text: str) -> Iterator[tuple[list[Side | None], list[str]]]:
@@ -217,6 +225,12 @@ def _adds_a_percentage(tokens: Sequence[str]) -> bool:
     return bool({"+", "-"} & set(tokens)) and tokens.count("%") != numbers
 
 
+def _limit(*values: Fraction) -> None:
+    """Raise Unread where the sum or product of these could be too long to work with."""
+    if sum(max(v.numerator.bit_length(), v.denominator.bit_length()) for v in values) > BITS:
+        raise Unread
+
+
 class _Reader:
     """Reads a sum of products of powers."""
 
@@ -240,16 +254,18 @@ class _Reader:
     def sum(self) -> Fraction:
         value = self.product()
         while self.next in ("+", "-"):
-            value += self.product() if self.take() == "+" else -self.product()
+            sign, term = self.take(), self.product()
+            _limit(value, term)
+            value += term if sign == "+" else -term
         return value
 
     def product(self) -> Fraction:
         value = self.power()
         while self.next in ("*", "/", "("):
-            if self.next == "(" or self.take() == "*":
-                value *= self.power()
-            else:
-                value /= self.power()
+            times = self.next == "(" or self.take() == "*"
+            factor = self.power()
+            _limit(value, factor)
+            value = value * factor if times else value / factor
         return value
 
     def power(self) -> Fraction:
@@ -260,6 +276,7 @@ class _Reader:
         exponent = self.atom()
         if exponent.denominator != 1 or not 0 <= exponent <= POWER or abs(value) > LARGE:
             raise Unread
+        _limit(*[value] * int(exponent))
         return value ** int(exponent)
 
     def atom(self) -> Fraction:

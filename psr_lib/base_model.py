@@ -9,7 +9,7 @@ import torch
 
 from psr_lib import authors, manifest, pretrain, wordlevel
 from psr_lib.evaluation import read_csv, write_csv
-from psr_lib.models import empty_model, save_model
+from psr_lib.models import empty_model, save_model, whole_folder
 from psr_lib.progress import track
 from psr_lib.records import PSRError, write_json
 
@@ -32,9 +32,10 @@ def train_and_ship(base: str, phases: Sequence[pretrain.Recipe] = pretrain.PHASE
     for recipe in phases:
         rows = pretrain.train(model, tokenizer, recipe, _report(recipe))
         history = joined(history, rows)
-    save_model(model.to(torch.float16), tokenizer, folder)
-    write_json(folder / "recipe.json", [asdict(recipe) for recipe in phases])
-    write_csv(folder / HISTORY, history)
+    with whole_folder(folder) as part:  # weights never stand without their history
+        save_model(model.to(torch.float16), tokenizer, part)
+        write_json(part / "recipe.json", [asdict(recipe) for recipe in phases])
+        write_csv(part / HISTORY, history)
     return folder
 
 

@@ -292,8 +292,10 @@ def cached(
 
 
 def _contents(folder: Path, key: str) -> dict[str, str]:
-    model = folder / "model"
-    return {"key": key, "model": manifest.fingerprint(model) if model.is_dir() else ""}
+    """What the folder was made from, and the hash of all that lies in it but this mark."""
+    names = (name for name in manifest.files_in(folder, ()) if name != "made_from.json")
+    files = {name: manifest.fingerprint(folder / name) for name in names}
+    return {"key": key, "files": hash_json(files)}
 
 
 def common(stage: Any) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from psr_lib import answers, grading, ift, prompts, redteam, solution_reviews
+from psr_lib import answers, grading, ift, prompts, redteam, rule_scores, solution_reviews
+from psr_lib.arithmetic import equations
 from psr_lib.engines.base import FINISHES, Completion
 from psr_lib.grading import Grader
 from psr_lib.problems import read_step
@@ -26,6 +27,7 @@ from psr_lib.progress import track
 from psr_lib.prompts import slots
 from psr_lib.records import JudgeExample, ScoreExample, seed_of
 from psr_lib.reviews import skills
+from psr_lib.rule_judge import find, worked
 from psr_lib.search import read_candidate
 from psr_lib.steps import body, boxed, is_final, join_steps, number, split_steps
 
@@ -46,6 +48,8 @@ PIECES = (
     "\\left(", "^\\circ", "x = ", "or", "and", "\u2028", "\r", "\x00", "\ud800", "\u0661",
     "\uff13", "\u200b", "\U0001d7d9", "\\", "(1,2]", "\\pm", SOLUTION, f"{SOLUTION}\nStep 2: no.",
     "The answer is", "\\begin{", "\\end{", "\\[", "\\(", "[asy]", "{x|", "<|im_end|>", "Review:",
+    "\uff3b", "\uff3d", "\xad", "\nreview\uff1a", "\xa0", "</ response>", "**Review:**", "`",
+    "\u02bc", "(((((0.1)^9)^9)^9)^9)", "0.1^9", "1/", " = 3. ", "^",
 )  # fmt: skip
 ATTACKS = tuple(text for win in "AB" for own in redteam.attacks(win).values() for text in own)
 
@@ -122,7 +126,7 @@ def read_verdict(text: str) -> None:
 
 def _letters_of(text: str) -> str:
     """The text without what `fit` writes in another way."""
-    return re.sub(r"[\[\]()<>\s]", "", text)
+    return re.sub(r"[\[\]()<>\ufe47\ufe48\ufe64\ufe65\uff1c\uff1e\uff3b\uff3d\s]", "", text)
 
 
 def read_completion(text: str) -> None:
@@ -148,9 +152,20 @@ def read_explanation(text: str) -> None:
                                          right=False), text)  # fmt: skip
 
 
+def read_by_rule(text: str) -> None:
+    """What the offline teacher works out: of a text, of a step, of a whole solution."""
+    for equation in equations(text):
+        assert str(equation)
+    known = worked(SOLUTION)
+    find(text, [SOLUTION], known), find(SOLUTION, [text], known)
+    assert rule_scores.review(text, [SOLUTION])[1] is not None or not text
+    rule_scores.review(SOLUTION, split_steps(text))
+
+
 Reader = Callable[[str], None]
 READERS: tuple[Reader, ...] = (
     read_steps, read_answer, read_verdict, read_completion, read_reply, read_explanation,
+    read_by_rule,
 )  # fmt: skip
 
 

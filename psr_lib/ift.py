@@ -21,6 +21,7 @@ from psr_lib.engines.threads import each
 from psr_lib.formulas import latex_dollars
 from psr_lib.progress import track
 from psr_lib.prompts import Family, fill
+from psr_lib.prompts.slots import plain
 from psr_lib.records import IFTExample, Problem, PSRError
 from psr_lib.segment import answer_last, cut, sentences
 from psr_lib.steps import MARK, body, boxed, is_final, join_steps, number, split_steps
@@ -109,9 +110,9 @@ class ApiSegmenter:
         self.chat, self.template, self.attempts = chat, family.templates["segment"], attempts
 
     def first_turn(self, problem: Problem) -> Messages:
-        """What is asked first (paper Fig. 3)."""
+        """What is asked first (paper Fig. 3); special tokens of the texts are broken by a blank."""
         user = fill(self.template, question=problem.question, solution=problem.solution)
-        return [{"role": "user", "content": user}]
+        return [{"role": "user", "content": plain(None, user)}]
 
     def __call__(self, problem: Problem) -> Segmented:
         """Raises EngineError where the server fails for good."""
@@ -126,8 +127,8 @@ class ApiSegmenter:
             if not found.fault:
                 break
             again = f"This is wrong: {found.fault}. Reply with the whole segmented solution again."
-            messages = [*asked, {"role": "assistant", "content": reply.text},
-                        {"role": "user", "content": again}]  # fmt: skip
+            messages = [*asked, {"role": "assistant", "content": plain(None, reply.text)},
+                        {"role": "user", "content": plain(None, again)}]  # fmt: skip
         return found
 
 

@@ -1,7 +1,8 @@
 """Finished searches on the disk as they finish, so that a stage that was killed goes on.
 
-One line a search, in the order in which they ended; read back in the order of their numbers. The
-first line names what the searches were made from: a file of other parameters is begun anew.
+One line a search with its hash, in the order in which they ended; read back in the order of their
+numbers. The first line names what the searches were made from: a file of other parameters is begun
+anew.
 """
 
 import json
@@ -11,7 +12,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from psr_lib.records import PSRError, Question, hash_json, json_line, writing
+from psr_lib.records import (
+    PSRError,
+    Question,
+    hash_json,
+    json_line,
+    read_summed,
+    summed_line,
+    writing,
+)
 
 
 class Trace(Protocol):
@@ -55,8 +64,8 @@ class Journal:
             if file.readline() != head:
                 return 0
             end = file.tell()
-            for line in file:
-                place = _place(line)
+            for number, line in enumerate(file, start=2):
+                place = _place(line, f"{self.path}:{number}")
                 if place is None:  # cut off by the kill
                     break
                 self._note(place, end)
@@ -79,7 +88,7 @@ class Journal:
         end = self._file.seek(0, 2)
         try:
             with writing(self.path):
-                self._file.write(json_line({"place": place, "trace": trace.to_row()}))
+                self._file.write(summed_line({"place": place, "trace": trace.to_row()}))
                 self._file.flush()
         except PSRError:
             with suppress(OSError):  # what could not be written must not be written later
@@ -116,10 +125,9 @@ def search_into(
         raise PSRError(f"{error}; {kept}") from error
 
 
-def _place(line: bytes) -> int | None:
-    if not line.endswith(b"\n"):
-        return None
+def _place(line: bytes, where: str) -> int | None:
+    row: Any = read_summed(line, where) if line.endswith(b"\n") else None
     try:
-        return json.loads(line)["place"]
-    except (ValueError, KeyError, TypeError):
+        return row["place"]
+    except (KeyError, TypeError):
         return None

@@ -16,8 +16,8 @@ JOURNAL = "*.part"  # finished searches of a stage that is not finished
 def sweep(run: RunDir) -> None:
     """Remove what nobody can use: half-written files, and scratch of stages that are complete.
 
-    A stage that was opened again and left before it wrote anything is complete. Only for who holds
-    the run.
+    A stage that was opened again and left before it wrote anything is complete; the searches that
+    it had finished by then stay, as they are younger than its manifest. Only for who holds the run.
     """
     for path in sorted(run.path.rglob("*")):
         if HALF_WRITTEN.search(path.name):
@@ -25,8 +25,14 @@ def sweep(run: RunDir) -> None:
     for before in list(run.path.rglob(manifest.BEFORE)):
         manifest.put_back(before.parent)
     for made in run.path.rglob(manifest.NAME):
-        for path in (made.with_name(manifest.BEFORE), *made.parent.glob(JOURNAL)):
+        for path in (made.with_name(manifest.BEFORE), *_used_up(made)):
             _remove(path)
+
+
+def _used_up(made: Path) -> list[Path]:
+    """Journals from before a manifest was written; a younger one is of its stage running again."""
+    journals = made.parent.glob(JOURNAL)
+    return [path for path in journals if path.stat().st_mtime_ns <= made.stat().st_mtime_ns]
 
 
 def _remove(path: Path) -> None:

@@ -7,6 +7,7 @@ kernel may still write: who takes the run next waits for it.
 
 import fcntl
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -90,14 +91,14 @@ def _take(path: Path, place: Path, doing: str, patience: float = 0.0) -> None:
     _held[path] = handle
     with suppress(OSError):  # a full disk: the lock holds, and nobody can read whose it is
         os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} ({doing})".encode())
+        os.write(handle, f"process {os.getpid()} ({doing}) on {socket.gethostname()}".encode())
 
 
 def _opened(path: Path, place: Path, patience: float) -> int:
     """The lock file, locked; PSRError that names who has it if it cannot be had in time."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     until = time.monotonic() + patience
-    while not _locked(handle):
+    while not _locked(handle, path):
         if time.monotonic() >= until:
             owner = os.read(handle, 200).decode("utf-8", "replace").strip() or "another process"
             os.close(handle)
@@ -107,11 +108,18 @@ def _opened(path: Path, place: Path, patience: float) -> int:
     return handle
 
 
-def _locked(handle: int) -> bool:
+def _locked(handle: int, path: Path) -> bool:
+    """Whether the lock was free; PSRError, the file closed, where there are no locks at all."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:  # EWOULDBLOCK: somebody else has it
         return False
+    except OSError as error:
+        os.close(handle)
+        raise PSRError(
+            f"{manifest.shown(path)}: the file system gives no lock ({error.strerror}); mount it "
+            "with locks (flock), or put the runs on a disk that has them"
+        ) from None
     return True
 
 

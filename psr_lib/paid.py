@@ -5,17 +5,17 @@ every preset and seed, a stage that runs again, and several runs at once.
 """
 
 import fcntl
-import json
 from pathlib import Path
 from threading import Lock
 from typing import IO, Any
 
-from psr_lib.records import json_line, writing
+from psr_lib.records import read_summed, summed_line, writing
 
 
 class Paid:
     """A file of answers by key; safe for several threads and processes.
 
+    Each line ends in its hash, and a changed one is a PSRError that names it.
     `unreadable` counts lines of no use: a kill in the middle of writing leaves one.
     """
 
@@ -25,14 +25,14 @@ class Paid:
         self._known: dict[str, Any] = {}
         if self.path.is_file():
             with open(self.path, "rb") as file:
-                for line in file:
-                    self._read(line)
+                for number, line in enumerate(file, start=1):
+                    self._read(line, f"{self.path}:{number}")
 
-    def _read(self, line: bytes) -> None:
+    def _read(self, line: bytes, where: str) -> None:
+        row: Any = read_summed(line, where)
         try:
-            row = json.loads(line)
             self._known[row["key"]] = row["value"]
-        except (ValueError, KeyError, TypeError):
+        except (KeyError, TypeError):
             self.unreadable += 1
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class Paid:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "a+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed
-                file.write(b"\n" * _is_cut_off(file) + json_line({"key": key, "value": value}))
+                file.write(b"\n" * _is_cut_off(file) + summed_line({"key": key, "value": value}))
             self._known[key] = value
 
 

@@ -29,6 +29,8 @@ WAYS = {errno.ENOSPC: FULL, errno.EDQUOT: FULL, errno.EFBIG: FULL,
         errno.EACCES: CLOSED, errno.EPERM: CLOSED, errno.EROFS: CLOSED}  # fmt: skip
 OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors and tokenizers tell the code
 
+SUM = re.compile(rb', "sum": "([0-9a-f]{16})"\}\n?$')  # the end of a line with its hash
+
 
 class PSRError(ValueError):
     """An error that a user can act on: one line that names the thing and the way out."""
@@ -264,6 +266,34 @@ def json_line(row: Any) -> bytes:
     """A record or dictionary as one line of a JSONL file."""
     value = row if isinstance(row, dict) else to_dict(row)
     return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def summed_line(row: dict[str, Any]) -> bytes:
+    """A dictionary as one line of JSON that ends in a short hash of what stands before it."""
+    text = json_line(row)[:-2]  # without its closing bracket
+    return text + f', "sum": "{_short_hash(text)}"}}\n'.encode()
+
+
+def read_summed(line: bytes, where: str) -> dict[str, Any] | None:
+    """The row of a `summed_line`; None for half a line. A line without a hash is taken as it is.
+
+    Raises PSRError that names `where` if the line is not as it was written.
+    """
+    found = SUM.search(line)
+    try:
+        row = json.loads(line)
+        given = row.pop("sum", None)
+    except (ValueError, AttributeError, TypeError):  # cut off, or no object at all
+        row, given = None, None
+    damaged = found and _short_hash(line[: found.start()]) != found[1].decode()
+    if damaged or (given and not found):
+        raise PSRError(f"{where}: changed after it was written; delete this line and run the same "
+                       "command again: what it held is made again")  # fmt: skip
+    return row
+
+
+def _short_hash(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def _packed(raw: IO[bytes], path: Path | str) -> Any:

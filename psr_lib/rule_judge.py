@@ -32,6 +32,7 @@ from psr_lib.steps import MARK, body, boxed
 WRONG, NEEDED, ASIDE, SILENT = "wrong", "needed", "aside", "silent"
 BOX = re.compile(r"\\boxed\{([^{}]*)\}")
 PLACES = 4  # decimals of a recomputed number
+LONGEST = 1000  # digits that are written out, as many as a plain answer may have
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ def number(value: Fraction) -> str:
     >>> number(Fraction(7, 2)), number(Fraction(6))
     ('3.5', '6')
     """
+    if abs(value) >= 10**LONGEST:  # Python itself refuses to write much longer ones
+        return "a number that is too long to write"
     if value.denominator == 1:
         return str(value.numerator)
     value = Fraction(round(value * 10**PLACES), 10**PLACES)

@@ -13,6 +13,7 @@ from psr_lib import asking, prompts, registry, rule_scores
 from psr_lib.contests import Contest
 from psr_lib.engines.chat import Chat, Messages
 from psr_lib.prompts import Family
+from psr_lib.prompts.slots import plain
 from psr_lib.registry import register
 from psr_lib.solution_reviews import review
 from psr_lib.steps import split_steps
@@ -69,8 +70,10 @@ class ApiScorer:
         self.concurrency = chat.settings.concurrency
 
     def turn(self, question: str, solution: str) -> Messages:
-        """What it reads."""
-        return [{"role": "user", "content": self.family.score(question, solution).user}]
+        """What it reads; no tokenizer is known here, so the customary special tokens are broken."""
+        return [
+            {"role": "user", "content": plain(None, self.family.score(question, solution).user)}
+        ]
 
     def score(self, question: str, solution: str) -> Said:
         """What it says; raises EngineError where the server fails for good."""

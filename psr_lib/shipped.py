@@ -16,6 +16,8 @@ from psr_lib import manifest
 from psr_lib.records import (
     JudgeExample,
     PSRError,
+    atomic,
+    hash_file,
     hash_json,
     read_json,
     read_jsonl,
@@ -53,11 +55,21 @@ def find(stage: Any) -> Path | None:
     if (stage.run.making / FORCED).exists() or not (folder / MARK).is_file():
         return None
     key = key_of(stage.params, manifest.identity(stage.model(0)))
-    return folder if read_json(folder / MARK) == key else None
+    return folder if marked(folder)["key"] == key else None
+
+
+def marked(folder: Path) -> dict[str, Any]:
+    """What the rows of a folder were made from: their `key`, and the `files`' hashes."""
+    found = read_json(folder / MARK)
+    return found if isinstance(found, dict) else {"key": found, "files": {}}  # of before hashes
 
 
 def take(stage: Any, folder: Path) -> dict[str, list[JudgeExample]]:
-    """The rows of that folder; its reports become the stage's."""
+    """The rows of that folder; its reports become the stage's. PSRError if a file was changed."""
+    for name, digest in marked(folder)["files"].items():
+        if not (folder / name).is_file() or hash_file(folder / name) != digest:
+            raise PSRError(f"{manifest.shown(folder / name)}: not as it was shipped; restore it "
+                           "with git, or make data FORCE=1")  # fmt: skip
     stage.source(str(folder))
     for name in REPORTS:
         shutil.copyfile(folder / name, stage.output(name))
@@ -78,14 +90,22 @@ def keep(run: RunDir) -> Path:
         raise PSRError(f"{place}: no finished chain; make data SET=data.eft_from=chain FORCE=1")
     folder = manifest.root() / HOME / f"seed{run.seed}"
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).unlink(missing_ok=True)  # nobody takes what is only half there
     for name in ROWS:
         rows = read_jsonl(run.data / f"{name}.jsonl", JudgeExample)
         write_jsonl(folder / f"{name}.jsonl.gz", rows)
     for name in REPORTS:
-        shutil.copyfile(run.data / name, folder / name)
+        with atomic(folder / name) as part:
+            shutil.copyfile(run.data / name, part)
     base = manifest.root() / found["params"]["model"]["base"]
-    write_json(folder / MARK, key_of(found["params"], manifest.identity(base)))
+    mark(folder, key_of(found["params"], manifest.identity(base)))
     return folder
+
+
+def mark(folder: Path, key: str) -> None:
+    """Write down, last of all, what the folder's rows were made from, and their hashes."""
+    names = (*(f"{name}.jsonl.gz" for name in ROWS), *REPORTS)
+    write_json(folder / MARK, {"key": key, "files": {n: hash_file(folder / n) for n in names}})
 
 
 def main() -> int:

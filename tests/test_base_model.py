@@ -38,6 +38,22 @@ def test_two_phases_train_one_model(shipped):
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
 
 
+def test_a_base_model_is_replaced_with_its_history_or_not_at_all(tmp_path, monkeypatch):
+    def full(*_):
+        raise PSRError("the disk is full")
+
+    folder = tmp_path / "data/tiny/base"
+    folder.mkdir(parents=True)
+    (folder / base_model.HISTORY).write_text("of before")
+    monkeypatch.setattr(manifest, "root", lambda: tmp_path)
+    monkeypatch.setattr(pretrain, "train", lambda *_: [])
+    monkeypatch.setattr(base_model, "write_csv", full)
+    with pytest.raises(PSRError, match="the disk is full"):
+        base_model.train_and_ship("data/tiny/base", (Recipe(**SMALL),))
+    assert [path.name for path in folder.parent.iterdir()] == ["base"]
+    assert [path.name for path in folder.iterdir()] == [base_model.HISTORY]
+
+
 def test_the_shipped_model_is_what_the_code_would_train():
     folder = ROOT / "data/tiny/base"
     config = load_model(folder, "float32", "cpu").config

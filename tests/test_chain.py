@@ -277,3 +277,6 @@ def test_what_takes_long_is_made_again_where_it_was_changed(tmp_path):
     assert len(built) == 2 and (home / "model/weights").read_text() == "1"
     chain.cached(stage, home, {"a": 2}, build)
     assert len(built) == 3
+    (home / "labels.jsonl").write_text("beside the model")
+    chain.cached(stage, home, {"a": 2}, build)
+    assert len(built) == 4 and not (home / "labels.jsonl").exists()

@@ -1,5 +1,6 @@
 """The chain with a teacher behind an API, on real problems, and what of it ships."""
 
+import gzip
 import re
 
 import pytest
@@ -27,8 +28,9 @@ from psr_lib.records import (
     PSRError,
     StepLabels,
     StepPair,
-    read_json,
+    hash_file,
     read_jsonl,
+    write_json,
     write_jsonl,
 )
 from psr_lib.steps import body
@@ -173,6 +175,22 @@ def test_rows_that_ship_are_taken_for_just_these_settings(made, tmp_path, monkey
     assert shipped.find(stage) is None  # FORCE=1 makes its own
 
 
+def test_rows_that_ship_are_checked_and_never_half_there(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "HOME", str(tmp_path / "home"))
+    folder = shipped.keep(made.stage.run)
+    with gzip.open(folder / "eft.jsonl.gz", "ab") as file:
+        file.write(b"{}")
+    stage = opened(tmp_path / "runs", "data.questions=[1,1,1]")
+    with pytest.raises(PSRError, match=r"eft\.jsonl\.gz: not as it was shipped; restore it"):
+        shipped.take(stage, shipped.find(stage))
+    write_json(folder / shipped.MARK, shipped.marked(folder)["key"])
+    assert shipped.find(stage) == folder, "a mark from before there were hashes"
+    monkeypatch.setattr(shipped, "atomic", None)
+    with pytest.raises(TypeError):
+        shipped.keep(made.stage.run)
+    assert shipped.find(stage) is None
+
+
 def test_what_ships_leaves_a_base_model_of_the_hub_alone(made, tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, "HOME", str(tmp_path / "home"))
     shipped.keep(made.stage.run)
@@ -191,7 +209,10 @@ def test_what_ships_was_made_with_the_presets_settings():
         seed = int(home.name.removeprefix("seed"))
         params = stages.parameters(preset, stages.Key(stages.DATA), seed)
         wanted = shipped.key_of(params, manifest.identity(ROOT / preset.model.base))
-        assert read_json(home / shipped.MARK) == wanted, "run the chain again and ship it"
+        assert shipped.marked(home)["key"] == wanted, "run the chain again and ship it"
+        files = shipped.marked(home)["files"]
+        assert set(files) == {path.name for path in home.iterdir()} - {shipped.MARK}
+        assert all(hash_file(home / name) == digest for name, digest in files.items())
 
 
 def test_only_a_finished_chain_ships(tmp_path):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from psr_lib import fuzz, grading, presets, prompts, solution_reviews, steps
 from psr_lib.answers import plain_number
+from psr_lib.arithmetic import equations
 from psr_lib.engines.base import Completion, EngineError
 from psr_lib.engines.calls import Request
 from psr_lib.engines.chat import Reply, read_reply
@@ -181,6 +182,8 @@ EMPTY = ScoreExample(id="", problem_id="", question=fuzz.QUESTION, solution="", 
         lambda n: slots.plain(None, "<|" * n),
         lambda n: steps.split_steps("\n Step" * n),
         lambda n: steps.boxed("\\boxed{" * n),
+        lambda n: equations("1" * n),
+        lambda n: equations("1 + " * n),
     ],
 )
 def test_readers_take_time_in_proportion_to_the_text(read):

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from scripted import Scripted, judge_settings, questions, random_script, search_
 from psr_lib import prompts
 from psr_lib.journal import Journal, search_into
 from psr_lib.judge import Judge
+from psr_lib.paid import Paid
 from psr_lib.records import PSRError, read_jsonl, write_jsonl
 from psr_lib.search import search_stream, step_search
 from psr_lib.traces import SearchTrace, TraceFile, search_stats
@@ -129,6 +131,34 @@ def test_a_finished_journal_asks_nothing(tmp_path):
     first = fill(path, Scripted(random_script(3)))
     engine = Scripted(random_script(3))
     assert fill(path, engine) == first and engine.batches == 0
+
+
+def test_a_line_that_was_changed_is_named_and_one_without_a_hash_is_read(tmp_path):
+    path = tmp_path / "t.part"
+    whole = fill(path, Scripted(random_script(3)))
+    lines = path.read_bytes().splitlines(keepends=True)
+    damaged = lines[4].replace(b'"tokens"', b'"tokenz"')
+    assert damaged != lines[4]
+    path.write_bytes(b"".join([*lines[:4], damaged, *lines[5:]]))
+    with pytest.raises(PSRError, match=r"t\.part:5: changed after it was written; delete this"):
+        Journal(path, "one")
+    path.write_bytes(b"".join([*lines[:4], *lines[5:]]))
+    assert fill(path, Scripted(random_script(3))) == whole
+    before = [re.sub(rb', "sum": "\w+"', b"", line) for line in lines]
+    path.write_bytes(b"".join(before))
+    engine = Scripted(random_script(3))
+    assert before != lines and fill(path, engine) == whole and engine.batches == 0
+
+
+def test_a_paid_answer_that_was_changed_is_named(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"key": "old", "value": 1}\n[1]\n{"key": "cut')
+    Paid(path).add("new", {"text": "caf\u00e9"})
+    paid = Paid(path)
+    assert (paid.get("old"), paid.get("new"), paid.unreadable) == (1, {"text": "caf\u00e9"}, 2)
+    path.write_bytes(path.read_bytes().replace(b"caf", b"taf"))
+    with pytest.raises(PSRError, match=r"answers\.jsonl:4: changed after it was written"):
+        Paid(path)
 
 
 def test_a_journal_of_something_else_is_begun_anew(tmp_path):

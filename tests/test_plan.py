@@ -508,9 +508,9 @@ def test_the_disk_takes_every_model_that_is_made_or_fetched():
 
 def test_eft_that_ships_is_not_planned(tmp_path):
     run = RunDir("tiny", 0, tmp_path)
-    marked = ROOT / "data/tiny/chain/seed0/made_from.json"
+    home = ROOT / "data/tiny/chain/seed0"
     params = stages.parameters(load("tiny"), Key("01_data_prep"), 0)
-    ships = json.loads(marked.read_text()) == shipped.key_of(params, manifest.identity(ROOT / TINY))
+    ships = shipped.marked(home)["key"] == shipped.key_of(params, manifest.identity(ROOT / TINY))
     works = plan.make(load("tiny"), run, [Key("01_data_prep")], GPU, []).works
     assert (len(works) == 1) == ships
     (run.making).mkdir(parents=True)

@@ -5,21 +5,32 @@ place and, so that the test can fail, without them.
 """
 
 import re
+import unicodedata
 from collections import Counter
 from types import SimpleNamespace
 
 import pytest
+from conftest import ROOT
 from scripted import Scripted, judge_settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from psr_lib import judge_lab, lab_attacks, prompts, redteam, teachers, token_rows, wordlevel
+from psr_lib import ift, judge_lab, lab_attacks, prompts, redteam, teachers, token_rows, wordlevel
 from psr_lib.engines.calls import encode
 from psr_lib.engines.chat_server import Conversation, messages_of
 from psr_lib.judge import Call, Judge
 from psr_lib.models import text_ids
 from psr_lib.prompts import slots
-from psr_lib.records import IFTExample, JudgeExample, Question, ScoreExample, StepPair
+from psr_lib.records import (
+    IFTExample,
+    JudgeExample,
+    Problem,
+    Question,
+    ScoreExample,
+    StepPair,
+    read_jsonl,
+)
+from psr_lib.score_teachers import ApiScorer
 
 QUESTION = "Tom has 4 pens. Tom buys 2 pens. How many pens does Tom have?"
 WRONG, RIGHT = "Step 2: 4 + 2 = 7, so 7.", "Step 2: 4 + 2 = 6, so 6."
@@ -71,16 +82,33 @@ def specials(tokenizer, ids):
     return [i for i in ids if i in control]
 
 
+@pytest.mark.parametrize("name", redteam.FAMILIES)
+def test_no_special_token_reaches_a_teacher_behind_an_api(name):
+    family, chat = prompts.load(name), SimpleNamespace(settings=SimpleNamespace(concurrency=1))
+    scorer, segmenter = ApiScorer(chat, family), ift.ApiSegmenter(chat, family, 1)
+    assert sum(bool(slots.CUSTOMARY.search(attack.text)) for attack in ATTACKS) > 100
+    for text in {attack.text for attack in ATTACKS}:
+        problem = Problem(id="", source="", question=text, answer="", solution=text)
+        for turns in (scorer.turn(text, text), segmenter.first_turn(problem)):
+            assert not slots.CUSTOMARY.search(turns[0]["content"])
+
+
 MARKS = re.compile(r"\[(?!\[)[^\[\]\n]+\](?!\])|</?[a-z]+>|^[A-Z][A-Za-z ]*:", re.MULTILINE)
+
+
+def as_an_eye(text):
+    """The text without what nobody sees, in plain letters."""
+    shown = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
+    return re.sub("[\u02bc`]", "'", unicodedata.normalize("NFKC", shown))
 
 
 def slots_of(family, template, prompt):
     """What stands in the slots of a prompt; None where a mark of the template is there twice."""
     text = family.templates[template]
     for mark in MARKS.findall(re.sub(r"\{\w+\}", "\n", text)):
-        start = "" if mark[0] in "[<" else r"^[ \t]*"
-        words = r"\s+".join(map(re.escape, mark.split()))
-        if len(re.findall(start + words, prompt, re.MULTILINE | re.IGNORECASE)) != 1:
+        start = "" if mark[0] in "[<" else r"^[\s*]*"
+        words = r"\s*".join(map(re.escape, mark.split())).replace("/", r"/\s*")
+        if len(re.findall(start + words, as_an_eye(prompt), re.MULTILINE | re.IGNORECASE)) != 1:
             return None
     exact = "(.*?)".join(map(re.escape, re.split(r"\{\w+\}", text)))
     found = re.fullmatch(exact, prompt, re.DOTALL)
@@ -130,6 +158,36 @@ def test_no_attack_forges_a_verdict_or_leaves_its_slot(name):
     family = prompts.load(name)
     found = Counter(how for how in (forged(family, attack) for attack in ATTACKS) if how)
     assert not found
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"), [("paper", redteam.DISGUISED[:6]), ("compact", redteam.DISGUISED[6:])]
+)
+def test_marks_and_labels_in_disguise_lose_their_brackets_or_get_some(name, texts):
+    marks = prompts.load(name).marks
+    for text in texts:
+        fitted = slots.fit(f"{WRONG} {text}", marks)
+        assert fitted != f"{WRONG} {text}" and not re.search(r"[\[<\uff3b]|\w\**[:\uff1a]$", fitted)
+        assert slots.fit(fitted, marks) == fitted
+
+
+REAL = (
+    "Step 1: Natalia sold 48/2 = <<48/2=24>>24 clips in May.",
+    "Step 2: It's $5 \u00d7 3 \u2014 that's $15.",
+    "Step 1: Let A = [0, 1) and |x| < 5; the user's answer:\nx \u2264 \u00bd\xa0m\u00b2.",
+    "Step 3: **Total:** 3 + 4 = 7\n- apples: 3\n- pears: 4",
+    "Step 4: a problem: \u201c2 \u2212 1\u201d [see above].",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["paper", "compact", "qwen"])
+def test_ordinary_steps_stay_byte_for_byte(name):
+    marks = prompts.load(name).marks
+    rows = read_jsonl(ROOT / "data/tiny/chain/seed0/eft.jsonl.gz", JudgeExample)
+    texts = {text for row in rows for text in (row.question, *row.prefix, row.step_a, row.step_b)}
+    assert len(texts) > 500
+    for text in (*texts, *REAL):
+        assert slots.fit(text, marks) == text
 
 
 @pytest.mark.parametrize("name", ["paper", "compact"])

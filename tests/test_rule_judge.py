@@ -58,6 +58,13 @@ def test_what_is_shown_of_a_step(step, prefix, kind, why):
 def test_a_number_of_any_size_is_written_out():
     assert [number(Fraction(*pair)) for pair in ((-7, 2), (-1, 3), (2, 3), (1999, 1000))] == [
         "-3.5", "-0.3333", "0.6667", "1.999"]  # fmt: skip
+    for value in (Fraction(10) ** 5000, Fraction(-(10**5000), 3)):
+        assert number(value) == "a number that is too long to write"
+
+
+def test_fractions_of_fractions_are_judged_without_a_crash():
+    step = "Step 1: 1/(((((0.1)^9)^9)^9)^9) = 3."
+    assert find(step, [], KNOWN).kind == SILENT
     huge = " * ".join(["999999999999999"] * 30)
     found = find(f"Step 1: {huge} * 9 / 7 = 3.", [], KNOWN)
     assert found.kind == WRONG and f"= {999999999999999**30 * 9 // 7}." in found.why

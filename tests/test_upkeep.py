@@ -1,6 +1,9 @@
 """What a kill leaves in a run, what `make status` shows of it, and one stage removed."""
 
+import errno
 import json
+import os
+import socket
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -33,7 +36,8 @@ def test_a_make_removes_what_nobody_can_use_and_nothing_else(repo):
     mine = repo.write("runs/smoke/seed0/notes.old1", "mine")
     for name in ("ppd/ppd.jsonl.part123", "ppd/traces.jsonl.gz.part", "ppd/manifest.before.json",
                  "model.part77/model.safetensors", "model.part-old77/config.json"):  # fmt: skip
-        repo.write(f"{M2}/{name}", "half")
+        path = repo.write(f"{M2}/{name}", "half")
+        os.utime(path, (0, 0))  # the manifest was written later
     assert "nothing to do" in repo.call("iteration", "--n", "2").stdout
     kept = {str(path.relative_to(repo.run)) for path in (journal, mine)}
     assert files(repo) == before | kept
@@ -80,6 +84,16 @@ def test_a_stage_that_was_opened_and_left_is_read_as_before(repo):
     assert done.returncode == 0 and "02_init M1: up to date" in done.stdout, done.stderr
     assert (folder / manifest.NAME).read_text() == before
     assert not (folder / manifest.BEFORE).exists()
+
+
+def test_finished_searches_of_a_stage_that_runs_again_outlive_every_sweep(repo):
+    folder = repo.run / "psrlm/M2/ppd"
+    manifest.set_aside(folder)
+    journal = repo.write(f"{M2}/ppd/traces.jsonl.gz.part", "{}\n{}\n")
+    for _ in range(2):  # a make that comes to another stage first, and is killed there
+        leftovers.sweep(RunDir("smoke", 0, repo.root / "runs"))
+        assert journal.read_text() == "{}\n{}\n"
+    assert (folder / manifest.NAME).is_file(), "the outputs of before are whole"
 
 
 def test_a_notebook_that_never_finishes_its_stage_is_a_failure(repo):
@@ -283,7 +297,9 @@ def test_status_tells_which_stage_is_at_work(repo):
     with holder(repo, "lock_stage", 30.0, "04_step_dpo M2") as kernel:
         states = repo.states()
         kernel.kill()
-    assert states["04_step_dpo M2"] == f"running  process {kernel.pid} (04_step_dpo M2)"
+    assert states["04_step_dpo M2"] == (
+        f"running  process {kernel.pid} (04_step_dpo M2) on {socket.gethostname()}"
+    )
     assert states["03_search_judge M2"] == "done"
 
 
@@ -294,6 +310,16 @@ def test_other_commands_refuse_a_run_in_use(repo):
             locks.lock(run_of("smoke", 0, repo.root / "runs", "0 1"), "several seeds")
         other.kill()
     assert done.returncode == 2 and f"is in use by process {other.pid} (a test)" in done.stderr
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_no_run_in_use(tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    with pytest.raises(PSRError, match=r"\.lock: the file system gives no lock \(.*\); mount"):
+        locks.lock(RunDir("smoke", 0, tmp_path), "a test")
 
 
 def test_a_fork_does_not_keep_what_its_parent_gave_back(tmp_path):
