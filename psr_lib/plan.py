@@ -58,10 +58,11 @@ def make(
 ) -> Plan:  # fmt: skip
     """The plan of these stages of a run on a machine, by the rates of the table (or those given).
 
-    Raises PSRError where the model's configuration is not at hand.
+    Raises PSRError where the model's configuration is not at hand, or the launch's.
     """
     rates = rate_table.load() if rates is None else rates
     machine = spread.reached(preset, machine)
+    spread.training(preset.train, machine)  # its configuration is found wanting here
     own = architectures.of(preset.model.base)
     ships = preset.data.eft_from == "chain" and bool(_shipped(preset, run))
     case, parts = case_of(preset, own.parameters >= LARGE, shipped=ships), []

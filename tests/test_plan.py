@@ -695,7 +695,8 @@ def test_an_api_model_beside_the_runs_own_is_counted_in_calls(capsys):
 
 def test_bad_requests_are_one_line(capsys):
     for args, words in ((["--on", "8xH1"], "no device 'H1'"), (["--n", "9"], "rounds 1 to 4"),
-                        (["--set", "model.base=nobody/none"], "no configuration")):  # fmt: skip
+                        (["--set", "model.base=nobody/none"], "no configuration"),
+                        (["--set", "train.launch=mine.yaml"], "no such accelerate")):  # fmt: skip
         code, out, errors = planned(capsys, "--preset", "tiny", *args)
         assert code == 2 and out == "" and words in errors and len(errors.splitlines()) == 1
 
