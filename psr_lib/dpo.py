@@ -10,6 +10,7 @@ The paper has no second term (nll_weight 0). Another loss of the two log-ratios,
 replayed EFT (`losses`, `beside`) are off unless asked for.
 """
 
+import gc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -158,6 +159,8 @@ def train_dpo(
             work=work, seed=seed, max_steps=max_steps, on_progress=on_progress, labels=labels,
             replay=again,
         )  # fmt: skip
+        reference = None
+        gc.collect()  # what it was wrapped in holds it, and it that
         result = run(trainer, report, plan, counts, checkpoints)
         return result | keep(trainer, tokenizer, model_dir, out_dir, merge)
 
@@ -194,7 +197,7 @@ def make_trainer(
 ) -> tuple[StepDPOTrainer, BatchPlan, Report]:
     """A trainer with the reference's log-probabilities computed; `reference` None = the policy's.
 
-    The reference runs once over all rows before training and is then let go.
+    The reference runs once over all rows before training; the trainer does not hold it after that.
     """
     pair_tokens = 2 * max(row.length for row in rows)  # both siblings share a forward pass
     pair_tokens = max(pair_tokens, max((row.length for row in replay), default=0))
@@ -216,7 +219,7 @@ def make_trainer(
             callbacks=[report],
             peft_config=lora(settings),
         )
-    trainer.ref_model = None
+    _let_go(trainer)
     trainer.pair_loss, trainer.anchor = own, settings.nll_weight
     trainer.replay = settings.replay if replay else 0.0
     if labels is not None or replay:
@@ -224,6 +227,13 @@ def make_trainer(
     trainer.sampler = BatchesByLength([row.length for row in rows], settings.batch, seed)
     trainer.lanes = side if plan.accumulation > 1 else 1
     return trainer, plan, report
+
+
+def _let_go(trainer: Any) -> None:
+    """Drop the reference, which accelerate keeps in a list of the models that it has prepared."""
+    prepared = trainer.accelerator._models
+    prepared[:] = [model for model in prepared if model is not trainer.ref_model]
+    trainer.ref_model = None
 
 
 def loss_arguments(settings: DPOSettings, own: losses.PairLoss | None = None) -> dict[str, Any]:

@@ -27,7 +27,7 @@ FOLDER = "dry"
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 # Enough updates for a narrow copy to write steps and verdicts at all; its numbers mean nothing.
 SMALL = {
-    "data.ift": 144, "data.ift_more": 0, "data.ift_shares": "{easy: 1}", "data.eft": 72,
+    "data.ift": 144, "data.ift_shares": "{easy: 1}", "data.eft": 72,
     "data.eft_shares": "{easy: 1}", "data.eft_heldout": 8, "data.benchmark_size": 2,
     "data.search_size": 1, "search.temperature": 0.8, "search.max_iterations": 5,
     "search.max_step_tokens": 96, "judge.temperature": 0.8, "judge.max_tokens": 192,
@@ -35,7 +35,7 @@ SMALL = {
     "sft.epochs": 6, "sft.lr": 5e-3, "sft.lora_r": 0,
 }  # fmt: skip
 STANDS = "untrained, narrow, of the same architecture; its tokenizer is a byte-level BPE made here"
-BATCH, QUESTIONS = 4, 4
+BATCH, QUESTIONS, MORE = 4, 4, 24
 
 
 def rehearse(args: argparse.Namespace, build: Callable[[Request, list[Key]], Any]) -> None:
@@ -72,9 +72,11 @@ def replaced(preset: Preset, home: Path) -> dict[str, tuple[Any, str]]:
     wide = "engine.kind" not in engine and preset.engine.kind != "hf"
     family = prompts.load(preset.prompts)
     base = stand_in.make(preset.model.base, family, home, wide)
-    processes = max(1, preset.train.processes)
+    processes = 1 if "train.launch" in launch else _processes(preset)
     found = {key: (value, "") for key, value in SMALL.items()}
     found["data.questions"] = (f"[{','.join([str(QUESTIONS)] * (preset.rounds - 1))}]", "")
+    # None stays none: a run with METHOD=ift-more would end there, and so does this one.
+    found["data.ift_more"] = (min(MORE, preset.data.ift_more), "")
     found["sft.batch"] = (processes * -(-BATCH // processes), "")
     found["model.base"] = (manifest.shown(base), STANDS)
     return found | _data(preset) | engine | launch
@@ -119,6 +121,13 @@ def _launch(preset: Preset) -> dict[str, tuple[Any, str]]:
         reason = str(error).partition(": ")[2].partition(";")[0]
         return {"train.launch": ("single", reason)}
     return {}
+
+
+def _processes(preset: Preset) -> int:
+    """How many will train together where the launch is kept."""
+    if preset.train.launch == "single":
+        return 1
+    return command.plan(preset.train, preset.model.device, preset.sft.bf16).processes
 
 
 def _announced(swaps: dict[str, tuple[Any, str]]) -> list[Row]:

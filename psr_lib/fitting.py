@@ -1,10 +1,11 @@
 """What a device has to hold in each use of it, and which settings would make a use fit."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from psr_lib import architectures, footprint
+from psr_lib import architectures, footprint, spread
 from psr_lib.architectures import Architecture
 from psr_lib.footprint import Parts
 from psr_lib.machines import Machine
@@ -56,26 +57,56 @@ def uses(
 
 
 def enough(plan_uses: Callable[[Machine], Iterable[Use]], machine: Machine) -> Machine | None:
-    """The fewest of the same devices that hold every use and over which every batch divides.
+    """The fewest of the same devices, these at least, that hold every use and over which every
+    batch divides.
 
     None where as many as `MOST` do not do.
     """
-    training = [use for use in plan_uses(machine) if use.section != "engine"]
-    batches = [getattr(use.preset, use.section).batch for use in training]
-    for count in range(machine.count + 1, MOST + 1):
+    for count in range(machine.count, MOST + 1):
         more = replace(machine, count=count)
-        even = not any(batch % count for batch in batches)
-        if even and all(use.fits() for use in plan_uses(more)):
+        if all(_even(use, more) and use.fits() for use in plan_uses(more)):
             return more
     return None
+
+
+def devices(
+    parts: Sequence[tuple[Work, Architecture, Any]], preset: Preset, machine: Machine
+) -> str:
+    """How many of the same devices would hold these parts, in words, as ON takes them."""
+    if machine.device != "cuda":
+        return "a GPU or several (ON=8xH100 plans for such)"
+    dividing = replace(preset, train=replace(preset.train, launch="fsdp", processes=0))
+    for seen, launch in ((preset, ""), (dividing, " with train.launch=fsdp")):
+        found = enough(partial(_listed, parts, seen), machine)
+        if found:
+            known = f" (ON={found.count}x{found.name})" if not machine.at_hand else ""
+            return f"{found.count} of them{known}{launch}, or larger ones"
+    return "larger devices"
+
+
+def _listed(
+    parts: Sequence[tuple[Work, Architecture, Any]], preset: Preset, machine: Machine
+) -> Iterable[Use]:
+    return uses(parts, preset, machine).values()
+
+
+def _even(use: Use, machine: Machine) -> bool:
+    """Whether the use's batch divides over the processes that the machine would have."""
+    if use.section == "engine":
+        return True
+    return (
+        not getattr(use.preset, use.section).batch
+        % spread.training(use.preset.train, machine).processes
+    )
 
 
 def _training(section: str, model: Architecture, machine: Machine) -> Size:
     rows = 2 if section == "dpo" else 1
 
     def size(preset: Preset) -> tuple[Parts, float]:
-        settings = getattr(preset, section)
-        return footprint.training(model, settings, machine, rows), machine.memory
+        settings, together = getattr(preset, section), spread.training(preset.train, machine)
+        parts = footprint.training(model, settings, machine, rows, together)
+        return parts, footprint.room(machine)
 
     return size
 
@@ -87,7 +118,7 @@ def _generation(work: Work, model: Architecture, machine: Machine) -> Size:
         parts = footprint.generation(model, preset)
         if work.kind == "read":
             parts |= footprint.beside(architectures.of(preset.model.base), preset)
-        return parts, footprint.room(preset, machine)
+        return parts, footprint.generation_room(preset, machine)
 
     return size
 

@@ -12,40 +12,51 @@ from typing import Any
 
 from psr_lib import manifest
 from psr_lib.architectures import Architecture
-from psr_lib.machines import Machine
+from psr_lib.machines import GIB, Machine
 from psr_lib.presets import Preset
 from psr_lib.prices import LETTERS
+from psr_lib.spread import Together
 from psr_lib.work import Work
 
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes
 STORED, RECOMPUTED = 34, 2  # bytes of activations a token, layer and unit of width, in 16 bits
+# Of each GPU, for CUDA's context, NCCL's buffers and what the allocator cannot use: an assumption.
+RESERVE = GIB
 Parts = dict[str, float]
+ALONE = Together()
 
 
-def training(model: Architecture, settings: Any, machine: Machine, rows: int = 1) -> Parts:
+def training(
+    model: Architecture, settings: Any, machine: Machine, rows: int = 1, together: Together = ALONE
+) -> Parts:
     """Bytes on each device while a section of the preset (`sft`, `dpo`, `prm`) trains, by part.
 
-    `rows` pass together for each row of a batch (two in DPO). With several devices weights,
-    gradients and moments are sharded (FSDP, ZeRO-3). The trainer holds 32-bit weights.
+    `rows` pass together for each row of a batch (two in DPO). Processes that train together share
+    weights, gradients and moments only where these are divided (FSDP, ZeRO-3). The trainer holds
+    32-bit weights.
     """
     trained = model.trained(settings.lora_r)
     whole = {"weights": 4 * model.parameters, "gradients": 4 * trained, "Adam": 8 * trained}
-    parts = {name: size / machine.count for name, size in whole.items()}
-    if settings.bf16 and machine.count == 1:
+    share = together.processes if together.divided else 1
+    parts = {name: size / share for name, size in whole.items()}
+    if settings.bf16 and not together.divided:
         parts["16-bit copies of the weights"] = 2 * model.parameters
-    tokens = micro_tokens(model, settings, machine, rows)
-    return parts | {
+    tokens = micro_tokens(model, settings, machine, rows, together)
+    parts |= {
         "activations (estimate)": activations(model, settings, machine, tokens),
         "logits and their gradient (estimate)": tokens * model.vocabulary * 4 * 2,
     }
+    return {name: size * together.on_each(machine.count) for name, size in parts.items()}
 
 
-def micro_tokens(model: Architecture, settings: Any, machine: Machine, rows: int) -> int:
+def micro_tokens(
+    model: Architecture, settings: Any, machine: Machine, rows: int, together: Together = ALONE
+) -> int:
     """Tokens of the largest micro-batch, if the rows are as long as they may be."""
     from psr_lib.training import MICRO_TOKENS, plan_batch, tokens_that_fit
 
-    row = rows * settings.max_length
-    devices = machine.count if settings.batch % machine.count == 0 else 1
+    row, devices = rows * settings.max_length, together.processes
+    devices = 1 if settings.batch % devices else devices
     most = MICRO_TOKENS[machine.device]
     if machine.device == "cuda":
         most = min(most, tokens_that_fit(machine.memory, model.vocabulary))
@@ -86,10 +97,25 @@ def beside(policy: Architecture, preset: Preset) -> Parts:
     return {} if engine_kind(preset) == "vllm" else {"its policy": sum(parts.values())}
 
 
-def room(preset: Preset, machine: Machine) -> float:
-    """Bytes of a device that generation may use."""
-    share = preset.engine.gpu_memory if engine_kind(preset) == "vllm" else 1.0
-    return machine.memory * share
+def room(machine: Machine, share: float = 1.0) -> float:
+    """Bytes of a share of a device that training or generation may use."""
+    reserve = RESERVE if machine.device == "cuda" else 0
+    return max(0.0, machine.memory * share - reserve)
+
+
+def generation_room(preset: Preset, machine: Machine) -> float:
+    """Bytes of a device that generation may use; vLLM keeps to its share of it."""
+    return room(machine, preset.engine.gpu_memory if engine_kind(preset) == "vllm" else 1.0)
+
+
+def host(model: Architecture, section: str) -> Parts:
+    """Bytes of a node's own memory that a divided training takes at most, by part.
+
+    The first process of each node reads the 32-bit weights there before they are divided, in DPO
+    those of the reference too; at the end the whole is gathered there again to be saved.
+    """
+    reference = {"reference": 4.0 * model.parameters} if section == "dpo" else {}
+    return {"weights": 4.0 * model.parameters} | reference
 
 
 def engine_kind(preset: Preset) -> str:
@@ -100,7 +126,8 @@ def engine_kind(preset: Preset) -> str:
 def disk(parts: Iterable[tuple[Work, Architecture]], preset: Preset) -> Parts:
     """Bytes that the stages leave on the disk, by part; models are saved whole, in 32 bits.
 
-    Checkpoints lie there while a training in several processes lasts: weights and moments, twice.
+    Checkpoints lie there while a training in several processes lasts, weights and moments: those
+    that are kept, and the next one, since an old one goes when that is written.
     """
     from psr_lib.checkpoints import KEPT
 
@@ -111,7 +138,7 @@ def disk(parts: Iterable[tuple[Work, Architecture]], preset: Preset) -> Parts:
         if work.section:
             adapter = model.adapter(getattr(preset, work.section).lora_r)
             found[f"trained by {work.section} (32 bits)"] += 4 * (model.parameters + adapter)
-            kept = max(kept, KEPT * 12 * model.trained(getattr(preset, work.section).lora_r))
+            kept = max(kept, (KEPT + 1) * 12 * model.trained(getattr(preset, work.section).lora_r))
     away = [model for name, model in models.items() if not (manifest.root() / name).is_dir()]
     base = {f"{model.name} from the hub (16 bits)": 2 * model.parameters for model in away}
     texts = {f"texts and traces (at most, {LETTERS:.0f} bytes a token)": LETTERS * tokens}

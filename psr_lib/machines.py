@@ -58,9 +58,14 @@ def at_hand() -> Machine:
         found = torch.cuda.get_device_properties(0)
         peak = next((e["peak"] for n, e in _table().items() if n in found.name), 0) * 1e12
         return Machine(found.name, "cuda", torch.cuda.device_count(), found.total_memory, peak)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = host_memory()
     device = "mps" if torch.backends.mps.is_available() else "cpu"
     return Machine(manifest.device(), device, 1, memory)
+
+
+def host_memory() -> int:
+    """Bytes of this machine's own memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _table() -> dict[str, dict]:

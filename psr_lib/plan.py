@@ -20,6 +20,7 @@ from psr_lib import (
     plan_check,
     rate_table,
     shipped,
+    spread,
     workload,
 )
 from psr_lib.architectures import Architecture
@@ -57,9 +58,11 @@ def make(
 ) -> Plan:  # fmt: skip
     """The plan of these stages of a run on a machine, by the rates of the table (or those given).
 
-    Raises PSRError where the model's configuration is not at hand.
+    Raises PSRError where the model's configuration is not at hand, or the launch's.
     """
     rates = rate_table.load() if rates is None else rates
+    machine = spread.reached(preset, machine)
+    spread.training(preset.train, machine)  # its configuration is found wanting here
     own = architectures.of(preset.model.base)
     ships = preset.data.eft_from == "chain" and bool(_shipped(preset, run))
     case, parts = case_of(preset, own.parameters >= LARGE, shipped=ships), []
@@ -155,11 +158,17 @@ def _total(hours: Iterable[float | None]) -> float | None:
 
 
 def _spread(plan: Plan) -> list[str]:
-    hours = _total(duration.hours for _, _, duration in plan.parts)
+    """Hours on several devices; each part is done by those that it is spread over."""
+    hours = _total(
+        None
+        if duration.hours is None
+        else duration.hours / spread.devices(work, plan.case.preset, plan.machine)
+        for work, _, duration in plan.parts
+    )
     if plan.machine.count < 2 or hours is None:
         return []
-    each = _hours(hours / plan.machine.count)
-    return [f"on {plan.machine.count} devices {each} hours, if the work spreads evenly"]
+    return [f"on {plan.machine.count} devices {_hours(hours)} hours, if each part spreads evenly "
+            "over those that work on it"]  # fmt: skip
 
 
 def _hours(hours: float | None) -> str:
@@ -214,9 +223,34 @@ def memory_lines(plan: Plan) -> list[str]:
     for name, (parts, room) in memory(plan).items():
         most = f" of {_size(room)}" if room < plan.machine.memory else ""
         lines.append(f"{name}: {_sum(parts)}{most}" if parts else f"{name}: held elsewhere")
-    if plan.machine.count > 1:
-        lines.append("weights, gradients and Adam are shared by the devices (FSDP, ZeRO-3)")
+    return lines + _sharing(plan) + host_lines(plan)
+
+
+def _sharing(plan: Plan) -> list[str]:
+    """What of a training is on each device, and what is kept free of it."""
+    how, lines = plan.case.preset.train, []
+    if plan.machine.count > 1 and any(work.section for work in plan.works):
+        together = spread.training(how, plan.machine)
+        held = f"shared by {together.processes} devices" if together.divided else "whole on each"
+        lines = [f"weights, gradients and Adam are {held} (train.launch={how.launch})"]
+    if plan.machine.device == "cuda":
+        lines.append(f"{_size(footprint.RESERVE)} of each device is left to CUDA's context, NCCL "
+                     "and fragments: assumed, not measured")  # fmt: skip
     return lines
+
+
+def host_lines(plan: Plan) -> list[str]:
+    """A line for each training that is divided: what it takes of a node's own memory."""
+    return [f"memory of each node itself, training by {section}: {_sum(parts)}"
+            for section, parts in _host(plan).items()]  # fmt: skip
+
+
+def _host(plan: Plan) -> dict[str, Parts]:
+    """What each divided training takes of a node's own memory, by section."""
+    if not spread.training(plan.case.preset.train, plan.machine).divided:
+        return {}
+    return {work.section: footprint.host(model, work.section)
+            for work, model, _ in plan.parts if work.section}  # fmt: skip
 
 
 def _sum(parts: dict[str, float]) -> str:
@@ -288,32 +322,32 @@ NAMES = {
 
 
 def warning_lines(plan: Plan, run: RunDir) -> list[str]:
-    """One line if the machine cannot hold the run, none if it can; it advises what would help."""
+    """One line if the machine cannot hold the run, with what would help; one for each use that
+    leaves devices idle."""
     large = [use for use in uses(plan).values() if not use.fits()]
     short = [f"{use.name} takes {_of(*use.size(use.preset))}" for use in large]
-    advice = [_devices(plan)] if large else []
+    advice = [fitting.devices(plan.parts, plan.case.preset, plan.machine)] if large else []
     advice += [way for use in large for way in fitting.ways(use, plan.machine)]
-    size = sum(_disk(plan).values())
-    if plan.machine.at_hand and size > _free(run):
-        short.append(f"the disk takes {_size(size)} of {_size(_free(run))}")
-        advice.append("a larger disk")
-    if not short:
-        return []
+    if plan.machine.at_hand:
+        for words, way in _short_here(plan, run).items():
+            short.append(words)
+            advice.append(way)
     take = ", or ".join(dict.fromkeys(advice))
-    return [f"warning: {plan.machine} cannot hold this: {', '.join(short)}; take {take}"]
+    found = [f"warning: {plan.machine} cannot hold this: {', '.join(short)}; take {take}"]
+    idle = spread.idle_lines(plan.works, plan.case.preset, plan.machine)
+    return (found if short else []) + idle
 
 
-def _devices(plan: Plan) -> str:
-    """How many of the same devices would do, in words, as ON takes them."""
-    machine = plan.machine
-    if machine.device != "cuda":
-        return "a GPU or several (ON=8xH100 plans for such)"
-    preset = plan.case.preset
-    found = fitting.enough(lambda m: fitting.uses(plan.parts, preset, m).values(), machine)
-    if found is None:
-        return "larger devices"
-    known = f" (ON={found.count}x{found.name})" if not machine.at_hand else ""
-    return f"{found.count} of them{known}, or larger ones"
+def _short_here(plan: Plan, run: RunDir) -> dict[str, str]:
+    """What this machine's disk and its own memory lack, and what would help."""
+    found, size = {}, sum(_disk(plan).values())
+    if size > _free(run):
+        found[f"the disk takes {_size(size)} of {_size(_free(run))}"] = "a larger disk"
+    host = max((sum(parts.values()) for parts in _host(plan).values()), default=0)
+    if host > machines.host_memory():
+        words = f"the node's own memory takes {_size(host)} of {_size(machines.host_memory())}"
+        found[words] = "nodes with more memory"
+    return found
 
 
 def _of(parts: Parts, room: float) -> str:

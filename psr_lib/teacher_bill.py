@@ -11,6 +11,7 @@ from psr_lib.methods import DATA, EVALUATE, REFERENCE, SRLM
 from psr_lib.paid import Paid
 from psr_lib.presets import PROCEDURAL
 from psr_lib.run_dirs import Key, RunDir
+from psr_lib.stages import stage_preset
 from psr_lib.work import Case, Work
 
 
@@ -56,9 +57,14 @@ def _scored(case: Case) -> tuple[float, float]:
 
 
 def _reference(case: Case) -> str:
-    """The API model that is measured: an answer a problem and a verdict a held-out pair."""
+    """The API model that is measured: its answers to the problems, and a verdict a held-out pair.
+
+    Sets that are small are answered `eval.samples` times more.
+    """
+    key = Key(EVALUATE, REFERENCE)
     data, reference = case.preset.data, case.preset.reference
-    calls = sum(workload.sizes(case.preset).values()) + data.eft_heldout
+    calls = sum(workload.answers(stage_preset(case.preset, key), key.n).values())
+    calls += data.eft_heldout if data.eft_from != "none" else 0
     letters = (case.rows.judge + case.rows.question.value) * prices.LETTERS
     written = round(case.model(1).answer_tokens)
     texts = ["x" * round(letters)] * calls

@@ -232,14 +232,15 @@ def context(config: Any, settings: TrainSettings) -> int:
 def workspace(out_dir: Path | str) -> Iterator[Path]:
     """`out_dir/tmp`, empty, for what training keeps meanwhile; progress bars are off inside.
 
-    Raises PSRError where the disk is full or may not be written to.
+    All of a training happens inside, the reference's pass and the saving too. Raises PSRError where
+    memory runs out there, and where the disk is full or may not be written to.
     """
     work = Path(out_dir) / "tmp"
     sharded.wait()  # for all to be done with what went before
     if sharded.is_main():
         shutil.rmtree(work, ignore_errors=True)  # a killed run may have left its own
     try:
-        with writing(work), quiet():
+        with writing(work), quiet(), _memory():
             if sharded.is_main():
                 work.mkdir(parents=True)
             sharded.wait()
@@ -247,6 +248,18 @@ def workspace(out_dir: Path | str) -> Iterator[Path]:
     finally:
         if sharded.is_main():
             shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _memory() -> Iterator[None]:
+    """One line for whatever says, within the block, that memory ran out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise PSRError(f"training: memory ran out ({one_line(error, 120)}); lower max_length, set "
+                       "lora_r, or take a larger machine") from error  # fmt: skip
 
 
 def run(
@@ -260,19 +273,13 @@ def run(
 
     With checkpoints kept it goes on from the last one. `counts` say how many rows an epoch had
     twice: where its last micro-batches do not go round, the others get rows of its beginning.
-    Raises PSRError where the loss stops being a finite number, or memory runs out.
+    Raises PSRError where the loss stops being a finite number.
     """
     trainer.remove_callback(PrinterCallback)
     trained = sharded.parameters(trainer.model, trained=True)
     last, spent = checkpoints.prepare(trainer, kept)
     start = time.perf_counter()
-    try:
-        trainer.train(resume_from_checkpoint=last)
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        raise PSRError(f"training: memory ran out ({one_line(error, 120)}); lower max_length, set "
-                       "lora_r, or take a larger machine") from error  # fmt: skip
+    trainer.train(resume_from_checkpoint=last)
     seconds = spent + time.perf_counter() - start
     history = report.history
     bad = next((r["step"] for r in history if not torch.isfinite(torch.tensor(r["loss"]))), None)

@@ -155,17 +155,25 @@ def _size(preset: Preset, name: str) -> int:
     return SIZES.get(name, 0)
 
 
-def _greedy(case: Case, key: Key) -> Work:
-    """One greedy answer to every problem, `eval.samples` more on small sets."""
-    settings, answers, total = case.preset.eval, 0, 0.0
-    for name, size in sizes(case.preset).items():
+def answers(preset: Preset, n: int) -> dict[str, int]:
+    """Answers of M[n] to each benchmark: a greedy one to every problem, `eval.samples` more on
+    small sets; M0's with its own prompts too."""
+    settings, found = preset.eval, {}
+    for name, size in sizes(preset).items():
         more = settings.samples if size <= settings.samples_up_to else 0
-        more += bool(settings.own_prompts) and not key.n
+        found[name] = size * (1 + more + (bool(settings.own_prompts) and not n))
+    return found
+
+
+def _greedy(case: Case, key: Key) -> Work:
+    """What it writes to the benchmarks."""
+    total, counts = 0.0, answers(case.preset, key.n)
+    for name, count in counts.items():
         answer = expected.on_benchmark(name, case.model(key.n), key.n, case.large)
-        answers += size * (1 + more)
-        total += size * (1 + more) * min(answer, settings.max_tokens)
-    return Work(key, f"{answers:,} answers to the benchmarks", "generate", generated=total,
-                read=answers * case.rows.asked())  # fmt: skip
+        total += count * min(answer, case.preset.eval.max_tokens)
+    asked = sum(counts.values())
+    return Work(key, f"{asked:,} answers to the benchmarks", "generate", generated=total,
+                read=asked * case.rows.asked())  # fmt: skip
 
 
 def _heldout(case: Case, key: Key) -> Work:

@@ -109,6 +109,24 @@ def test_every_real_preset_gets_settings_that_need_nobody(name, tmp_path):
     assert dry.dpo == presets.load(name).dpo and dry.prompts == "paper"
 
 
+def test_a_dry_runs_batch_goes_round_the_processes_that_will_be_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr("psr_lib.models.device_of", lambda device: torch.device("cuda"))
+    swaps = dry_run.replaced(presets.load("paper-7b"), tmp_path)
+    assert "train.launch" not in swaps and swaps["sft.batch"] == (8, "")
+    six = presets.load("paper-7b", "train.processes=6")
+    assert dry_run.replaced(six, tmp_path)["sft.batch"] == (6, "")
+
+
+def test_a_dry_run_has_rows_for_ift_more_where_the_run_has(tmp_path):
+    more = [dry_run.replaced(presets.load(name), tmp_path)["data.ift_more"][0] for name in REAL]
+    assert [bool(rows) for rows in more] == [presets.load(n).data.ift_more > 0 for n in REAL]
+    control = [Key("04_step_dpo", "ift-more", 2)]
+    with pytest.raises(PSRError, match=r"data\.ift_more is 0, so there is nothing for ift-more"):
+        check(presets.load("smol", "data.ift_more=0"), control)
+    check(presets.load("smol"), control)
+
+
 def test_a_dry_run_uses_the_runner_in_a_folder_of_its_own(tmp_path, capsys):
     """The base model's notebook is really executed; the other stages are, by hand."""
     args = ["iteration", "--preset", "paper-7b", "--n", "2", "--dry", "--runs-dir", str(tmp_path)]

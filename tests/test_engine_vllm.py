@@ -9,6 +9,7 @@ import tiny_model
 from psr_lib.engines.base import EngineError
 from psr_lib.engines.tasks import Choose, drive
 from psr_lib.engines.vllm import VLLMEngine
+from psr_lib.records import PSRError
 
 
 class Recorded:
@@ -98,6 +99,33 @@ def test_a_call_within_a_flow_answers_both(engine):
     alone = engine.choose(["14"], ["A"])
     assert alone == engine.choose(["14"], ["A"])
     assert {first} | {name for name, _ in flow} == set(range(4))
+
+
+@pytest.mark.parametrize(
+    ("said", "way"),
+    [  # vLLM 0.32's own words
+        ("Free memory on device cuda:0 (9.1/79.1 GiB) on startup is less than desired GPU memory "
+         "utilization (0.9, 71.2 GiB). Decrease GPU", "; lower engine.gpu_memory, or end"),
+        ("No available memory for the cache blocks. Try increasing `gpu_memory_utilization`",
+         "; raise engine.gpu_memory or engine.tensor_parallel, or lower engine.context"),
+        ("To serve at least one request with the model's max seq len (4096), (0.3 GiB KV cache is "
+         "needed, which is larger than the available", "; raise engine.gpu_memory or"),
+        ("CUDA out of memory. Tried to allocate 1 GiB", "; raise engine.tensor_parallel, take"),
+        ("Engine core initialization failed. See root cause above.", "; by what it wrote above: "),
+    ],
+)  # fmt: skip
+def test_a_start_without_memory_names_what_helps_then(said, way, monkeypatch, tmp_path):
+    def fails(**_):
+        try:
+            raise ValueError(said)
+        except ValueError:
+            raise RuntimeError("it did not start") from None
+
+    folder, _ = tiny_model.make_tiny_model(tmp_path / "model")
+    monkeypatch.setattr("psr_lib.engines.vllm.import_vllm", lambda: SimpleNamespace(LLM=fails))
+    with pytest.raises(PSRError) as caught:
+        VLLMEngine.load(folder)
+    assert f"(it did not start){way}" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_an_engine_that_stops_ends_the_flow_in_one_line(engine):

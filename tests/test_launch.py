@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -298,6 +299,52 @@ def test_a_machine_file_starts_a_launcher_on_each_host(tmp_path):
             command.read_machines(str(tmp_path / "hosts"))
 
 
+def other_host(monkeypatch, tmp_path, script):
+    """Have this script be what `ssh` does; its arguments are the host and the line."""
+    ssh = tmp_path / "ssh.sh"
+    ssh.write_text(f'while [ "$1" = -o ]; do shift 2; done\n{script}\n')
+    monkeypatch.setattr(command, "SSH", ("sh", str(ssh)))
+
+
+def two_hosts(folder, tmp_path):
+    """A job that is there, and its plan for two hosts."""
+    function, arguments = given("dpo", folder, tmp_path / "out")
+    here = tmp_path / "job"
+    here.mkdir()
+    job.write(here, function.__name__, arguments, 2, 0)
+    return command.Plan(Path("none.yaml"), 2, False, ("node1", "node2")), here
+
+
+def test_what_another_host_lacks_is_one_line_before_anything_starts(folder, tmp_path, monkeypatch):
+    plan, here = two_hosts(folder, tmp_path)
+    started = []
+    monkeypatch.setattr(launch, "_start", lambda *args: started.append(args))
+    other_host(monkeypatch, tmp_path, f'sh -c "$(echo "$2" | sed s,{folder},{folder}.gone,)"')
+    with pytest.raises(PSRError, match=rf"node2 has no {folder}\.gone; .*\(HF_HOME\)") as caught:
+        launch.run(plan, [here])
+    assert "\n" not in str(caught.value) and started == []
+    other_host(monkeypatch, tmp_path, 'echo "ssh: no route to $1" >&2; exit 255')
+    with pytest.raises(PSRError, match=r"node2 cannot be reached \(ssh: no route to node2\); ssh"):
+        launch.run(plan, [here])
+    other_host(monkeypatch, tmp_path, 'sh -c "$2"')
+    command.check_hosts(plan.hosts, [here])
+    command.check_hosts(("",), [tmp_path / "no job"])
+
+
+def test_a_host_that_fails_ends_the_launch_at_once(folder, tmp_path, monkeypatch):
+    plan, here = two_hosts(folder, tmp_path)
+    monkeypatch.setattr(command, "check_hosts", lambda *_: None)
+    monkeypatch.setattr(launch, "LOOK_AGAIN", 0.05)
+    waits = [sys.executable, "-c", "import time; time.sleep(600)"]
+    fails = ["sh", "-c", "echo 'ssh: connect to host node2: refused' >&2; exit 255"]
+    monkeypatch.setattr(command.Plan, "commands", lambda *_: [waits, fails])
+    start = time.monotonic()
+    words = r"launch on node2 ended with code 255 \(ssh: connect to host node2: refused\); see"
+    with pytest.raises(PSRError, match=words):
+        launch.run(plan, [here])
+    assert time.monotonic() - start < 60
+
+
 def test_a_launcher_that_starts_too_few_is_found_out():
     with pytest.raises(PSRError, match="2 processes were asked for and 1 came together"):
         worker.check_size(2, 1)
@@ -316,7 +363,7 @@ def test_processes_end_when_nobody_waits_for_them(monkeypatch, capsys):
 
 def test_a_launch_that_fails_is_one_line_with_its_log(tmp_path):
     line = [sys.executable, "-c", "raise RuntimeError('no such node')"]
-    plan = SimpleNamespace(commands=lambda *folders: [line], environment={})
+    plan = SimpleNamespace(commands=lambda *folders: [line], environment={}, hosts=("",))
     with pytest.raises(
         PSRError, match=r"ended with code 1 \(RuntimeError: no such node\); see"
     ) as e:

@@ -30,16 +30,19 @@ from psr_lib import (
     results,
     search_tokens,
     shipped,
+    spread,
     stages,
     workload,
 )
 from psr_lib.expected import Expected, Fact
 from psr_lib.machines import GIB, Machine
 from psr_lib.presets import load
+from psr_lib.presets.sections import Train
 from psr_lib.rate_table import Rate
 from psr_lib.records import PSRError
 from psr_lib.run_dirs import Key, RunDir
-from psr_lib.work import Case, case_of
+from psr_lib.spread import Together
+from psr_lib.work import Case, Work, case_of
 
 FACTOR = 2.0  # how far a stage's tokens may be off those of a kept run of another seed
 ALL = 0.25  # and those of all stages together, as a share
@@ -448,14 +451,19 @@ def test_the_preset_for_one_small_gpu_fits_on_one_with_rows_of_any_length():
     assert least == 2 * preset.dpo.max_length, "a pair goes through at once, whatever it takes"
 
 
-def test_lora_trains_few_parameters_and_devices_share_the_rest():
+def test_lora_trains_few_parameters_and_only_a_divided_model_is_shared():
     model, preset = architectures.of("Qwen/Qwen2.5-Math-7B"), load("tiny", ["sft.lora_r=8"])
     full = footprint.training(model, load("tiny").sft, GPU)
     lora = footprint.training(model, preset.sft, GPU)
     assert lora["weights"] == full["weights"] == 4 * model.parameters
     assert lora["Adam"] == 8 * model.adapter(8) < full["Adam"] / 100
-    shared = footprint.training(model, load("tiny").sft, replace(GPU, count=8))
+    eight = replace(GPU, count=8)
+    shared = footprint.training(model, load("tiny").sft, eight, 1, Together(8, True))
     assert shared["Adam"] == full["Adam"] / 8 and shared["weights"] == full["weights"] / 8
+    whole = footprint.training(model, load("tiny").sft, eight, 1, Together(8, False))
+    assert (whole["Adam"], whole["weights"]) == (full["Adam"], full["weights"])
+    twice = footprint.training(model, load("tiny").sft, GPU, 1, Together(2, False))
+    assert twice["weights"] == 2 * full["weights"], "two processes on one device, as on a CPU"
     half = footprint.training(model, load("tiny", ["sft.bf16=true"]).sft, GPU)
     assert half["16-bit copies of the weights"] == 2 * model.parameters
     kept = "activations (estimate)"
@@ -471,7 +479,8 @@ def test_generation_holds_weights_and_the_cache_of_its_engine():
     found = footprint.generation(model, vllm)
     assert found["weights"] == model.parameters
     assert sum(found.values()) - found["weights"] == 1024 * model.cache_bytes(2) / 2
-    assert footprint.room(vllm, GPU) == pytest.approx(0.9 * 80 * GIB)
+    assert footprint.generation_room(vllm, GPU) == pytest.approx(0.9 * 80 * GIB - GIB)
+    assert footprint.generation_room(vllm, replace(GPU, device="cpu")) == 0.9 * 80 * GIB
     assert footprint.generation(model, load("tiny", ["engine.kind=server"])) == {}
 
 
@@ -480,11 +489,11 @@ def test_a_step_prm_and_its_policy_are_open_together():
     found = plan.memory(plan.make(tiny, RunDir("tiny"), [Key("01_data_prep")], GPU, []))
     alone, _ = found[f"generation by hf, {TINY}"]
     both, room = found[f"generation by hf, {TINY} as step PRM"]
-    assert sum(both.values()) == 2 * sum(alone.values()) and room == GPU.memory
+    assert sum(both.values()) == 2 * sum(alone.values()) and room == GPU.memory - GIB
     vllm = load("tiny", ["data.ift=999", "engine.kind=vllm", "engine.gpu_memory=0.4"])
     found = plan.memory(plan.make(vllm, RunDir("tiny"), [Key("01_data_prep")], GPU, []))
     both, room = found[f"generation by vllm, {TINY} as step PRM"]
-    assert "its policy" not in both and room == pytest.approx(0.4 * GPU.memory)
+    assert "its policy" not in both and room == pytest.approx(0.4 * GPU.memory - GIB)
 
 
 def test_the_disk_takes_every_model_that_is_made_or_fetched():
@@ -500,7 +509,7 @@ def test_the_disk_takes_every_model_that_is_made_or_fetched():
     assert "checkpoints meanwhile" not in found
     many = load("tiny", [*REAL, "prm.base=Qwen/Qwen2.5-72B", "sft.lora_r=4", "train.launch=fsdp"])
     found = footprint.disk([(work, model) for work, model, _ in made.parts], many)
-    assert found["checkpoints meanwhile"] == 2 * 12 * prm.parameters
+    assert found["checkpoints meanwhile"] == 3 * 12 * prm.parameters, "two kept, and the next"
     tiny = plan.make(load("tiny"), RunDir("tiny"), [DPO], GPU, [])
     found = footprint.disk([(work, model) for work, model, _ in tiny.parts], load("tiny"))
     assert not any("hub" in name for name in found), "a local base model is there already"
@@ -678,14 +687,16 @@ def test_a_teacher_behind_an_api_is_priced_and_answers_that_are_there_are_not(tm
 
 def test_an_api_model_beside_the_runs_own_is_counted_in_calls(capsys):
     code, out, _ = planned(capsys, "--preset", "smoke", "--method", "reference")
-    size = 6 * 8 + 24
-    assert code == 0 and f"reference: gpt-4o: {size} calls to make" in out
+    size, sampled = 6 * 8 + 24, 6 * 8 * 2  # sets of 8 problems, answered twice more for avg@k
+    assert code == 0 and f"reference: gpt-4o: {size + sampled} calls to make" in out
+    assert "price unknown, add gpt-4o to psr_lib/prices.yaml" in out
     assert "generation by server, data/tiny/base: held elsewhere" in out
 
 
 def test_bad_requests_are_one_line(capsys):
     for args, words in ((["--on", "8xH1"], "no device 'H1'"), (["--n", "9"], "rounds 1 to 4"),
-                        (["--set", "model.base=nobody/none"], "no configuration")):  # fmt: skip
+                        (["--set", "model.base=nobody/none"], "no configuration"),
+                        (["--set", "train.launch=mine.yaml"], "no such accelerate")):  # fmt: skip
         code, out, errors = planned(capsys, "--preset", "tiny", *args)
         assert code == 2 and out == "" and words in errors and len(errors.splitlines()) == 1
 
@@ -695,7 +706,7 @@ def test_rates_lie_with_the_kept_results():
 
 
 def test_advised_devices_hold_the_run_and_divide_its_batches():
-    preset = SimpleNamespace(sft=SimpleNamespace(batch=32))
+    preset = SimpleNamespace(sft=SimpleNamespace(batch=32), train=Train(launch="fsdp"))
     six = machines.Machine("X", "cuda", 6, 8)
 
     def uses(machine):  # 100 bytes are shared by the devices, 2 are each one's own
@@ -704,4 +715,116 @@ def test_advised_devices_hold_the_run_and_divide_its_batches():
                                 fits=lambda: sum(parts.values()) <= machine.memory)]  # fmt: skip
 
     assert fitting.enough(uses, six).count == 32  # 17 would hold it
-    assert fitting.enough(uses, replace(six, count=32)) is None
+    assert fitting.enough(uses, replace(six, count=33)) is None
+
+
+# --- over how many devices
+
+
+MINE = "compute_environment: LOCAL_MACHINE\nnum_processes: 6\ndistributed_type: "
+
+
+def test_only_a_launch_that_divides_is_planned_as_one(tmp_path):
+    eight = replace(GPU, count=8)
+    for how, wanted in (
+        ({"launch": "single"}, Together(1, False)), ({"launch": "ddp"}, Together(8, False)),
+        ({"launch": "fsdp"}, Together(8, True)), ({"launch": "deepspeed"}, Together(8, True)),
+        ({"launch": "fsdp", "processes": 4}, Together(4, True)),
+    ):  # fmt: skip
+        assert spread.training(Train(**how), eight) == wanted
+    zero = "DEEPSPEED\ndeepspeed_config: {{zero_stage: {}}}"
+    for kind, divided in (("FSDP", True), ("MULTI_GPU", False), (zero.format(3), True),
+                          (zero.format(2), False)):  # fmt: skip
+        mine = tmp_path / f"{kind[:4]}{kind[-2:-1]}.yaml"
+        mine.write_text(MINE + kind)
+        assert spread.training(Train(launch=str(mine)), eight) == Together(6, divided), kind
+
+
+def test_the_devices_of_a_machine_file_are_planned_for(tmp_path):
+    (tmp_path / "hosts").write_text("node1 slots=8\nnode2 slots=8\n")
+    preset = load("paper-7b", f"train.machines={tmp_path}/hosts")
+    here = replace(GPU, count=8, at_hand=True)
+    assert spread.reached(preset, here).count == 16
+    assert spread.reached(preset, replace(here, at_hand=False)).count == 8, "ON says how many"
+    assert spread.training(preset.train, spread.reached(preset, here)) == Together(16, True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "train", "write"),
+    [
+        ("engine.kind=hf", 1, 1), ("engine.kind=server", 1, 8),
+        ("engine.kind=vllm engine.tensor_parallel=4 train.launch=fsdp", 8, 4),
+        ("engine.kind=ray engine.worker=vllm engine.tensor_parallel=2 engine.workers=3", 1, 6),
+        ("engine.kind=ray engine.worker=hf engine.workers=99", 1, 8),
+        ("train.launch=ddp train.processes=4", 4, 1),
+    ],
+)  # fmt: skip
+def test_each_part_is_done_by_the_devices_that_its_settings_take(settings, train, write):
+    preset, eight = load("tiny", settings), replace(GPU, count=8)
+    works = [Work(DPO, "training", "train", trained=1, section="dpo"),
+             Work(SEARCH, "search", "search", generated=1)]  # fmt: skip
+    assert [spread.devices(work, preset, eight) for work in works] == [train, write]
+    lines = spread.idle_lines(works, preset, eight)
+    assert len([line for line in lines if "of 8 devices" in line]) == (train < 8) + (write < 8)
+
+
+def test_hours_on_several_devices_are_those_of_the_devices_at_work():
+    preset = load("paper-7b", "engine.tensor_parallel=4")
+    made = plan.make(preset, RunDir("paper-7b"), [SEARCH, DPO], replace(GPU, count=8), [])
+    (_, _, search), (_, _, dpo) = made.parts
+    assert plan._spread(made)[0].startswith(
+        f"on 8 devices {plan._hours(search.hours / 4 + dpo.hours / 8)} hours"
+    )
+
+
+def test_idle_devices_are_a_warning_with_what_would_take_them():
+    works = [Work(SEARCH, "search", "search", generated=1)]
+    vllm, eight = load("paper-7b"), replace(GPU, count=8)
+    (line,) = spread.idle_lines(works, vllm, eight)
+    assert "works on 4 of 8 devices; engine.kind=ray with engine.workers=2 takes 8" in line
+    both = [*works, Work(Key("01_data_prep"), "step PRM", "read", read=1)]
+    (line,) = spread.idle_lines(both, vllm, eight)
+    assert line.endswith("4 of 8 devices"), "two engines are open then, each has its own under Ray"
+    (line,) = spread.idle_lines(both, load("paper-7b", "engine.kind=ray"), eight)
+    assert "asks for 16 devices of 8, for step PRM and policy each; lower" in line
+    assert spread.idle_lines(works, load("paper-7b", "engine.kind=ray"), eight) == []
+
+
+def test_the_papers_presets_name_as_many_workers_as_their_devices_hold():
+    for name, count in (("paper-7b", 8), ("paper-72b", 32)):
+        assert spread.wanted(load(name, "engine.kind=ray")) == count
+
+
+def test_a_training_that_is_not_divided_is_said_so_and_helped_by_dividing():
+    def lines(launch, count):
+        preset = load("tiny", [*REAL, f"train.launch={launch}", "sft.max_length=64"])
+        key, devices = Key(INIT, "psrlm", 1), replace(GPU, count=count)
+        made = plan.make(preset, RunDir("tiny"), [key], devices, [])
+        return plan.memory_lines(made), plan.warning_lines(made, RunDir("tiny"))
+
+    told, (short, idle) = lines("single", 8)
+    assert "weights, gradients and Adam are whole on each (train.launch=single)" in told
+    assert "take 8 of them (ON=8xsome GPU) with train.launch=fsdp" in short
+    assert "training (train.launch=single) works on 1 of 8 devices" in idle
+    told, warnings = lines("fsdp", 8)
+    assert "weights, gradients and Adam are shared by 8 devices (train.launch=fsdp)" in told
+    assert warnings == []
+    told, (short,) = lines("ddp", 8)
+    assert "whole on each (train.launch=ddp)" in " ".join(told) and "train.launch=fsdp" in short
+
+
+def test_a_divided_training_passes_through_the_memory_of_a_node(monkeypatch):
+    preset = load("tiny", [*REAL, "train.launch=fsdp"])
+    model = architectures.of(preset.model.base)
+    made = plan.make(preset, RunDir("tiny"), [DPO], replace(GPU, count=8, at_hand=True), [])
+    assert footprint.host(model, "dpo") == {"weights": 4 * model.parameters,
+                                            "reference": 4 * model.parameters}  # fmt: skip
+    assert any(line.startswith("memory of each node itself, training by dpo: weights")
+               for line in plan.memory_lines(made))  # fmt: skip
+    monkeypatch.setattr(plan, "_free", lambda run: 10**15)
+    for size, words in ((GIB, ["the node's own memory takes 56.7 GiB of 1 GiB"]), (10**15, [])):
+        monkeypatch.setattr(machines, "host_memory", lambda size=size: size)
+        found = "".join(plan.warning_lines(made, RunDir("tiny")))
+        assert all(word in found for word in words) and bool(words) == ("node's own" in found)
+    alone = plan.make(load("tiny", REAL), RunDir("tiny"), [DPO], GPU, [])
+    assert plan.host_lines(alone) == []

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import weakref
 from contextlib import suppress
 from pathlib import Path
 
@@ -252,6 +253,42 @@ def test_memory_that_runs_out_is_one_line_and_keeps_the_model_before(fails, tmp_
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", fails)
     with pytest.raises(PSRError, match="model: no memory left for this model"):
         load_model(folder, "float32", "cpu")
+
+
+@pytest.mark.parametrize("place", ["the reference's pass", "saving"])
+def test_memory_that_runs_out_beside_the_updates_is_one_line_too(place, tmp_path, monkeypatch):
+    folder, _ = make_tiny_model(tmp_path / "model")
+    write_text(tmp_path / "out/model/config.json", "the model before")
+    where = {"the reference's pass": "trl.DPOTrainer.compute_ref_log_probs",
+             "saving": "psr_lib.training.save_model"}  # fmt: skip
+    monkeypatch.setattr(where[place], device_full)
+    with pytest.raises(PSRError, match=r"training: memory ran out \(CUDA .*\); lower") as caught:
+        dpo.train_dpo(folder, folder, [step_pair(k) for k in range(4)], settings(),
+                      tmp_path / "out", 0, FAMILY, device="cpu")  # fmt: skip
+    assert "\n" not in str(caught.value)
+    assert read_text(tmp_path / "out/model/config.json") == "the model before"
+    assert not (tmp_path / "out/tmp").exists() and parts(tmp_path) == []
+
+
+def test_the_reference_is_gone_while_the_policy_trains(tmp_path, monkeypatch):
+    folder, _ = make_tiny_model(tmp_path / "model")
+    other, _ = make_tiny_model(tmp_path / "other", seed=1)
+    held, seen, policy, run = [], [], dpo.policy, dpo.run
+
+    def loading(*args):
+        model = policy(*args)
+        held.append(weakref.ref(model))
+        return model
+
+    def running(*args):
+        seen.append([model() is not None for model in held])
+        return run(*args)
+
+    monkeypatch.setattr(dpo, "policy", loading)
+    monkeypatch.setattr(dpo, "run", running)
+    dpo.train_dpo(folder, other, [step_pair(k) for k in range(4)], settings(), tmp_path / "out", 0,
+                  FAMILY, device="cpu")  # fmt: skip
+    assert seen == [[True, False]], "the policy is there, the reference is not"
 
 
 def test_other_errors_of_training_are_not_called_memory(tmp_path, monkeypatch):

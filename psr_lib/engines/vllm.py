@@ -5,6 +5,7 @@ too, in an environment of its own.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -24,7 +25,15 @@ MISSING = (
     "engine vllm: vllm is not installed; pip install -e '.[vllm]' (Linux with a GPU), "
     "or take engine.kind=hf"
 )
-
+# What vLLM 0.32 says where memory does not do, and what helps then.
+FREE = "lower engine.gpu_memory, or end what else holds the device"
+CACHE = "raise engine.gpu_memory or engine.tensor_parallel, or lower engine.context"
+WAYS = {
+    r"less than (desired|the engine's budget)": FREE,
+    r"for the cache blocks|KV cache is needed|auto-fit max_model_len": CACHE,
+    r"out of memory": "raise engine.tensor_parallel, take larger devices, or end what else holds "
+    "them",
+}
 
 Text = tuple[int, ...]  # token ids
 Told = Callable[[Any], None]  # takes the output of a request
@@ -93,8 +102,7 @@ class VLLMEngine(FlowingEngine):
             )
         except Exception as error:  # weights, memory or device: one line either way
             raise PSRError(
-                f"engine vllm: cannot start on {base} ({one_line(error)}); lower "
-                "engine.gpu_memory or engine.context, or take engine.kind=hf"
+                f"engine vllm: cannot start on {base} ({one_line(error)}); {_way_out(error)}"
             ) from error
         return cls(llm, tokenizer, eos=eos_ids(base, tokenizer), lora=lora)
 
@@ -196,6 +204,19 @@ class VLLMEngine(FlowingEngine):
     def close(self) -> None:
         """End vLLM's own process and give its memory back."""
         self.llm.llm_engine.engine_core.shutdown()
+
+
+def _way_out(error: BaseException) -> str:
+    """What helps, by vLLM's own words; where its process kept them they stand above, as it says."""
+    said = ""
+    cause: BaseException | None = error
+    while cause:
+        said, cause = f"{said} {cause}", cause.__cause__ or cause.__context__
+    found = next((way for words, way in WAYS.items() if re.search(words, said)), None)
+    return found or (
+        f"by what it wrote above: free memory less than desired: {FREE}; no memory for the cache: "
+        f"{CACHE}; else engine.kind=hf"
+    )
 
 
 def _sums(items: list[Item], found: dict[Text, dict[int, Any]]) -> Iterator[tuple[Place, float]]:

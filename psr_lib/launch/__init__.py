@@ -19,8 +19,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import IO, Any
 
 from psr_lib.launch import command, job, worker
@@ -30,6 +31,7 @@ from psr_lib.records import PSRError, read_json, writing
 FOLDER, LOG = "launch", "log.txt"
 SMALL = 64 * 2**20  # bytes of weights that are trained where the notebook runs
 PATIENCE = 120.0  # seconds that the processes of a killed call are waited for
+LOOK_AGAIN = 1.0  # seconds between two looks at the launchers of other hosts
 
 
 def call(how: Any, function: Callable[..., Any], *args: Any, **options: Any) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def run(
     with open(folders[0] / LOG, "a", encoding="utf-8") as log:
         codes = _run(plan, folders, on_progress, lock, log)
     if any(codes) or not all((folder / job.RESULT).is_file() for folder in folders):
-        raise PSRError(_reason(folders, codes))
+        raise PSRError(_reason(folders, codes, plan.hosts))
 
 
 def _run(
@@ -100,23 +102,37 @@ def _run(
 ) -> list[int]:
     """Start a launcher on each host and wait for all; returns how each ended.
 
-    Where the first one fails the others would wait for it, so they are ended.
+    Where one fails the others would wait for it, so they are ended.
     """
-    started = []
+    command.check_hosts(plan.hosts, folders)
+    started, over = [], Event()
     try:
         for rank, line in enumerate(plan.commands(*folders)):
             out = log if rank else subprocess.PIPE
             started.append(_start(line, plan.environment, lock, out))
+        Thread(target=_watch, args=(started, over), daemon=True).start()
         for line in started[0].stdout or ():
             if not line.startswith(worker.MARK):
                 log.write(line)
             elif on_progress:
                 on_progress(*json.loads(line.removeprefix(worker.MARK)))
         code = started[0].wait()
+        if any(process.poll() for process in started[1:]):  # the first was ended for their sake
+            return [0, *(process.poll() or 0 for process in started[1:])]
         return [code] if code else [process.wait() for process in started]
     finally:
+        over.set()
         for process in started:
             _end(process)
+
+
+def _watch(started: Sequence[subprocess.Popen], over: Event) -> None:
+    """End the first launcher as soon as another host's has failed: it would wait for that one."""
+    while not over.wait(LOOK_AGAIN):
+        if started[0].poll() is None and any(process.poll() for process in started[1:]):
+            with suppress(ProcessLookupError):
+                os.killpg(started[0].pid, signal.SIGTERM)
+            return
 
 
 def _start(
@@ -139,7 +155,7 @@ def _end(process: subprocess.Popen) -> None:
         process.stdout.close()
 
 
-def _reason(folders: Sequence[Path], codes: list[int]) -> str:
+def _reason(folders: Sequence[Path], codes: list[int], hosts: Sequence[str] = ("",)) -> str:
     """The error of the first process that had one, else where the log lies."""
     for path in sorted(path for folder in folders for path in folder.glob(f"{job.ERROR}*")):
         return path.read_text(encoding="utf-8").strip()
@@ -149,10 +165,15 @@ def _reason(folders: Sequence[Path], codes: list[int]) -> str:
         return ("training: one of its processes was killed, most often for want of memory; lower "
                 "max_length, set lora_r, or take more or larger devices, then run again: it goes "
                 "on from the last checkpoint")  # fmt: skip
-    lines = [line for line in text.splitlines() if "Error" in line and "ChildFailed" not in line]
+    lines = [
+        line
+        for line in text.splitlines()
+        if ("Error" in line and "ChildFailed" not in line) or line.startswith("ssh:")
+    ]
     said = f" ({lines[-1].strip()[:160]})" if lines else ""
-    code = max(codes, key=abs)
+    rank = max(range(len(codes)), key=lambda rank: abs(codes[rank]))
+    where = f" on {hosts[rank]}" if hosts[rank] else ""
     return (
-        f"training: a process of the launch ended with code {code}{said}; see "
+        f"training: a process of the launch{where} ended with code {codes[rank]}{said}; see "
         f"{shown(log)}, then run again: it goes on from the last checkpoint"
     )

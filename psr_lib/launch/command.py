@@ -10,21 +10,25 @@ this repository and the runs at the same path.
 import os
 import re
 import shlex
+import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from psr_lib import manifest
-from psr_lib.launch import worker
+from psr_lib.launch import job, worker
 from psr_lib.presets import suggest
-from psr_lib.records import PSRError
+from psr_lib.records import PSRError, read_json
 
 SINGLE = "single"
 SHIPPED = {path.stem: path for path in Path(__file__).parent.glob("*.yaml")}
 PORT = 29500  # of the main process where there are several machines
 AS = "as: node1 slots=8"
+LACKS = 3  # exit code of the line that looks for files on another host
+PATIENCE = 20  # seconds that a host is waited for
 SSH = ("ssh", "-o", "BatchMode=yes")
 FORWARDED = ("HF_HOME", "HF_HUB_OFFLINE", "NCCL_SOCKET_IFNAME", "NCCL_DEBUG", "OMP_NUM_THREADS")
 
@@ -150,6 +154,36 @@ def read_machines(name: str) -> tuple[tuple[str, ...], int]:
         wrong = "slots differ" if hosts else "no host in it"
         raise PSRError(f"{path}: {wrong}; write a host a line, each with as many slots, {AS}")
     return tuple(hosts), sum(slots)
+
+
+def check_hosts(hosts: Sequence[str], folders: Sequence[Path]) -> None:
+    """Raise PSRError where another host cannot be reached, or lacks what these jobs read there."""
+    if len(hosts) < 2:
+        return
+    paths = shlex.join(map(str, _read_there(folders)))
+    script = f'for f in {paths}; do test -e "$f" || {{ echo "$f"; exit {LACKS}; }}; done'
+    line = shlex.join(["sh", "-c", script])  # whatever shell that user has
+    for host in hosts[1:]:
+        done = subprocess.run([*SSH, "-o", f"ConnectTimeout={PATIENCE}", host, line],
+                              stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8",
+                              errors="replace")  # fmt: skip
+        if done.returncode == LACKS:
+            lacking = done.stdout.strip().splitlines()[-1]
+            raise PSRError(
+                f"train.machines: {host} has no {lacking}; repository, environment, "
+                "runs and models (HF_HOME) must lie at the same path on every host"
+            )
+        if done.returncode:
+            said = (done.stderr.strip().splitlines() or ["no answer"])[-1][:160]
+            raise PSRError(f"train.machines: {host} cannot be reached ({said}); ssh {host} has to "
+                           "work without a password")  # fmt: skip
+
+
+def _read_there(folders: Sequence[Path]) -> list[Any]:
+    """What a launcher reads: the code, its Python, the jobs, and the models they begin with."""
+    calls = [read_json(folder / job.JOB)["call"] for folder in folders]
+    models = {call[name] for call in calls for name in job.MODELS if name in call}
+    return [manifest.root(), sys.executable, *folders, *sorted(models)]
 
 
 def _check_device(launch: str, kind: str, device: str) -> None:
