@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from psr_lib import manifest
+from psr_lib import launch, manifest
 from psr_lib.architectures import Architecture
+from psr_lib.launch import command
 from psr_lib.machines import GIB, Machine
 from psr_lib.presets import Preset
 from psr_lib.prices import LETTERS
@@ -126,11 +127,12 @@ def engine_kind(preset: Preset) -> str:
 def disk(parts: Iterable[tuple[Work, Architecture]], preset: Preset) -> Parts:
     """Bytes that the stages leave on the disk, by part; models are saved whole, in 32 bits.
 
-    Checkpoints lie there while a training in several processes lasts, weights and moments: those
-    that are kept, and the next one, since an old one goes when that is written.
+    Checkpoints lie there while a training outside the notebook's process lasts, weights and
+    moments: those that are kept, and the next one, since an old one goes when that is written.
     """
     from psr_lib.checkpoints import KEPT
 
+    how = preset.train
     found: Counter[str] = Counter()
     tokens, models, kept = 0.0, {}, 0
     for work, model in parts:
@@ -138,9 +140,10 @@ def disk(parts: Iterable[tuple[Work, Architecture]], preset: Preset) -> Parts:
         if work.section:
             adapter = model.adapter(getattr(preset, work.section).lora_r)
             found[f"trained by {work.section} (32 bits)"] += 4 * (model.parameters + adapter)
-            kept = max(kept, (KEPT + 1) * 12 * model.trained(getattr(preset, work.section).lora_r))
+            trained = model.trained(getattr(preset, work.section).lora_r)
+            apart = how.launch != command.SINGLE or 2 * model.parameters > launch.SMALL
+            kept = max(kept, (KEPT + 1) * 12 * trained if apart and how.save_every else 0)
     away = [model for name, model in models.items() if not (manifest.root() / name).is_dir()]
     base = {f"{model.name} from the hub (16 bits)": 2 * model.parameters for model in away}
     texts = {f"texts and traces (at most, {LETTERS:.0f} bytes a token)": LETTERS * tokens}
-    several = preset.train.launch != "single" and preset.train.save_every
-    return base | found | ({"checkpoints meanwhile": kept} if kept and several else {}) | texts
+    return base | found | ({"checkpoints meanwhile": kept} if kept else {}) | texts

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from psr_lib.launch import SINGLE, command
+from psr_lib.launch import command
 from psr_lib.machines import Machine
 from psr_lib.presets import Preset
 from psr_lib.stages import stage_preset
@@ -32,7 +32,7 @@ def training(how: Any, machine: Machine) -> Together:
 
     Raises PSRError where its configuration or its machine file is missing or unreadable.
     """
-    if how.launch == SINGLE:
+    if how.launch == command.SINGLE:
         return Together()
     divided, configured = _configured(how.launch)
     slots = command.read_machines(how.machines)[1] if how.machines else 0

@@ -506,13 +506,14 @@ def test_the_disk_takes_every_model_that_is_made_or_fetched():
     assert found["trained by sft (32 bits)"] == 2 * 4 * (own.parameters + own.adapter(4))
     assert found["trained by prm (32 bits)"] == 4 * prm.parameters
     assert found["trained by dpo (32 bits)"] == 4 * own.parameters
-    assert "checkpoints meanwhile" not in found
-    many = load("tiny", [*REAL, "prm.base=Qwen/Qwen2.5-72B", "sft.lora_r=4", "train.launch=fsdp"])
-    found = footprint.disk([(work, model) for work, model, _ in made.parts], many)
     assert found["checkpoints meanwhile"] == 3 * 12 * prm.parameters, "two kept, and the next"
+    none = load("tiny", [*REAL, "prm.base=Qwen/Qwen2.5-72B", "train.save_every=0"])
+    found = footprint.disk([(work, model) for work, model, _ in made.parts], none)
+    assert "checkpoints meanwhile" not in found
     tiny = plan.make(load("tiny"), RunDir("tiny"), [DPO], GPU, [])
     found = footprint.disk([(work, model) for work, model, _ in tiny.parts], load("tiny"))
     assert not any("hub" in name for name in found), "a local base model is there already"
+    assert "checkpoints meanwhile" not in found, "so small a model has none"
 
 
 def test_eft_that_ships_is_not_planned(tmp_path):
@@ -783,11 +784,11 @@ def test_idle_devices_are_a_warning_with_what_would_take_them():
     (line,) = spread.idle_lines(works, vllm, eight)
     assert "works on 4 of 8 devices; engine.kind=ray with engine.workers=2 takes 8" in line
     both = [*works, Work(Key("01_data_prep"), "step PRM", "read", read=1)]
-    (line,) = spread.idle_lines(both, vllm, eight)
-    assert line.endswith("4 of 8 devices"), "two engines are open then, each has its own under Ray"
-    (line,) = spread.idle_lines(both, load("paper-7b", "engine.kind=ray"), eight)
-    assert "asks for 16 devices of 8, for step PRM and policy each; lower" in line
-    assert spread.idle_lines(works, load("paper-7b", "engine.kind=ray"), eight) == []
+    (line,) = spread.idle_lines(works, load("paper-7b", "engine.kind=ray engine.workers=4"), eight)
+    assert "asks for 16 devices of 8; lower engine.tensor_parallel or engine.workers" in line
+    both = [*works, Work(Key("01_data_prep"), "step PRM", "read", read=1)]
+    ray = load("paper-7b", "engine.kind=ray")
+    assert spread.idle_lines(both, ray, eight) == [], "step PRM and policy share the workers"
 
 
 def test_the_papers_presets_name_as_many_workers_as_their_devices_hold():
