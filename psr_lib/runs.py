@@ -78,6 +78,7 @@ class Stage:
         self._tokens = {"generated": 0, "judged": 0}
         self._started, self._began = time.time(), time.monotonic()  # clocks may be set back
         self._before = _file_states(self.folder)
+        self._git = manifest.git_state()  # of the code that runs, whatever is committed meanwhile
 
     def input(self, name: str) -> Path:
         """A file of this run, such as 'data/ift.jsonl', verified against its stage's manifest."""
@@ -211,7 +212,7 @@ class Stage:
             "params": self.params,
             "params_hash": stages.params_hash(self.params),
             "code": self.code,
-            "git": manifest.git_state(),
+            "git": self._git,
             "inputs": self._inputs,
             "outputs": {name: manifest.describe(self.folder / name, True) for name in names},
             "versions": manifest.versions(),
