@@ -26,13 +26,18 @@ def share(
     makes anew meanwhile is not taken.
     """
     with locked(target, "copying what another run has made"):
-        found = [key for key in keys if manifest.read(target.folder(key)) is None
-                 and any(_current(run, key, preset) and _copy(run, target, key)
-                         for run in sources)]  # fmt: skip
+        found = [key for key in keys if _borrow(sources, target, key, preset)]
         for run in sources:
             _lend_paid(run, target)
             _lend_making(run, target)
     return found
+
+
+def _borrow(sources: Sequence[RunDir], target: RunDir, key: Key, preset: Preset) -> bool:
+    """Copy a stage that `target` lacks from the first run that has it; whether one had."""
+    if manifest.read(target.folder(key)) is not None:
+        return False
+    return any(_current(run, key, preset) and _copy(run, target, key) for run in sources)
 
 
 def _current(run: RunDir, key: Key, preset: Preset) -> bool:
