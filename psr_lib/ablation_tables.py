@@ -21,6 +21,7 @@ from psr_lib.sheets import PAGE, look, points, sheet
 
 Row = dict[str, Any]
 FIGURES = "figures/ablations"
+OWN = " (preset)"  # beside the preset's own value
 HEADER = ["setting", "value", "accuracy (%)", "95 % interval", "change", "95 % interval of it",
           "judge (%)", "pairs"]  # fmt: skip
 
@@ -178,7 +179,7 @@ def lines(grid: Grid, rows: Sequence[Row]) -> list[list[str]]:
 
 
 def _cells(grid: Grid, row: Row) -> list[str]:
-    mark = " (preset)" if row["setting"] == grid.own else ""
+    mark = OWN if row["setting"] == grid.own else ""
     interval = lambda *ends: " to ".join(f"{row[end]:.1f}" for end in ends)  # noqa: E731
     change = f"{row['change']:+.1f}" if "change" in row else "–"
     around = f"{row['change_low']:+.1f} to {row['change_high']:+.1f}" if "change" in row else "–"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from psr_lib import manifest, presets, results, stages, variants
+from psr_lib import lineage, manifest, presets, results, stages, variants
 from psr_lib.integrity import check
 from psr_lib.methods import EVALUATE
 from psr_lib.records import PSRError
@@ -106,10 +106,12 @@ def _value(preset: presets.Preset, args: argparse.Namespace) -> Any:
 
 
 def summary(grid: Grid, value: str, run: RunDir) -> dict[str, Any]:
-    """What is kept of a run: the outcomes of its last model, and what each stage counted."""
+    """What is kept of a run: its last model's outcomes, and each stage's counts and origin."""
     found = results.gather(run, grid.method, grid.n, lambda path: check(run, path))
     assert found is not None
     models = [one for one in found["models"] if one["model"] == f"M{grid.n}"]
     kept = {name: found[name] for name in ("preset", "seed", "split", "git", "params_hash")}
+    ends = [run.folder(key) for key in results.run_stages(grid.method, grid.n)]
     return {"value": value, "run": manifest.shown(run.path), **kept, "models": models,
-            "stages": found["stages"]}  # fmt: skip
+            "stages": found["stages"],
+            "provenance": lineage.brief(run, ends)}  # fmt: skip

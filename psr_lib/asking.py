@@ -16,6 +16,7 @@ from psr_lib.records import PSRError
 def opened(stage: Any, use: str) -> Iterator[Chat]:
     """The preset's teacher for one `use`; its answers are kept beside the runs, by model and use.
 
+    Counted are the answers that were used and what they cost, whenever they were paid for.
     Raises PSRError that says how many are kept where the teacher's server fails for good.
     """
     settings = stage.preset.teacher
@@ -27,8 +28,9 @@ def opened(stage: Any, use: str) -> Iterator[Chat]:
         raise PSRError(f"{error}; {kept}") from error
     finally:
         chat.close()
-        stage.count(**{f"{use}_calls": chat.asked, f"{use}_prompt_tokens": chat.prompt_tokens,
-                       f"{use}_tokens": chat.tokens, f"{use}_answers_kept": len(chat.paid),
+        stage.count(**{f"{use}_calls": len(chat.used), f"{use}_calls_now": chat.asked,
+                       f"{use}_prompt_tokens": chat.prompt_tokens, f"{use}_tokens": chat.tokens,
+                       f"{use}_answers_kept": len(chat.paid),
                        f"{use}_unreadable_lines": chat.paid.unreadable})  # fmt: skip
 
 

@@ -32,15 +32,15 @@ def is_hub_id(base: str) -> bool:
     return bool(HUB_ID.fullmatch(base)) and not base.startswith(("data/", "runs/"))
 
 
-def from_hub(base: str) -> Path:
-    """The folder of a hub model's snapshot, loaded once; its name is the commit.
+def from_hub(base: str, commit: str = "") -> Path:
+    """The folder of a hub model's snapshot, loaded once; its name is the commit, the newest if ''.
 
     Raises PSRError where the hub can't be reached, or has no such model or does not show it.
     """
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(base, allow_patterns=READ))
+        return Path(snapshot_download(base, revision=commit or None, allow_patterns=READ))
     except Exception as error:  # the library's and the connection's errors have no common base
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise PSRError(

@@ -1,8 +1,12 @@
 """Checkpoints while a training runs, so that one that was killed goes on from the last.
 
 A checkpoint counts once `complete.json` lies in it, which is written when every process has written
-its part. Optimiser, schedule and place in the data come back with the weights, so a resumed run
-makes the updates that were left.
+its part, and as long as its files are what that says (those over 64 MiB are sampled). Optimiser,
+schedule and place in the data come back with the weights, so a resumed run makes the updates that
+were left.
+
+The files are torch's own and some of them are pickled, so they may run code: a training goes on in
+a run folder of one's own alone. What is kept of a run, its models, holds none.
 """
 
 import shutil
@@ -14,8 +18,8 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
-from psr_lib import sharded
-from psr_lib.records import read_json, write_json
+from psr_lib import manifest, sharded
+from psr_lib.records import PSRError, read_json, write_json
 
 MARK = "complete.json"
 KEPT = 2  # the last ones; one alone would be removed before the next is complete
@@ -40,29 +44,63 @@ class Complete(TrainerCallback):
         sharded.wait()
         if sharded.is_main():
             seconds = self.spent + time.perf_counter() - self.started
-            row = {"tokens": self.trainer._total_train_tokens, "seconds": seconds}
-            write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / MARK, row)
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            write_json(folder / MARK, {"tokens": self.trainer._total_train_tokens,
+                                       "seconds": seconds, "files": _files(folder)})  # fmt: skip
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """The hash of every file of a checkpoint; a large one's, of samples, begins with its size."""
+    names = (name for name in manifest.files_in(folder, ()) if name != MARK)
+    return {name: manifest.fingerprint(folder / name) for name in names}
+
+
+def _fault(folder: Path) -> str:
+    """Why a checkpoint is of no use, '' if it is what was written."""
+    try:
+        kept = read_json(folder / MARK)["files"]
+    except (PSRError, KeyError):
+        return "not complete"
+    now = _files(folder)
+    wrong = (name for name in {**kept, **now} if kept.get(name) != now.get(name))
+    return next((f"{name} is not what was written" for name in wrong), "")
+
+
+def _clear(folder: Path) -> None:
+    """Leave the last checkpoint that is whole, and name those that were complete once."""
+    found = sorted(folder.glob("checkpoint-*"), key=_updates, reverse=True)
+    wrong = {path: _fault(path) for path in found}
+    last = next((path for path in found if not wrong[path]), None)
+    for path in found:
+        if (path / MARK).is_file() and wrong[path]:
+            print(f"checkpoint {_updates(path)} is left out: {wrong[path]}", flush=True)
+        if path != last:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _updates(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def updates_kept(folder: Path) -> int:
     """Updates of the last complete checkpoint; 0 where there is none."""
     marks = folder.glob(f"checkpoint-*/{MARK}")
-    return max((int(mark.parent.name.rpartition("-")[2]) for mark in marks), default=0)
+    return max((_updates(mark.parent) for mark in marks), default=0)
 
 
 def prepare(trainer: Any, kept: Checkpoints | None) -> tuple[str | None, float]:
     """Make a trainer write checkpoints; the last one to go on from, and the seconds it took.
 
-    Half-written ones are removed.
+    Half-written and damaged ones are removed.
     """
     if kept is None:
         return None, 0.0
+    sharded.wait()
+    if sharded.is_main():
+        _clear(kept.folder)
+    sharded.wait()
     last = updates_kept(kept.folder)
     found = kept.folder / f"checkpoint-{last}"
-    sharded.wait()
-    for path in kept.folder.glob("checkpoint-*") if sharded.is_main() else ():
-        if path != found:
-            shutil.rmtree(path, ignore_errors=True)
     before = read_json(found / MARK) if last else {"tokens": 0, "seconds": 0.0}
     sharded.wait()
     trainer._total_train_tokens = before["tokens"]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from psr_lib import integrity, manifest
+from psr_lib import integrity, manifest, results
 from psr_lib.evaluation import read_csv, write_csv
 from psr_lib.lab_attacks import ANY, MEASURES
 from psr_lib.lab_table import cell
@@ -41,8 +41,9 @@ def keep(run: RunDir, method: str, n: int) -> Path:
     judge = {"preset": run.preset, "base": base.name if base.is_absolute() else str(base),
              "method": method, "seed": str(run.seed)}  # fmt: skip
     new = [{**judge, **row, "commit": (made["git"]["commit"] or "")[:12]} for row in read_csv(file)]
-    others = [row for row in rows() if _judge(row) != _judge(new[0])]
-    write_csv(manifest.root() / FILE, sorted([*others, *new], key=_judge))
+    with results.alone():
+        others = [row for row in rows() if _judge(row) != _judge(new[0])]
+        write_csv(manifest.root() / FILE, sorted([*others, *new], key=_judge))
     return manifest.root() / FILE
 
 

@@ -3,14 +3,15 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from psr_lib import claims, facts, manifest, readme, readme_costs, readme_speed
+from psr_lib import ablation_tables, claims, facts, manifest, readme, readme_costs, readme_speed
 from psr_lib.evidence import GREEDY, JUDGE, Source, sources
 from psr_lib.items import Item
 from psr_lib.methods import MAIN, SEARCH, SRLM
 from psr_lib.tables import item_name
 
 PRESET = "tiny"
-Found = tuple[tuple[Source, ...], tuple[int, ...]]  # sources, and the seeds of the kept runs
+# Sources, the seeds of the kept runs, and which runs those are where they are not the laboratory's.
+Found = tuple[tuple[Source, ...], tuple[int, ...], *tuple[str, ...]]
 OF_FILES = {"secondary": "data/paper/secondary.csv", "speed": readme_speed.FILE,
             "contradictions": "data/paper/contradictions.csv"}  # fmt: skip
 
@@ -44,11 +45,13 @@ def _items(block: str, table: Sequence[Sequence[str]], wanted: str) -> Iterator[
                 file = OF_FILES.get(block, f"{facts.FOLDER}/{facts.CLAIMS}")
                 yield Item(name, value, "README.md", file=file)
             elif column not in WORDS:
-                made_of, seeds = RULES[block](*names, column) if name == wanted else ((), ())
-                yield Item(name, value, "README.md", made_of, seeds=seeds)
+                found = RULES[block](*names, column) if name == wanted else ((), ())
+                made_of, seeds, *kept = found
+                yield Item(name, value, "README.md", made_of, seeds=seeds, kept=tuple(kept))
 
 
 LABELS = {
+    "ablations": 2,
     "accuracy": 2,
     "budget": 2,
     "presets": 2,
@@ -83,9 +86,24 @@ def _cost(stage: str, _: str) -> Found:
     return tuple(Source(MAIN, "", name) for name in names), _kept(MAIN)[:1]
 
 
-def _presets(name: str, _: str) -> Found:
-    """Of the laboratory alone are runs kept whose sources are known here."""
-    return _cost("all", "") if name == PRESET else ((), ())
+def _presets(name: str, *_: str) -> Found:
+    seeds = [one["seed"] for one in readme_costs.summaries(MAIN, name)]
+    return _cost("all", "")[0], tuple(seeds[:1]), name
+
+
+def _ablations(knob: str, shown: str, column: str) -> Found:
+    """Of the runs of one value; a change is from the runs of the base value too."""
+    value = shown.removesuffix(ablation_tables.OWN)
+    loaded = ((path, ablation_tables.load(path)[0]) for path in ablation_tables.kept(PRESET))
+    path, grid = next((path, grid) for path, grid in loaded
+                      if grid.knob == knob and value in grid.values)  # fmt: skip
+    change = column in ("change", "95 % interval of it")
+    file = path.relative_to(manifest.root()).as_posix()
+    kept = [f"{file}={one}" for one in ((grid.base, value) if change else (value,))]
+    whats = {"judge (%)": JUDGE, "pairs": SEARCH}
+    models = range(2, grid.n + 1) if column == "pairs" else (grid.n,)
+    made_of = [Source(grid.method, f"M{n}", whats.get(column, GREEDY)) for n in models]
+    return tuple(made_of), grid.seeds, *kept
 
 
 def _tests(name: str, _: str) -> Found:
@@ -100,8 +118,8 @@ def _claims(id: str, _: str) -> Found:
 
 
 RULES: dict[str, Callable[..., Found]] = {
-    "accuracy": _accuracy, "budget": _budget, "cost": _cost, "presets": _presets,
-    "tests": _tests, "claims": _claims,
+    "ablations": _ablations, "accuracy": _accuracy, "budget": _budget, "cost": _cost,
+    "presets": _presets, "tests": _tests, "claims": _claims,
     "judge": lambda model, _: _first(Source(MAIN, model, JUDGE)),
     "search": lambda model, _: _first(Source(MAIN, model, SEARCH)),
 }  # fmt: skip

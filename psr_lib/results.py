@@ -15,7 +15,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from psr_lib import lineage, manifest, presets, run_details, stages
+from psr_lib import integrity, lineage, manifest, presets, run_details, stages
 from psr_lib.evaluation import MEAN, outcomes, read_csv
 from psr_lib.methods import BASE, EVALUATE, REFERENCE
 from psr_lib.records import PSRError, read_json, read_jsonl, write_json, write_text
@@ -179,14 +179,15 @@ def _log(found: dict[str, Any]) -> None:
     """Add one line; the file is read and written whole, so a line is never half there."""
     path, out = folder() / LOG, StringIO()
     csv.DictWriter(out, LOG_COLUMNS, lineterminator="\n").writerow(_line(found))
-    with _alone():
+    with alone():
         old = path.read_text(encoding="utf-8") if path.is_file() else ",".join(LOG_COLUMNS) + "\n"
         write_text(path, old + out.getvalue())
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Wait for others that keep a run just now: each has its own run, but all share the log."""
+def alone() -> Iterator[None]:
+    """Wait for others that keep a run just now: each has its own run, but files are shared."""
+    folder().mkdir(parents=True, exist_ok=True)
     handle = os.open(folder(), os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -226,11 +227,16 @@ def kept(preset: str) -> list[tuple[int, str]]:
 
 
 def keep_map(runs: Sequence[RunDir]) -> Path | None:
-    """Keep Figure 2's points and separation, from the first of these runs whose notebook 08 ran."""
+    """Keep Figure 2's points and separation, from the first of these runs whose notebook 08 ran.
+
+    Raises PSRError where they are not what that notebook wrote.
+    """
     for run in runs:
-        made = run.paper / "figures"
-        if all((made / name).is_file() for name in MAP_FILES):
-            for name in MAP_FILES:
-                write_text(folder() / run.preset / name, (made / name).read_text(encoding="utf-8"))
+        made = [run.paper / "figures" / name for name in MAP_FILES]
+        if manifest.read(run.paper) and all(path.is_file() for path in made):
+            texts = [integrity.check(run, path).read_text(encoding="utf-8") for path in made]
+            with alone():
+                for name, text in zip(MAP_FILES, texts, strict=True):
+                    write_text(folder() / run.preset / name, text)
             return folder() / run.preset / MAP_FILES[0]
     return None

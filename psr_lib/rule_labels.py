@@ -22,15 +22,18 @@ from psr_lib.records import (
     Problem,
     PSRError,
     StepLabels,
+    read_json,
     read_jsonl,
     seed_of,
     to_dict,
+    write_json,
     write_jsonl,
 )
 from psr_lib.rule_judge import ASIDE, NEEDED, SILENT, WRONG, find, worked
 from psr_lib.search import read_candidate
 
 FILE = "labels.jsonl"
+SPENT = "spent.json"  # what the labels took, for a stage that finds them there
 SAMPLED = ("temperature", "top_p", "max_step_tokens")  # settings of the tree search that it shares
 
 
@@ -39,14 +42,17 @@ def make_labels(
 ) -> chain.Labelled:
     """Labelled steps to train the PRM on and, of other problems, to measure it on.
 
-    They are kept in the run's folder `making/` for as long as they are made from the same. Raises
+    They are kept in the run's folder `making/` for as long as they are made from the same; what
+    they took is counted by whichever stage uses them. Raises
     PSRError where all labels of a part are alike, since nothing could be learned or measured.
     """
     settings, tree, folder = stage.preset.prm, stage.preset.tree, chain.policy(stage, rows)
 
     def build(home: Path) -> None:
         engine = chain.open_engine(stage, folder)
-        write_jsonl(home / FILE, labelled(stage, engine, problems))
+        rows, tokens = labelled(stage, engine, problems)
+        write_jsonl(home / FILE, rows)
+        write_json(home / SPENT, {"generated": tokens})
         close(engine)  # the PRM needs its memory next
 
     made_from = {"policy": manifest.identity(folder), "neutral": settings.neutral,
@@ -54,6 +60,7 @@ def make_labels(
                  "problems": [to_dict(problem) for problem in problems]}  # fmt: skip
     home = chain.cached(stage, stage.run.making / "labels", made_from, build)
     found = read_jsonl(home / FILE, StepLabels)
+    stage.tokens(**read_json(home / SPENT))
     parts = chain.divide(found, settings.heldout, stage.seed)
     good, bad = (sum(row.labels.count(sign) for row in found) for sign in "+-")
     stage.count(labelled_rows=len(found), labelled_good=good, labelled_bad=bad)
@@ -63,22 +70,28 @@ def make_labels(
     return parts
 
 
-def labelled(stage: Any, engine: Engine, problems: Sequence[Problem]) -> list[StepLabels]:
-    """The labelled steps of each problem: those of its solution, and one sampled at each place."""
+def labelled(
+    stage: Any, engine: Engine, problems: Sequence[Problem]
+) -> tuple[list[StepLabels], int]:
+    """The labelled steps of each problem: those of its solution, and one sampled at each place.
+
+    Second: the tokens that were generated.
+    """
     cut = [(problem, ift.by_rule(problem)) for problem in problems]
     paths = [(problem, found.steps) for problem, found in cut if not found.fault]
     rows = [solution_row(problem, steps) for problem, steps in paths]
     places = [(problem, steps[:k]) for problem, steps in paths for k in range(len(steps))]
-    for (problem, prefix), step in zip(places, sampled(stage, engine, places), strict=True):
+    written, tokens = sampled(stage, engine, places)
+    for (problem, prefix), step in zip(places, written, strict=True):
         if step:
             rows.append(sampled_row(problem, prefix, step, stage.preset.prm.neutral))
-    return [row for row in rows if any(row.labels)]
+    return [row for row in rows if any(row.labels)], tokens
 
 
 def sampled(
     stage: Any, engine: Engine, places: Sequence[tuple[Problem, list[str]]]
-) -> list[str]:  # fmt: skip
-    """A next step of the policy after each prefix; '' where it wrote no well-formed one."""
+) -> tuple[list[str], int]:
+    """A next step of the policy after each prefix, '' where it wrote no well-formed one; tokens."""
     family, settings = prompts.load(stage.preset.prompts), stage.preset.tree
     texts = [family.render(engine.tokenizer, family.solve(problem.question, prefix))
              for problem, prefix in places]  # fmt: skip
@@ -89,10 +102,10 @@ def sampled(
             seeds=[seed_of(stage.seed, "labels", problem.id, len(prefix))
                    for problem, prefix in places],
         )  # fmt: skip
-    stage.tokens(generated=sum(row[0].tokens for row in found))
     candidates = [read_candidate(row[0], len(prefix) + 1)
                   for row, (_, prefix) in zip(found, places, strict=True)]  # fmt: skip
-    return [candidate.text if candidate.valid else "" for candidate in candidates]
+    texts = [candidate.text if candidate.valid else "" for candidate in candidates]
+    return texts, sum(row[0].tokens for row in found)
 
 
 def solution_row(problem: Problem, steps: Sequence[str]) -> StepLabels:

@@ -18,7 +18,17 @@ from typing import Any
 
 import yaml
 
-from psr_lib import building, integrity, locks, manifest, methods, presets, run_dirs, stages
+from psr_lib import (
+    building,
+    integrity,
+    lineage,
+    locks,
+    manifest,
+    methods,
+    presets,
+    run_dirs,
+    stages,
+)
 from psr_lib.notebook_runner import RUNNING
 from psr_lib.records import PSRError, write_json
 from psr_lib.run_dirs import Key, RunDir
@@ -78,6 +88,7 @@ class Stage:
         self._tokens = {"generated": 0, "judged": 0}
         self._started, self._began = time.time(), time.monotonic()  # clocks may be set back
         self._before = _file_states(self.folder)
+        self._git = manifest.git_state()  # of the code that runs, whatever is committed meanwhile
 
     def input(self, name: str) -> Path:
         """A file of this run, such as 'data/ift.jsonl', verified against its stage's manifest."""
@@ -132,12 +143,21 @@ class Stage:
         if not path.exists() and base == base_weights.PACKAGE:
             path = base_weights.from_package(manifest.root() / self.run.root / "models")
         elif not path.exists() and base_weights.is_hub_id(base):
-            path = base_weights.from_hub(base)
+            path = base_weights.from_hub(base, self._commit_of(f"hub:{base}"))
             _check_model(path)
-            self._inputs[f"hub:{base}"] = {"hash": path.name}
+            self._inputs[f"hub:{base}"] = {**manifest.describe(path), "commit": path.name}
             return path
         _check_model(path)
         return self._record(path)
+
+    def _commit_of(self, name: str) -> str:
+        """The commit of a hub model that this run has read before, '' where it is new to it.
+
+        So that all stages of a run read the same weights, whatever is uploaded meanwhile.
+        """
+        made = lineage.records(self.run, damaged=False).values()
+        found = (one["inputs"][name] for one in made if name in one.get("inputs", ()))
+        return next((one.get("commit", one["hash"]) for one in found), "")
 
     def _record(self, path: Path) -> Path:
         self._inputs[run_dirs.input_name(self.run, path)] = manifest.describe(path)
@@ -211,7 +231,7 @@ class Stage:
             "params": self.params,
             "params_hash": stages.params_hash(self.params),
             "code": self.code,
-            "git": manifest.git_state(),
+            "git": self._git,
             "inputs": self._inputs,
             "outputs": {name: manifest.describe(self.folder / name, True) for name in names},
             "versions": manifest.versions(),

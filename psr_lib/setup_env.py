@@ -4,12 +4,15 @@ Run by `make setup` with the system's Python, so it uses the standard library al
 where .venv already holds these pins.
 """
 
+import fcntl
 import hashlib
 import json
 import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -32,11 +35,24 @@ def main() -> int:
         if sys.version_info < (3, 11):  # noqa: UP036 (the system's Python may be older)
             found = sys.version.split()[0]
             raise SetupFailed(f"Python {found} is too old; make setup PYTHON3=python3.12")
-        set_up()
+        with alone():
+            set_up()
     except SetupFailed as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Wait for another make that sets up: two of them would write into one .venv."""
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("setup: waiting for another make setup", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def set_up() -> None:
@@ -45,7 +61,7 @@ def set_up() -> None:
     if STAMP.is_file() and STAMP.read_text(encoding="utf-8") == stamp and PYTHON.exists():
         return
     print("setup: making .venv (some minutes, about 2 GB)", flush=True)
-    if not PYTHON.exists():
+    if not has_pip():
         make_venv()
     pip("install", "--upgrade", MODERN_PIP)
     install_torch()
@@ -65,13 +81,22 @@ def pins_hash() -> str:
 
 
 def make_venv() -> None:
-    """An empty virtual environment with pip."""
+    """A virtual environment with pip; what a kill left of one is completed, or made anew."""
     try:
-        venv.create(VENV, with_pip=True)
+        with suppress(subprocess.CalledProcessError):  # half a pip stands in the way
+            venv.create(VENV, with_pip=True)
+        if not has_pip():
+            venv.create(VENV, with_pip=True, clear=True)
     except (OSError, subprocess.CalledProcessError):
         shutil.rmtree(VENV, ignore_errors=True)
         message = "cannot make .venv; install this Python's venv package (apt: python3-venv)"
         raise SetupFailed(message) from None
+
+
+def has_pip() -> bool:
+    """Whether .venv is there and its pip works, which it lacks where its making was cut short."""
+    command = [str(PYTHON), "-m", "pip", "--version"]
+    return PYTHON.exists() and subprocess.run(command, capture_output=True).returncode == 0
 
 
 def cpu_only() -> bool:

@@ -1,15 +1,16 @@
 """Commands that tell of runs: paper, report, keep, ablate, plan, export, help-notebook."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 from psr_lib import integrity, manifest, notebook_runner, presets, stages
 from psr_lib.locks import locked
 from psr_lib.methods import PAPER, STEPS
 from psr_lib.records import PSRError
 from psr_lib.request import Request, all_keys, whole
-from psr_lib.run_dirs import Key, run_of
+from psr_lib.run_dirs import Key, RunDir, run_of
 from psr_lib.targets import build
 
 
@@ -60,8 +61,19 @@ def keep(args: argparse.Namespace) -> None:
                     kept_attacks.keep(request.run, method, n)
             print(f"kept {manifest.shown(path)}")
     together = run_of(args.preset, whole("SEED", seeds[0]), args.runs_dir, " ".join(seeds))
-    if kept := results.keep_map([together, *together.parts]):
+    if kept := _keep_map([run for run in (together, *together.parts) if run.path.is_dir()]):
         print(f"kept {manifest.shown(kept)}")
+
+
+def _keep_map(runs: Sequence[RunDir]) -> Path | None:
+    """Keep Figure 2's points of the first of these runs that has them, held while it is read."""
+    from psr_lib import results
+
+    for run in runs:
+        with locked(run, "keep figure 2"):
+            if kept := results.keep_map([run]):
+                return kept
+    return None
 
 
 def ablate(args: argparse.Namespace) -> None:
@@ -91,7 +103,9 @@ def export_model(args: argparse.Namespace) -> None:
     from psr_lib.export import export, next_steps
 
     request = Request(args)
-    folder = export(request.run, request.method, request.round(args.n), args.to)
+    n = request.round(args.n)
+    with locked(request.run, f"export M{n}"):
+        folder = export(request.run, request.method, n, args.to)
     print(*next_steps(folder), sep="\n")
 
 

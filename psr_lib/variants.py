@@ -5,30 +5,39 @@ parameters, code and inputs is copied, manifest last, and the runner finds it up
 rather than a link, because a stage that is made again must not write into another run.
 """
 
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from psr_lib import manifest, stages
+from psr_lib.locks import locked
 from psr_lib.presets import Preset
-from psr_lib.records import PSRError
+from psr_lib.records import PSRError, atomic, write_json, writing
 from psr_lib.run_dirs import Key, RunDir
 
 
 def share(
     sources: Sequence[RunDir], target: RunDir, keys: Iterable[Key], preset: Preset
 ) -> list[Key]:
-    """Copy to `target` each stage that it lacks and a source has made for these settings."""
-    found = []
-    for key in keys:
-        if manifest.read(target.folder(key)) is None:
-            source = next((run for run in sources if _current(run, key, preset)), None)
-            if source:
-                _copy(source, target, key)
-                found.append(key)
-    for run in sources:
-        _lend(run, target)
+    """Copy to `target` each stage that it lacks and a source has made for these settings.
+
+    Raises PSRError where another process holds `target`. A source may be at work: a stage that it
+    makes anew meanwhile is not taken.
+    """
+    with locked(target, "copying what another run has made"):
+        found = [key for key in keys if _borrow(sources, target, key, preset)]
+        for run in sources:
+            _lend_paid(run, target)
+            _lend_making(run, target)
     return found
+
+
+def _borrow(sources: Sequence[RunDir], target: RunDir, key: Key, preset: Preset) -> bool:
+    """Copy a stage that `target` lacks from the first run that has it; whether one had."""
+    if manifest.read(target.folder(key)) is not None:
+        return False
+    return any(_current(run, key, preset) and _copy(run, target, key) for run in sources)
 
 
 def _current(run: RunDir, key: Key, preset: Preset) -> bool:
@@ -44,22 +53,52 @@ def _current(run: RunDir, key: Key, preset: Preset) -> bool:
         return False
 
 
-def _copy(source: RunDir, target: RunDir, key: Key) -> None:
+def _copy(source: RunDir, target: RunDir, key: Key) -> bool:
+    """Copy a stage, its manifest last; whether the copy is what the manifest says."""
     old, new = source.folder(key), target.folder(key)
-    made = manifest.read(old) or {"outputs": {}}
-    for name in (*made["outputs"], manifest.NAME):  # which makes it complete
-        _copy_file(old / name, new / name)
-    if source.notebook(key).is_file():
-        _copy_file(source.notebook(key), target.notebook(key))
+    made = manifest.read(old)
+    try:
+        for name in made["outputs"] if made else ():
+            _copy_file(old / name, new / name)
+        if source.notebook(key).is_file():
+            _copy_file(source.notebook(key), target.notebook(key))
+    except FileNotFoundError:  # the stage runs again there
+        return False
+    if made is None or manifest.damage(new, made):
+        return False
+    write_json(new / manifest.NAME, manifest.sealed(made))  # which makes it complete
+    return True
 
 
 def _copy_file(old: Path, new: Path) -> None:
-    new.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(old, new)
+    with atomic(new) as part:
+        shutil.copyfile(old, part)
 
 
-def _lend(source: RunDir, target: RunDir) -> None:
-    """What took long on the way to EFT, and answers that were paid for."""
-    for old, new in ((source.making, target.making), (source.paid, target.paid)):
-        if old.is_dir() and not new.exists():
-            shutil.copytree(old, new)
+def _lend_paid(source: RunDir, target: RunDir) -> None:
+    """Answers that were paid for: files that are only added to, so a copy is whole at any time."""
+    for old in sorted(source.paid.glob("*.jsonl")):
+        if not (target.paid / old.name).exists():
+            _copy_file(old, target.paid / old.name)
+
+
+def _lend_making(source: RunDir, target: RunDir) -> None:
+    """What took long on the way to EFT, unless its run is at work and may be writing it."""
+    if not source.making.is_dir() or target.making.exists():
+        return
+    try:
+        with locked(source, "lending what EFT is made with"):
+            _copy_folder(source.making, target.making)
+    except PSRError as error:
+        print(f"not borrowed: {error}", flush=True)
+
+
+def _copy_folder(old: Path, new: Path) -> None:
+    """All of a folder or nothing."""
+    part = new.with_name(f"{new.name}.part{os.getpid()}")
+    try:
+        with writing(new):
+            shutil.copytree(old, part)
+            part.rename(new)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -3,12 +3,15 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import product
+from pathlib import PurePath
 from typing import Any
 
 from psr_lib import integrity, items, lineage, manifest, readme_items, readme_speed, results
 from psr_lib.items import Item
 from psr_lib.lineage import Made, Record
 from psr_lib.origins import artifacts, missing
+from psr_lib.records import read_json
 from psr_lib.run_dirs import RunDir
 
 README = "readme/"
@@ -17,7 +20,12 @@ State = Callable[[str], str]  # what is wrong now with the stage of a folder, ''
 
 
 def known(run: RunDir, wanted: str = "") -> dict[str, Item]:
-    """Every item of a run's tables and of the README, or the README's alone if one is wanted."""
+    """Every item of a run's tables and of the README; where one is wanted, those beside it alone.
+
+    The tables of the stages themselves are known to who asks for one of them.
+    """
+    if beside := items.of_stage(run, wanted):
+        return beside
     ours = readme_items.of_readme(wanted) if wanted.startswith(README) or not wanted else {}
     return ours if wanted.startswith(README) else {**items.of_tables(run), **ours}
 
@@ -28,7 +36,8 @@ def listing(run: RunDir) -> list[str]:
     lines = items.listed(found)
     if all(name.startswith(README) for name in found):
         lines.append(f"{manifest.shown(run.paper)}: no tables yet; make paper writes them")
-    return [*lines, "", f"make why ITEM={next(iter(found))} tells where that number comes from"]
+    return [*lines, "", f"make why ITEM={next(iter(found))} tells where that number comes from",
+            "and ITEM=psrlm/M2/eval/accuracy/<row>/<column> of a stage's own table"]  # fmt: skip
 
 
 def explain(run: RunDir, name: str) -> list[str]:
@@ -37,9 +46,10 @@ def explain(run: RunDir, name: str) -> list[str]:
     head = [f"{item.name} = {item.shown}", f"  in    {item.place}{_table_by(run, item)}"]
     if item.file:
         return [*head, f"  from  {item.file}: {_of_file(item.file)}"]
-    head.append(f"  from  {', '.join(map(str, item.sources))}")
+    if item.sources:
+        head.append(f"  from  {', '.join(map(str, item.sources))}")
     tell = _kept if name.startswith(README) else _from_run
-    if tell is _from_run and (wrong := _table_now(run)):
+    if tell is _from_run and not item.folder and (wrong := _table_now(run)):
         head.append(f"  NOW   {wrong}; until then what follows need not be what was counted")
     return head + [line for seed in _seeds(run, item) for line in tell(run, item, seed)]
 
@@ -65,7 +75,8 @@ def _of_file(file: str) -> str:
 
 def _table_by(run: RunDir, item: Item) -> str:
     """Which stage wrote the table of a run that the number stands in, when and at which commit."""
-    made = None if item.name.startswith(README) else manifest.read(run.paper)
+    home = run.path / item.folder if item.folder else run.paper
+    made = None if item.name.startswith(README) else manifest.read(home)
     return f", by {integrity.key_of(made)}, {_made(made)}" if made else ""
 
 
@@ -81,20 +92,32 @@ def _now(run: RunDir, folder: str, one: Record) -> str:
 
 def _kept(run: RunDir, item: Item, seed: int) -> Iterator[str]:
     """The chain of one seed of the README, from the kept summaries."""
-    for method in dict.fromkeys(source.method for source in item.sources):
-        part = RunDir(readme_items.PRESET, seed, run.root)
-        one = results.load(part.preset, seed, method)
-        where = f"seed {seed}, {results.FOLDER}/{part.preset}/seed{seed}/{method}.json"
+    kinds = dict.fromkeys(source.method for source in item.sources)
+    for method, name in product(kinds, item.kept or (readme_items.PRESET,)):
+        one, where = _summary(name, seed, method)
+        part = RunDir(one["preset"], seed, run.root)
         found = one.get("provenance")
         if found is None:
             commit = (one["git"]["commit"] or "no commit")[:SHORT]
             yield ""
             yield f"{where}: commit {commit}, parameters {one['params_hash']}; kept before the"
-            yield "hashes of its stages were; make keep, where its run still lies, adds them"
+            again = "keep-ablation" if "=" in name else "keep"
+            yield f"hashes of its stages were; make {again}, where its run still lies, adds them"
             continue
         own = item._replace(sources=tuple(s for s in item.sources if s.method == method))
         kept = partial(_chosen, found["settings"])
         yield from _told(part, own, found["stages"], kept, lambda folder: "", where)
+
+
+def _summary(name: str, seed: int, method: str) -> tuple[Record, str]:
+    """A kept summary by `Item.kept`, and where it stands."""
+    file, _, value = name.partition("=")
+    if not value:
+        path = f"{results.FOLDER}/{name}/seed{seed}/{method}.json"
+        return results.load(name, seed, method), f"seed {seed}, {path}"
+    found = read_json(manifest.root() / file)["runs"]
+    one = next(one for one in found if (one["value"], one["seed"]) == (value, seed))
+    return one, f"seed {seed}, value {value}, {file}"
 
 
 def _chosen(settings: Record, made: Iterable[Record]) -> Record:
@@ -107,7 +130,8 @@ def _told(
     run: RunDir, item: Item, made: Made, settings: Callable, state: State, label: str
 ) -> Iterator[str]:
     """The chain of the item's sources in one run, then the parameters of its stages."""
-    found = [pair for source in item.sources for pair in artifacts(run, source, made)]
+    own = [(item.folder, PurePath(item.place).name)] if item.folder else []
+    found = own or [pair for source in item.sources for pair in artifacts(run, source, made)]
     if found and (lacking := missing(run, item.sources, made)):
         yield from ("", f"{label}: no part of it, as there is no {', '.join(lacking)}")
         return

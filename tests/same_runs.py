@@ -4,6 +4,7 @@
   other manifests, their hashes and sizes, which hold the same;
 - of an executed notebook: metadata, the ids of cells, progress lines, and numbers of seconds;
 - of a card: the seconds that its stage took;
+- of the chain's journal of trees: the order in which they ended;
 - lock files, which say who worked here last.
 
 All other files have to be there in both, with the same bytes.
@@ -20,6 +21,7 @@ from psr_lib.locks import RUN, STAGE
 TIMES = ("started", "wall_seconds", "seal")
 SECONDS = re.compile(r"(\bseconds\b(?:<[^>]*>|\s)*)[\d.]+")  # as text, or as a row of an HTML table
 CARDS = ("MODEL_CARD.md", "DATA_CARD.md")
+JOURNAL = ("making", "trees.jsonl")  # read in the order of the questions, wherever they stand
 CARD_SECONDS = re.compile(rb"^(\| seconds \| )[\d.]+", re.MULTILINE)
 PROGRESS = re.compile(rf"^{re.escape(progress.MARK)}.*\n?", re.MULTILINE)
 
@@ -45,6 +47,8 @@ def essence(path: Path) -> bytes:
         return _manifest(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".ipynb":
         return _notebook(json.loads(path.read_text(encoding="utf-8")))
+    if path.parts[-2:] == JOURNAL:
+        return b"".join(sorted(path.read_bytes().splitlines(keepends=True)))
     if path.name in CARDS:
         return CARD_SECONDS.sub(rb"\1-", path.read_bytes())
     return path.read_bytes()

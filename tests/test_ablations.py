@@ -1,16 +1,20 @@
 """Runs that differ in one setting: what is asked for, what is shared, what is shown and kept."""
 
+import fcntl
+import os
 import shutil
 import subprocess
 import sys
 
 import pytest
+from card_runs import make_run
 from conftest import ROOT
 
-from psr_lib import ablation_tables, ablations, commands, variants
+from psr_lib import ablation_tables, ablations, commands, locks, manifest, variants
 from psr_lib.ablations import Grid
 from psr_lib.evaluation import read_csv
-from psr_lib.records import PSRError
+from psr_lib.records import PSRError, write_text
+from psr_lib.run_dirs import Key, RunDir
 
 
 def asked(*more, knob="search.width", values="2 4 6"):
@@ -111,6 +115,94 @@ def test_stages_that_a_setting_does_not_touch_are_copied_and_not_made_again(repo
     assert states[:4] == ["up"] * 4 and states[4:6] == ["running", "running"], done.stdout
     after = repo.files()
     assert {name: after[name] for name in before} == before, "the run that lent is as it was"
+
+
+DONE = Key("02_init", "psrlm", 1)
+
+
+@pytest.fixture
+def lender(tmp_path, monkeypatch):
+    """A run that has all that a variant may borrow, and the variant."""
+    monkeypatch.setattr(variants, "_current", lambda run, key, preset: True)
+    run, other = make_run(tmp_path / "runs"), RunDir("smoke", 0, tmp_path / "other")
+    write_text(run.making / "prm/model.bin", "long")
+    write_text(run.making / "trees.jsonl", "{}\n")
+    write_text(run.paid / "teacher.jsonl", "{}\n")
+    return run, other
+
+
+def held(run):
+    """The run's lock as another process has it, until the handle is closed."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    handle = os.open(run.path / locks.RUN, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    os.write(handle, b"process 7 (tiny)")
+    return handle
+
+
+def test_a_run_that_another_process_holds_is_not_copied_into(lender):
+    run, other = lender
+    handle = held(other)
+    with pytest.raises(PSRError, match=r"in use by process 7 \(tiny\); wait until it ends"):
+        variants.share([run], other, [DONE], None)
+    assert [path.name for path in other.path.rglob("*")] == [locks.RUN]
+    assert not other.paid.exists()
+    os.close(handle)
+    assert variants.share([run], other, [DONE], None) == [DONE]
+    os.close(held(other))  # which was given back
+
+
+def test_a_run_at_work_lends_what_is_complete_but_not_what_eft_is_made_with(lender, capsys):
+    run, other = lender
+    handle = held(run)
+    assert variants.share([run], other, [DONE], None) == [DONE]
+    assert not other.making.exists() and (other.paid / "teacher.jsonl").is_file()
+    assert "not borrowed: " in capsys.readouterr().out
+    os.close(handle)
+    variants.share([run], other, [DONE], None)
+    assert (other.making / "trees.jsonl").is_file()
+
+
+def test_a_copy_that_is_killed_leaves_nothing_that_counts(lender, monkeypatch):
+    run, other = lender
+    whole = shutil.copyfile
+
+    def killed(name):
+        def copy(old, new, **more):
+            if old.name != name:
+                return whole(old, new, **more)
+            new.write_text("ha")
+            raise KeyboardInterrupt
+
+        return copy  # fmt: skip
+
+    for name in ("model.safetensors", "teacher.jsonl"):
+        monkeypatch.setattr(shutil, "copyfile", killed(name))
+        with pytest.raises(KeyboardInterrupt):
+            variants.share([run], other, [DONE], None)
+        assert not list(other.path.parents[1].rglob(f"{name}*")), "no half of it"
+    monkeypatch.setattr(shutil, "copyfile", whole)
+    monkeypatch.setattr(
+        shutil, "copytree", lambda old, new: (new / "prm").mkdir(parents=True) or 0 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        variants.share([run], other, [DONE], None)
+    assert not list(other.path.glob("making*"))
+    monkeypatch.undo()
+    assert (other.paid / "teacher.jsonl").is_file() and manifest.read(other.folder(DONE))
+
+
+def test_a_stage_that_is_made_anew_while_it_is_copied_is_not_taken(lender, monkeypatch):
+    run, other = lender
+    whole = shutil.copyfile
+    monkeypatch.setattr(shutil, "copyfile", lambda old, new, **_: new.write_text("another")
+                        if old.name == "model.safetensors" else whole(old, new))  # fmt: skip
+    assert variants.share([run], other, [DONE], None) == []
+    assert manifest.read(other.folder(DONE)) is None
+    (run.folder(DONE) / "model.safetensors").unlink()
+    monkeypatch.undo()
+    monkeypatch.setattr(variants, "_current", lambda run, key, preset: True)
+    assert variants.share([run], other, [DONE], None) == []
 
 
 # --- what is shown and kept

@@ -356,7 +356,11 @@ def test_the_preset_chooses_the_teacher_and_its_calls_are_counted(server, tmp_pa
         annotate.annotate(pairs, teacher)
     assert "teacher: 6 calls to make, 0 answers there" in capsys.readouterr().out
     assert stage.counts["judge_calls"] == stage.counts["judge_answers_kept"] == 6
-    assert stage.counts["judge_tokens"] == 6 * 9
+    assert stage.counts["judge_tokens"] == 6 * 9 and stage.counts["judge_calls_now"] == 6
+    again = FakeStage(tmp_path, settings(server.url))  # after a kill: what was paid for is there
+    with annotators.opened(again, pairs) as teacher:
+        annotate.annotate(pairs, teacher)
+    assert again.counts == stage.counts | {"judge_calls_now": 0}
 
 
 def test_a_stage_says_how_many_answers_are_kept(server, tmp_path):

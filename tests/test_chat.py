@@ -118,7 +118,7 @@ def test_nothing_is_paid_for_twice(server, path):
     one = connect(server, path).ask(TURN)
     again = connect(server, path)
     assert again.ask(TURN) == one == again.known(TURN) and len(server.seen) == 1
-    assert again.asked == 0 and SECRET not in path.read_text()
+    assert again.asked == 0 and again.tokens == one.tokens and SECRET not in path.read_text()
 
 
 def test_another_setting_attempt_or_prompt_is_another_answer(server, path):

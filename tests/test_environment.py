@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import tomllib
 
 import pytest
@@ -147,12 +148,53 @@ def test_setup_refuses_cuda_loudly_before_installing_it(monkeypatch):
 def test_setup_does_nothing_where_the_stamp_is_current(monkeypatch, tmp_path):
     monkeypatch.setattr(setup_env, "STAMP", tmp_path / "stamp")
     monkeypatch.setattr(setup_env, "PYTHON", tmp_path)
+    monkeypatch.setattr(setup_env, "has_pip", lambda: True)
     monkeypatch.setattr(setup_env, "pip", lambda *_: pytest.fail("pip was called"))
     (tmp_path / "stamp").write_text(setup_env.pins_hash())
     setup_env.set_up()
     (tmp_path / "stamp").write_text("other pins")
     with pytest.raises(pytest.fail.Exception):
         setup_env.set_up()
+
+
+def test_what_a_killed_setup_left_is_completed_or_made_anew(monkeypatch, tmp_path):
+    monkeypatch.setattr(setup_env, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(setup_env, "PYTHON", tmp_path / ".venv/bin/python")
+    assert not setup_env.has_pip()
+    setup_env.venv.create(tmp_path / ".venv", with_pip=False)  # killed before pip came
+    assert setup_env.PYTHON.exists() and not setup_env.has_pip()
+    works, calls = [False], []
+
+    def create(folder, with_pip, clear=False):
+        calls.append(clear)
+        works[0] = clear or not broken
+        if not works[0]:
+            raise subprocess.CalledProcessError(1, "ensurepip")
+
+    monkeypatch.setattr(setup_env.venv, "create", create)
+    monkeypatch.setattr(setup_env, "has_pip", lambda: works[0])
+    for broken, wanted in ((False, [False]), (True, [False, True])):  # noqa: B007
+        calls.clear()
+        setup_env.make_venv()
+        assert calls == wanted
+
+
+def test_two_setups_at_once_wait_for_each_other(monkeypatch, tmp_path, capsys):
+    (tmp_path / "pyproject.toml").write_text("")
+    monkeypatch.setattr(setup_env, "ROOT", tmp_path)
+    done = []
+
+    def second():
+        with setup_env.alone():
+            done.append("second")
+
+    other = threading.Thread(target=second)
+    with setup_env.alone():
+        other.start()
+        other.join(0.3)
+        done.append("first")
+    other.join()
+    assert done == ["first", "second"] and "waiting for another" in capsys.readouterr().out
 
 
 def test_setup_needs_nothing_but_the_standard_library():

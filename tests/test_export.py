@@ -1,5 +1,6 @@
 """Exports: loaded by transformers alone they are M[n], merged; no other folder is overwritten."""
 
+import fcntl
 import json
 
 import pytest
@@ -10,7 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tiny_model import make_tiny_model, random_model, word_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from psr_lib import architectures, commands, export, manifest
+from psr_lib import architectures, commands, export, locks, manifest
 from psr_lib.models import ADAPTER, load_model, save_adapter, save_model
 from psr_lib.records import PSRError, read_json, write_json
 from psr_lib.run_dirs import Key
@@ -183,6 +184,10 @@ def test_the_command_says_what_to_do_next(run, capsys):
     assert commands.main([*args, "--n", "3"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
     assert commands.main(args) == 2 and "N is missing" in capsys.readouterr().err
+    with open(run.path / locks.RUN, "w") as file:  # as another process has it
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert commands.main([*args, "--n", "1"]) == 2
+    assert "in use by another process" in capsys.readouterr().err
 
 
 def test_an_adapters_size_is_what_a_plan_says(monkeypatch):

@@ -1,5 +1,8 @@
 """What attacks did to judges of several runs: kept in one file, shown a row a judge."""
 
+import threading
+from contextlib import suppress
+
 import pytest
 from card_runs import finish
 
@@ -42,6 +45,23 @@ def test_judges_stand_side_by_side_and_a_judge_once(root, monkeypatch):
     assert list(found[0])[-4:] == ["repeated", "verdict", "role", "any"]
     assert {row["base"] for row in found} == {"data/tiny/base"} and found[0]["pairs"] == "10"
     assert {row["commit"] for row in kept_attacks.rows()} == {"0123456789ab"}
+
+
+def test_two_that_keep_at_once_lose_no_judge(root, monkeypatch):
+    runs = [laboratory(root, seed, 1) for seed in (0, 1)]
+    both = threading.Barrier(2, timeout=0.5)
+
+    def slowly(path, rows):
+        with suppress(threading.BrokenBarrierError):
+            both.wait()  # until the other has read the file too, if it may
+        write_csv(path, rows)
+
+    monkeypatch.setattr(kept_attacks, "write_csv", slowly)
+    keepers = [threading.Thread(target=kept_attacks.keep, args=[run, "psrlm", 1]) for run in runs]
+    for work in (threading.Thread.start, threading.Thread.join):
+        for keeper in keepers:
+            work(keeper)
+    assert {row["seed"] for row in kept_attacks.rows()} == {"0", "1"}
 
 
 def test_what_was_not_measured_or_was_changed_is_not_kept(root):

@@ -15,12 +15,12 @@ import torch
 from safetensors.torch import load_file
 from tiny_model import eft, ift, make_tiny_model, settings, step_pair
 
-from psr_lib import dpo, launch, leftovers, presets, prompts, registry, sft, stages
+from psr_lib import checkpoints, dpo, launch, leftovers, presets, prompts, registry, sft, stages
 from psr_lib.checkpoints import MARK, Checkpoints, updates_kept
 from psr_lib.launch import command, job, worker
 from psr_lib.models import load_tokenizer
 from psr_lib.presets.sections import Train
-from psr_lib.records import PSRError, read_json
+from psr_lib.records import PSRError, read_json, write_json
 from psr_lib.run_dirs import Key, RunDir
 
 FAMILY = prompts.load("compact")
@@ -104,6 +104,36 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(kind, folder, tmp_pa
     assert (again["tokens"], again["updates"]) == (whole["tokens"], whole["updates"])
     one, two = (load_file(Path(r["model"]) / "model.safetensors") for r in (whole, again))
     assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_a_damaged_checkpoint_is_left_out_for_the_one_before(folder, tmp_path, capsys):
+    function, arguments = given("sft", folder, tmp_path / "cut")
+    kept, seen = Checkpoints(tmp_path / "kept", 1), []
+    with pytest.raises(KeyboardInterrupt):
+        function(**arguments, checkpoints=kept, on_progress=partial(killed_at, 3))
+    assert updates_kept(kept.folder) == 2
+    optimizer = kept.folder / "checkpoint-2/optimizer.pt"
+    optimizer.write_bytes(optimizer.read_bytes()[:-1])
+    function(**arguments, checkpoints=kept, on_progress=lambda *row: seen.append(row[0]))
+    assert seen == [2, 3, 4]
+    assert (
+        "checkpoint 2 is left out: optimizer.pt is not what was written" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("fault", ["added", "gone", "mark"])
+def test_a_checkpoint_of_other_files_than_were_written_is_of_no_use(tmp_path, fault):
+    here = tmp_path / "checkpoint-7"
+    (here / "shards").mkdir(parents=True)
+    (here / "shards/0.distcp").write_bytes(b"weights")
+    write_json(here / MARK, {"tokens": 1, "seconds": 1.0, "files": checkpoints._files(here)})
+    assert checkpoints._fault(here) == ""
+    name = {"added": "shards/more.pkl", "gone": "shards/0.distcp", "mark": MARK}[fault]
+    (here / name).unlink() if fault == "gone" else (here / name).write_text("{")
+    wanted = "not complete" if fault == "mark" else f"{name} is not what was written"
+    assert checkpoints._fault(here) == wanted
+    checkpoints._clear(tmp_path)
+    assert not here.exists()
 
 
 def test_a_job_is_kept_for_the_same_call_alone(folder, tmp_path):

@@ -4,15 +4,26 @@ from random import Random
 from types import SimpleNamespace
 
 import pytest
+from card_runs import finish
 from test_results import SETS, fake_run
 from tiny_model import eft, ift, step_pair
 
-from psr_lib import manifest, paper, presets, prompt_sheets, results, run_details, step_counts
+from psr_lib import (
+    locks,
+    manifest,
+    paper,
+    presets,
+    prompt_sheets,
+    results,
+    run_details,
+    step_counts,
+    telling,
+)
 from psr_lib.evaluation import read_csv, write_csv
 from psr_lib.evidence import Evidence
 from psr_lib.memory import Memory
-from psr_lib.methods import SEARCH
-from psr_lib.records import read_json, write_json, write_jsonl
+from psr_lib.methods import PAPER, SEARCH
+from psr_lib.records import PSRError, read_json, write_json, write_jsonl
 from psr_lib.run_dirs import Key, RunDir, SeedsDir
 
 TINY = presets.load("tiny", "paper.embedded=6 paper.perplexity=3 rounds=2")
@@ -249,8 +260,25 @@ def test_the_map_of_one_of_the_runs_is_kept(root):
     assert results.keep_map(runs) is None
     for name in results.MAP_FILES:
         write_csv(runs[1].paper / "figures" / name, [{"side": "prompt"}])
+    assert results.keep_map(runs) is None, "notebook 08 has not finished"
+    finish(runs[1], Key(PAPER))
     kept = results.keep_map(runs)
     assert kept == root / "data/results/tiny/figure2.csv" and read_csv(kept) == [{"side": "prompt"}]
+    (runs[1].paper / "figures" / results.MAP_FILES[1]).write_text("side\nby hand\n")
+    with pytest.raises(PSRError, match=r"figure2_separation.csv changed after it was written"):
+        results.keep_map(runs)
+    assert read_csv(kept.with_name(results.MAP_FILES[1])) == [{"side": "prompt"}]
+
+
+def test_the_map_is_kept_while_its_run_is_held(root, monkeypatch):
+    run = RunDir("tiny", 0, root / "runs")
+    run.path.mkdir(parents=True)
+    held = []
+    monkeypatch.setattr(
+        results, "keep_map", lambda runs: held.append(run.path / locks.RUN in locks._held)
+    )
+    assert telling._keep_map([run]) is None and held == [True]
+    assert run.path / locks.RUN not in locks._held
 
 
 def test_memory_is_beside_the_report_and_not_part_of_it(root):

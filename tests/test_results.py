@@ -51,9 +51,9 @@ COUNTS = {SEARCH: SEARCHED, "01_data_prep": {"ift": 100, "eft": 200}, "02_init":
           "04_step_dpo": {"updates": 7, "used": 40}}  # fmt: skip
 
 
-def fake_run(root, method="psrlm", seed=0, rounds=2, split="test", luck=0):
+def fake_run(root, method="psrlm", seed=0, rounds=2, split="test", luck=0, preset="tiny"):
     """A complete run folder with random outcomes; returns the run and each evaluation's answers."""
-    run, chance, answers = RunDir("tiny", seed, root), Random(seed + luck), {}
+    run, chance, answers = RunDir(preset, seed, root), Random(seed + luck), {}
     for key in results.run_stages(method, rounds):
         if key.stage == EVALUATE:
             answers[key.n] = fake_evaluation(run.folder(key), chance)

@@ -1,11 +1,12 @@
 """The offline judge and the labels of the same rule: they say only what can be shown."""
 
+from dataclasses import replace
 from fractions import Fraction
 from types import SimpleNamespace
 
 import pytest
 
-from psr_lib import annotate, annotators
+from psr_lib import annotate, annotators, chain, presets, rule_labels
 from psr_lib.annotate import Call
 from psr_lib.engines.base import Completion
 from psr_lib.prompts import Family
@@ -176,13 +177,14 @@ def stage_with(neutral="bad"):
     """What labelling needs of a stage."""
     tree = SimpleNamespace(temperature=0.7, top_p=0.9, max_step_tokens=32)
     preset = SimpleNamespace(prompts="compact", tree=tree, prm=SimpleNamespace(neutral=neutral))
-    return SimpleNamespace(preset=preset, seed=3, spent=0, tokens=lambda generated: None)
+    return SimpleNamespace(preset=preset, seed=3)
 
 
 def test_every_place_of_a_solution_gets_one_sampled_step():
     engine = Writer("Step {k}: 48 + 24 = 71.")
     broken = Problem(id="g/2", source="g", question="Q?", answer="1", solution="No box.")
-    rows = labelled(stage_with(), engine, [PROBLEM, broken])
+    rows, tokens = labelled(stage_with(), engine, [PROBLEM, broken])
+    assert tokens == 2 * 5
     assert [row.id for row in rows] == ["rule/g/1/solution", "rule/g/1/0", "rule/g/1/1"]
     assert [row.labels for row in rows] == [["+", "+"], ["-"], ["", "-"]]
     assert rows[2].steps[0] == rows[0].steps[0] and rows[2].steps[1].startswith("Step 2: 48")
@@ -192,5 +194,50 @@ def test_every_place_of_a_solution_gets_one_sampled_step():
 
 def test_steps_of_another_number_and_silent_ones_are_left_out():
     for text in ("Step 7: 48 + 24 = 71.", "I do not know.", "Step {k}: Hm."):
-        rows = labelled(stage_with(), Writer(text), [PROBLEM])
+        rows, _ = labelled(stage_with(), Writer(text), [PROBLEM])
         assert [row.id for row in rows] == ["rule/g/1/solution"]
+
+
+class LabelStage:
+    """What `make_labels` needs of a stage, on a run folder that outlives it."""
+
+    seed, method, code = 3, "psrlm", {}
+
+    def __init__(self, folder):
+        self.preset = presets.load("smoke", "prm.labels=rule prm.heldout=1")
+        self.run, self.made_from = SimpleNamespace(making=folder), {"inputs": {}}
+        self.spent, self.counts = 0, {}
+
+    def tokens(self, generated):
+        self.spent += generated
+
+    def count(self, **numbers):
+        self.counts |= numbers
+
+
+@pytest.mark.parametrize("moment", ["sample", "write_jsonl", "write_json"])
+def test_labels_survive_a_kill_and_their_tokens_are_counted_again(tmp_path, monkeypatch, moment):
+    engine = Writer("Step {k}: 48 + 24 = 71.")
+    problems = [replace(PROBLEM, id=f"g/{k}") for k in range(3)]
+    monkeypatch.setattr(chain, "policy", lambda stage, rows: "data/tiny/base")
+    monkeypatch.setattr(chain, "open_engine", lambda stage, folder: engine)
+    make = lambda stage: rule_labels.make_labels(stage, [], problems)  # noqa: E731
+    whole = LabelStage(tmp_path / "whole")
+    wanted = make(whole)
+    assert whole.spent == 6 * 5 and len(wanted[0]) + len(wanted[1]) == 9
+
+    with monkeypatch.context() as patch:
+        place = Writer if moment == "sample" else rule_labels if moment == "write_jsonl" else chain
+        patch.setattr(place, moment, killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(LabelStage(tmp_path / "killed"))
+    engine.asked.clear()
+    for asked in (6, 6):  # made anew after the kill, and then taken as they are
+        stage = LabelStage(tmp_path / "killed")
+        assert make(stage) == wanted and stage.spent == whole.spent
+        assert stage.counts == whole.counts and len(engine.asked) == asked
+
+
+def killed(*_, **__):
+    """Where a process ends."""
+    raise KeyboardInterrupt

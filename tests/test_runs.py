@@ -586,6 +586,16 @@ def test_a_stage_reads_only_what_it_declares_and_what_is_verified(repo):
 # --- hashes
 
 
+def test_a_manifest_names_the_commit_that_its_stage_began_with(tmp_path, monkeypatch):
+    state = {"commit": "a" * 40, "dirty": False}
+    monkeypatch.setattr(manifest, "git_state", lambda: dict(state))
+    run, key = RunDir("smoke", 0, tmp_path), Key("03_search_judge", "psrlm", 2)
+    stage = runs.Stage(run, key, "psrlm", load("smoke"))
+    stage.output("ppd.jsonl").write_text("{}\n")
+    state["commit"] = "b" * 40  # while the stage runs
+    assert stage.finish()["git"]["commit"] == "a" * 40
+
+
 def test_large_files_are_sampled_over_their_whole_length(tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "LARGE", 100)
     monkeypatch.setattr(manifest, "SAMPLE", 4)

@@ -19,7 +19,7 @@ import torture
 from conftest import PARAMETERS, ROOT, make_notebook
 from processes import alive, below
 
-from psr_lib import manifest, progress
+from psr_lib import commands, manifest, progress, request
 
 
 @pytest.fixture
@@ -58,6 +58,26 @@ def stream(*lines):
             {"output_type": "stream", "name": "stdout", "text": [f"{line}\n" for line in lines]}
         ],
     }
+
+
+def test_trees_may_have_ended_in_another_order(tmp_path):
+    lines = [f'{{"place": {k}}}\n' for k in range(3)]
+    for name, own in (("one", lines), ("other", lines[::-1]), ("less", lines[:2])):
+        path = tmp_path / name / "smoke/seed0/making/trees.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_text("".join(own))
+    one = tmp_path / "one"
+    assert same_runs.differences(one, tmp_path / "other") == []
+    found = same_runs.differences(one, tmp_path / "less")
+    assert found == ["smoke/seed0/making/trees.jsonl: differs"]
+
+
+def test_the_kill_harness_takes_the_stages_of_the_chain():
+    """CONTRIBUTING's settings are ones that the preset takes, with the chain as EFT's origin."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (asked,) = re.findall(r'make torture KILLS=\d+ SET="([^"]+)"', text)
+    args = commands.make_parser().parse_args(["reproduce", "--preset", "smoke", "--set", asked])
+    assert request.Request(args).preset.data.eft_from == "chain"
 
 
 def test_times_ids_progress_and_locks_may_differ(twins):

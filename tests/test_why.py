@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from dataclasses import asdict
 
 import pytest
 from conftest import ROOT
@@ -10,6 +11,7 @@ from paper_run import evidence
 from test_results import fake_run
 
 from psr_lib import (
+    ablations,
     claims,
     commands,
     facts,
@@ -26,6 +28,7 @@ from psr_lib import (
     upkeep,
     why,
 )
+from psr_lib.evaluation import write_csv
 from psr_lib.evidence import Source, sources
 from psr_lib.items import Item
 from psr_lib.methods import DATA, DPO, EVALUATE, INIT, LAB, PAPER, SEARCH, STEPS
@@ -293,6 +296,28 @@ def test_the_command_lists_and_explains(run, capsys):
 # --- the README
 
 
+def keep_baseline(root):
+    """The baseline, whose search for M2 had a budget."""
+    run, _ = fake_run(root / "runs", "srlm")
+    path = run.ppd("srlm", 2) / manifest.NAME
+    made = json.loads(path.read_text())
+    spent = {"budget": 100, "spent": 98, "budget_used": 0.98, "solutions_each": 2.0}
+    write_json(path, made | {"counts": made["counts"] | spent})
+    results.keep(run, "srlm", 2)
+
+
+def keep_ablation(root, monkeypatch):
+    """Two values of one setting, as `make keep-ablation` leaves them."""
+    monkeypatch.setattr(ablations, "check", lambda run, path: path)
+    grid = ablations.Grid("tiny", "psrlm", 2, "search.width", ("2", "4"), "4", "dev", (0,))
+    found = []
+    for value in grid.values:
+        own, _ = fake_run(root / "runs/ablations/search.width" / value, split="dev")
+        found.append(ablations.summary(grid, value, own))
+    path = results.folder() / "ablations/tiny/search.width.json"
+    write_json(path, {"grid": asdict(grid), "runs": found})
+
+
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
     """A repository with one kept run, and its README."""
@@ -300,10 +325,59 @@ def kept(tmp_path, monkeypatch):
     readme.kept_evidence.cache_clear()
     run, _ = fake_run(tmp_path / "runs")
     results.keep(run, "psrlm", 2)
+    keep_baseline(tmp_path)
+    results.keep(fake_run(tmp_path / "runs", preset="smoke")[0], "psrlm", 2)
+    keep_ablation(tmp_path, monkeypatch)
+    readme.kept_evidence.cache_clear()
     blocks = "".join(f"<!-- made: {name} -->\n<!-- end -->\n" for name in readme.BLOCKS)
     (tmp_path / "README.md").write_text(readme.filled(blocks), encoding="utf-8")
     yield run
     readme.kept_evidence.cache_clear()
+
+
+def test_every_number_of_a_table_of_the_readme_can_be_explained(kept):
+    """Whichever blocks print a table, of all kept runs: tiny, another preset and an ablation."""
+    found = readme_items.of_readme()
+    text = (manifest.root() / "README.md").read_text(encoding="utf-8")
+    printed = {match[2] for match in readme.BLOCK.finditer(text) if readme_items.cells(match[0])}
+    words = {"status"}  # a table without a number
+    assert {"ablations", "presets", "claims", "budget"} <= printed
+    assert printed - words == {name.split("/")[1] for name in found}
+    for name, item in found.items():
+        lines = why.explain(kept, name)
+        assert item.file or any(line.startswith("seed 0") for line in lines), name
+
+
+def test_numbers_of_an_ablation_and_of_another_preset_have_their_own_stages(kept):
+    changed = "\n".join(why.explain(kept, "readme/ablations/search.width/2/change"))
+    assert "from  psrlm/M2/greedy" in changed
+    for value in ("2", "4"):
+        assert f"seed 0, value {value}, data/results/ablations/tiny/search.width.json" in changed
+    pairs = why.explain(kept, "readme/ablations/search.width/4-preset/pairs")
+    assert [line.split()[0] for line in pairs if re.match(r"\d\d_", line)] == [SEARCH]
+    of_smoke = "\n".join(why.explain(kept, "readme/presets/smoke/data-tiny-base/minutes"))
+    assert "data/results/smoke/seed0/psrlm.json" in of_smoke and f"{INIT} M1" in of_smoke
+
+
+def test_a_number_of_a_stages_own_table_is_traced_from_there(run):
+    write_csv(run.lab("psrlm", 2) / "attacks.csv", [
+        {"model": "M2", "attack": name, "pairs": 4, "flipped": 0.25} for name in ("role", "role")
+    ])  # fmt: skip
+    write_csv(run.steps / "steps.csv", [{"model": "psrlm M2", "benchmark": "easy", "number": 2.5}])
+    write(run, Key(LAB, "psrlm", 2), ["psrlm/M2/eval/manifest.json"], ("attacks.csv",))
+    write(run, Key(STEPS), ["psrlm/M2/eval/answers.jsonl.gz"], ("steps.csv",))
+    lines = why.explain(run, "psrlm/M2/judge/attacks/M2/role/flipped")
+    assert lines[0].endswith(" = 0.25") and ", by 07_judge_lab M2, 2026-11-22" in lines[1]
+    assert "seed 0: psrlm/M2/judge/attacks.csv" in lines
+    told = [line.split()[0] for line in lines if re.match(r"\d\d_", line)]
+    assert told == [LAB, EVALUATE, DPO, SEARCH, INIT, DATA]
+    assert why.explain(run, "psrlm/M2/judge/attacks/M2/role/2/pairs")[0].endswith(" = 4")
+    assert why.explain(run, "steps/steps/psrlm-M2/easy/number")[0].endswith(" = 2.5")
+    with pytest.raises(PSRError, match="did you mean 'steps/steps/psrlm-M2/easy/number'"):
+        why.explain(run, "steps/steps")
+    (run.steps / "steps.csv").write_text("model,number\nM2,9\n")
+    with pytest.raises(PSRError, match=r"steps.csv changed after .*; 06_steps has to run again"):
+        why.explain(run, "steps/steps/psrlm-M2/easy/number")
 
 
 def test_a_number_of_the_readme_is_traced_through_its_summary(kept):

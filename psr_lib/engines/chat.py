@@ -39,7 +39,8 @@ class Reply:
 class Chat:
     """A model behind `<url>/chat/completions`; safe for several threads.
 
-    `asked`, `prompt_tokens` and `tokens` count what was sent for, not what was there.
+    `used` holds every answer that was given, whether it was sent for now or paid for before;
+    `prompt_tokens` and `tokens` are what they cost. `asked` counts what was sent for now.
     """
 
     def __init__(self, settings: Any, paid: Paid, backoff: float = 0.5):
@@ -48,7 +49,7 @@ class Chat:
         The key comes from the environment alone. Raises PSRError for an odd address or key.
         """
         self.settings, self.paid = settings, paid
-        self.asked = self.prompt_tokens = self.tokens = 0
+        self.asked, self.used = 0, dict[str, Reply]()
         self._lock, self._in_vain = Lock(), 0
         self.http = Http(
             settings.url,
@@ -70,13 +71,24 @@ class Chat:
         Raises EngineError where the server gives none after the last try, refuses the key, the
         model or the address, or gives nothing of use many times in a row.
         """
-        found = self.known(messages, attempt)
+        key, found = self._key(messages, attempt), self.known(messages, attempt)
         if found is None:
             found = self._ask(messages)
             if found.prompt_tokens or found.tokens or not found.fault:
-                self.paid.add(self._key(messages, attempt), asdict(found))
+                self.paid.add(key, asdict(found))
             self._count(found)
+        self.used[key] = found
         return found
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens that were read for the answers that were used."""
+        return sum(reply.prompt_tokens for reply in self.used.values())
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that were written for the answers that were used."""
+        return sum(reply.tokens for reply in self.used.values())
 
     def _key(self, messages: Messages, attempt: int) -> str:
         """Another model, setting or prompt is another answer; another address is not."""
@@ -111,8 +123,6 @@ class Chat:
     def _count(self, found: Reply) -> None:
         with self._lock:
             self.asked += 1
-            self.prompt_tokens += found.prompt_tokens
-            self.tokens += found.tokens
             self._in_vain = self._in_vain + 1 if found.fault else 0
             if self._in_vain >= HOPELESS:
                 raise EngineError(
