@@ -426,6 +426,12 @@ def test_base_passes_retrain_to_its_notebook(repo):
         (["--n", "2", "--set", "search.width=1"], "search.width: 1 is too small"),
         (["--n", "2", "--method", "psrml"], "did you mean 'psrlm'"),
         (["--n", "2", "--seed", "-1"], "SEED=-1"),
+        (["--n", "2", "--preset", "paper-7b", "--method", "gold-judge"],
+         "METHOD=gold-judge: its oracle knows the steps of laboratory problems alone"),
+        (["--n", "2", "--preset", "paper-7b", "--method", "gold-judge", "--dry"],
+         "METHOD=gold-judge: its oracle knows the steps of laboratory problems alone"),
+        (["--n", "2", "--preset", "paper-7b", "--method", "ift-more"], "SET=data.ift_more=28889"),
+        (["--n", "2", "--preset", "paper-7b", "--set", "judge.kind=oracle"], "judge.kind=oracle"),
         (["--n", "2", "--iteration", "3"], "unrecognized arguments"),
     ],
 )
