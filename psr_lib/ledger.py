@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from psr_lib import tables
+from psr_lib import tables, unlike
 from psr_lib.claims import Checked, Finding
 from psr_lib.evidence import Evidence
 from psr_lib.paper_tables import notes
@@ -23,7 +23,7 @@ def table(findings: Sequence[Finding], evidence: Evidence) -> Table:
     title = "Claims. What the paper says, tested as written in data/paper/claims.yaml"
     names = tuple((one.id, part.what) for one in findings for part in one.checked or (_NOTHING,))
     panel = Panel(RUN, header, tuple(rows), labels=3, names=names)
-    return Table("claims", title, (panel,), notes(evidence, 0, says))
+    return unlike.noted(Table("claims", title, (panel,), notes(evidence, 0, says)), evidence)
 
 
 _NOTHING = Checked("–", "–", "", "not applicable")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from functools import partial
 
-from psr_lib import paper_tables
+from psr_lib import paper_tables, unlike
 from psr_lib.budgets import WITHIN
 from psr_lib.evidence import GREEDY, JUDGE, Evidence, NotRun, sources
 from psr_lib.paper_tables import (
@@ -121,4 +121,5 @@ def spent_tokens(evidence: Evidence, method: str, n: int) -> float | None:
 def make_all(evidence: Evidence) -> list[Table]:
     """Every table that the paper has, in order, then those that it lacks."""
     own = [getattr(paper_tables, f"table{n}") for n in range(1, 10)]
-    return [make(evidence) for make in (*own, controls, judge_by_round, budget)]
+    makers = (*own, controls, judge_by_round, budget)
+    return [unlike.noted(make(evidence), evidence) for make in makers]

@@ -20,11 +20,13 @@ from psr_lib import (
     prompt_sheets,
     results,
     tables,
+    unlike,
 )
 from psr_lib.evaluation import write_csv
-from psr_lib.evidence import Evidence, NotRun
+from psr_lib.evidence import GREEDY, JUDGE, Evidence, NotRun, sources
 from psr_lib.memory import Memory
 from psr_lib.methods import METHODS
+from psr_lib.paper_tables import OURS
 from psr_lib.records import IFTExample, JudgeExample, iter_jsonl, write_text
 from psr_lib.run_details import Take
 
@@ -99,9 +101,18 @@ def draw(
         except NotRun as error:
             found[name] = f"not run: {error}"
             continue
-        found[name] = figures.save_fig(make(rows), folder, name, rows, of_map(evidence, source)
-                                       if name == MAP else source)  # fmt: skip
+        footer = of_map(evidence, source) if name == MAP else f"{source}{apart(evidence, rows)}"
+        found[name] = figures.save_fig(make(rows), folder, name, rows, footer)
     return found
+
+
+def apart(evidence: Evidence, rows: Sequence[dict]) -> str:
+    """For a figure's footer: the settings in which the runs differ that it shows; or ''."""
+    shown = {row.get("method", row.get("series")) for row in rows} & set(evidence.methods)
+    made_of = sources((method, evidence.models(method)[-1], way) for method in shown or {OURS}
+                      for way in (GREEDY, JUDGE, "search") if evidence.models(method))  # fmt: skip
+    found = unlike.short(evidence, made_of)
+    return f"; {found}" if found else ""
 
 
 def of_map(evidence: Evidence, source: str) -> str:

@@ -7,7 +7,7 @@ notebook: a number that was typed in, or went stale, is found.
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -23,10 +23,11 @@ from psr_lib import (
     results,
     showcase,
     typed,
+    unlike,
 )
 from psr_lib.budgets import budgets
 from psr_lib.evaluation import MEAN
-from psr_lib.evidence import GREEDY, Column, Evidence, NotRun
+from psr_lib.evidence import GREEDY, Column, Evidence, NotRun, Source, sources
 from psr_lib.readme_costs import (
     NOT_RUN,
     cost_block,
@@ -49,6 +50,17 @@ def kept_evidence(preset: str = "tiny") -> Evidence:
     return Evidence(one for one in found if one["split"] == "test")
 
 
+def noted(block: str, made_of: Iterable[Source]) -> str:
+    """A block with what has to be said of the runs that it leans on."""
+    return block + "".join(f"\nNote: {one}.\n" for one in unlike.notes(kept_evidence(), made_of))
+
+
+def _all() -> tuple[Source, ...]:
+    """The last model of every kept method, as a solver."""
+    found = kept_evidence()
+    return sources((name, found.models(name)[-1], GREEDY) for name in found.methods)
+
+
 def accuracy_block() -> str:
     """Mean accuracy of M0..M[n] for every kept method and seed."""
     rows = []
@@ -59,12 +71,13 @@ def accuracy_block() -> str:
     if not rows:
         return NOT_RUN
     width = max(len(row) for row in rows) - 2
-    return table(["method", "seed", *(f"M{n}" for n in range(width))], rows)
+    return noted(table(["method", "seed", *(f"M{n}" for n in range(width))], rows), _all())
 
 
 def short_block() -> str:
     """What the kept runs show, in a few sentences."""
-    return "".join(f"- {line}\n" for line in readme_short.sentences(kept_evidence())) or NOT_RUN
+    lines = readme_short.sentences(kept_evidence())
+    return noted("".join(f"- {line}\n" for line in lines), _all()) if lines else NOT_RUN
 
 
 def test_block() -> str:
@@ -72,7 +85,8 @@ def test_block() -> str:
     found = kept_evidence()
     rows = [[name, *_points(found, *ends)] for name, ends in differences(found).items()]
     header = ["difference in mean accuracy", "points", "95 % interval", "p", "each seed"]
-    return table(header, [row for row in rows if len(row) > 1]) if rows else NOT_RUN
+    kept = [row for row in rows if len(row) > 1]
+    return noted(table(header, kept), _all()) if rows else NOT_RUN
 
 
 def differences(found: Evidence) -> dict[str, tuple[Column, Column]]:
