@@ -44,7 +44,7 @@ class Finding:
     verdict: str
     effect: Checked | None
     checked: tuple[Checked, ...]
-    unlike: str = ""  # the settings in which runs differ that this leans on
+    unlike: str = ""  # settings in which runs differ, or that are not those of the claim
 
     @property
     def decides(self) -> str:
@@ -68,6 +68,8 @@ def judge(claim: Mapping[str, Any], evidence: Evidence) -> Finding:
     named = {name: claim[name] for name in ("id", "claim", "paper")}
     if not _applies(claim.get("only", {}), evidence):
         return Finding(**named, verdict=ELSEWHERE, effect=None, checked=())
+    if other := unlike.otherwise(evidence, METHOD, claim.get("settings", {})):
+        return Finding(**named, verdict=ELSEWHERE, effect=None, checked=(), unlike=other)
     groups = [check(condition, evidence) for condition in claim["conditions"]]
     everything = tuple(one for group in groups for one in group)
     effect = groups[claim["effect"] - 1][0]

@@ -101,16 +101,18 @@ def draw(
         except NotRun as error:
             found[name] = f"not run: {error}"
             continue
-        footer = of_map(evidence, source) if name == MAP else f"{source}{apart(evidence, rows)}"
+        footer = of_map(evidence, source) if name == MAP else f"{source}{unlike_in(evidence, rows)}"
         found[name] = figures.save_fig(make(rows), folder, name, rows, footer)
     return found
 
 
-def apart(evidence: Evidence, rows: Sequence[dict]) -> str:
+def unlike_in(evidence: Evidence, rows: Sequence[dict]) -> str:
     """For a figure's footer: the settings in which the runs differ that it shows; or ''."""
-    shown = {row.get("method", row.get("series")) for row in rows} & set(evidence.methods)
-    made_of = sources((method, evidence.models(method)[-1], way) for method in shown or {OURS}
-                      for way in (GREEDY, JUDGE, "search") if evidence.models(method))  # fmt: skip
+    named = {str(row.get("method", row.get("series"))) for row in rows}
+    shown = [method for method in evidence.methods if method in named] or [OURS]
+    ends = [(method, evidence.models(method)[-1]) for method in shown if evidence.models(method)]
+    wanted = (GREEDY, JUDGE, "search")
+    made_of = sources((method, model, what) for method, model in ends for what in wanted)
     found = unlike.short(evidence, made_of)
     return f"; {found}" if found else ""
 

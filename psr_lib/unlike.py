@@ -7,7 +7,7 @@ are not compared.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -102,6 +102,16 @@ def _flat(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         return {name: value}
     return {f"{name}.{key}": one for key, one in value.items()}
+
+
+def otherwise(evidence: Evidence, method: str, wanted: Mapping[str, Any]) -> str:
+    """What a method was set to where that is not what is wanted, by setting; '' where it is."""
+    kept = [one["settings"]["values"] for one in evidence.by_method.get(method, {}).values()
+            if "settings" in one]  # fmt: skip
+    had = [(key, value) for values in kept for name, section in values.items()
+           for one in section for key, value in _flat(name, one).items()]  # fmt: skip
+    apart = (f"{key} is {value}" for key, value in had if key in wanted and value != wanted[key])
+    return ", ".join(dict.fromkeys(apart))
 
 
 def short(evidence: Evidence, made_of: Iterable[Source]) -> str:

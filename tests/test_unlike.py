@@ -40,8 +40,8 @@ def test_a_setting_that_differs_is_named_under_what_leans_on_both():
     assert {one.unlike for one in kept} == {""}, "psrlm alone, or psrlm and srlm"
     assert words in " ".join(ledger.table(claims.ledger(found), found).notes)
     rows = [{"method": "psrlm"}, {"method": "random-judge"}]
-    assert paper.apart(found, rows) == "; settings differ: search.width"
-    assert paper.apart(found, rows[:1]) == ""
+    assert paper.unlike_in(found, rows) == "; settings differ: search.width"
+    assert paper.unlike_in(found, rows[:1]) == ""
 
 
 def test_seeds_are_compared_among_themselves():
