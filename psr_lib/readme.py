@@ -26,8 +26,8 @@ from psr_lib import (
     unlike,
 )
 from psr_lib.budgets import budgets
-from psr_lib.evaluation import MEAN
-from psr_lib.evidence import GREEDY, Column, Evidence, NotRun, Source, sources
+from psr_lib.evidence import COUNTED, GREEDY, Column, Evidence, NotRun, Source, sources
+from psr_lib.paper_tables import OURS
 from psr_lib.readme_costs import (
     NOT_RUN,
     cost_block,
@@ -39,6 +39,9 @@ from psr_lib.readme_costs import (
 )
 from psr_lib.readme_speed import speed_block
 from psr_lib.records import PSRError, write_text
+from psr_lib.seeds import Estimate
+from psr_lib.stats import wilson
+from psr_lib.tables import unbroken
 
 BLOCK = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -62,16 +65,22 @@ def _all() -> tuple[Source, ...]:
 
 
 def accuracy_block() -> str:
-    """Mean accuracy of M0..M[n] for every kept method and seed."""
+    """Mean accuracy of M0..M[n] for every kept method and seed, 95 % intervals over problems."""
     rows = []
     for method in sorted({name for _, name in results.kept("tiny")}):
         for one in summaries(method):
-            means = [f"{100 * model['accuracy'][MEAN]:.1f}" for model in one["models"]]
-            rows.append([method, str(one["seed"]), *means])
+            alone = Evidence([one])
+            means = [alone.share((method, model["model"], GREEDY)) for model in one["models"]]
+            rows.append([method, str(one["seed"]), *map(shown, means)])
     if not rows:
         return NOT_RUN
     width = max(len(row) for row in rows) - 2
     return noted(table(["method", "seed", *(f"M{n}" for n in range(width))], rows), _all())
+
+
+def shown(found: Estimate) -> str:
+    """A share in percent with its interval, which stays on one line."""
+    return f"{found.value:.1f} " + unbroken(f"[{found.low:.1f}, {found.high:.1f}]")
 
 
 def short_block() -> str:
@@ -86,7 +95,7 @@ def test_block() -> str:
     rows = [[name, *_points(found, *ends)] for name, ends in differences(found).items()]
     header = ["difference in mean accuracy", "points", "95 % interval", "p", "each seed"]
     kept = [row for row in rows if len(row) > 1]
-    return noted(table(header, kept), _all()) if rows else NOT_RUN
+    return noted(f"{table(header, kept)}\n{paper_tables.P_TEST}.\n", _all()) if rows else NOT_RUN
 
 
 def differences(found: Evidence) -> dict[str, tuple[Column, Column]]:
@@ -138,13 +147,18 @@ def search_block() -> str:
               "judge_first_position": "first position", "judge_unreadable": "unreadable",
               "siblings_judge_accuracy": "right on siblings", "chosen_right": "chosen right",
               "rejected_right": "rejected right"}  # fmt: skip
+    found, seed = Evidence(kept[:1]), kept[0]["seed"]
     rows = []
-    for made in kept[0]["stages"]:
-        if made["stage"] == "03_search_judge":
-            counts = made["counts"]
-            rows.append([f"M{made['iteration']}", f"{counts['pairs']}", f"{counts['distinct']:.1f}",
-                         *(f"{100 * counts[name]:.1f}" for name in shares)])  # fmt: skip
-    return table(["search for", "pairs", "distinct", *shares.values()], rows)
+    for n, counts in _searches(found, seed):
+        cells = (shown(found.counted(OURS, n, name)) for name in shares)
+        rows.append([f"M{n}", f"{counts['pairs']}", f"{counts['distinct']:.1f}", *cells])
+    return table(["search for", "pairs", "distinct", *shares.values()], rows) + f"\n{COUNTED}.\n"
+
+
+def _searches(found: Evidence, seed: int) -> list[tuple[int, dict[str, Any]]]:
+    """The rounds of a seed's psrlm that searched, with what they counted."""
+    made = found.by_method[OURS][seed]["stages"]
+    return [(one["iteration"], one["counts"]) for one in made if one["stage"] == "03_search_judge"]
 
 
 def judge_block() -> str:
@@ -153,9 +167,20 @@ def judge_block() -> str:
     if not kept:
         return NOT_RUN
     names = ["accuracy", "skill_recompute", "skill_copy", "skill_compare", "first_position"]
-    rows = [[m["model"], *(f"{100 * m['judge'][name]:.1f}" for name in names)]
-            for m in kept[0]["models"]]  # fmt: skip
-    return table(["model", *(name.removeprefix("skill_") for name in names)], rows)
+    rows = [[m["model"], *(_judged(m, name) for name in names)] for m in kept[0]["models"]]
+    over = "problems" if "judge_shares" in kept[0]["models"][0] else OVER_PAIRS
+    made = table(["model", *(name.removeprefix("skill_") for name in names)], rows)
+    return f"{made}\n95 % intervals over {over}.\n"
+
+
+OVER_PAIRS = "pairs: these summaries do not say which pairs are of one problem"
+
+
+def _judged(model: dict[str, Any], name: str) -> str:
+    """A share of held-out pairs with its interval; Wilson's where the problems were not kept."""
+    value, size = model["judge"][name], model["judge"]["n"]
+    low, high = model.get("judge_shares", {}).get(name) or wilson(value * size, size)
+    return shown(Estimate(value, low, high, (), size, "").times(100))
 
 
 def claims_block() -> str:
