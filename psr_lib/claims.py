@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from psr_lib import facts, seeds
+from psr_lib import facts, seeds, unlike
 from psr_lib.evidence import GREEDY, JUDGE, STEPS, TOKENS, Evidence, NotRun
 from psr_lib.records import PSRError
 from psr_lib.seeds import Estimate
@@ -44,10 +44,13 @@ class Finding:
     verdict: str
     effect: Checked | None
     checked: tuple[Checked, ...]
+    unlike: str = ""  # settings in which runs differ, or that are not those of the claim
 
     @property
     def decides(self) -> str:
         """What made the verdict other than replicated: the conditions that failed, or are open."""
+        if self.unlike:
+            return self.unlike
         states = {NOT: FAILS, INCONCLUSIVE: OPEN, MISSING: MISSING}
         chosen = [one for one in self.checked if one.state == states.get(self.verdict)]
         if self.verdict == MISSING:
@@ -65,11 +68,17 @@ def judge(claim: Mapping[str, Any], evidence: Evidence) -> Finding:
     named = {name: claim[name] for name in ("id", "claim", "paper")}
     if not _applies(claim.get("only", {}), evidence):
         return Finding(**named, verdict=ELSEWHERE, effect=None, checked=())
+    if other := unlike.otherwise(evidence, METHOD, claim.get("settings", {})):
+        return Finding(**named, verdict=ELSEWHERE, effect=None, checked=(), unlike=other)
     groups = [check(condition, evidence) for condition in claim["conditions"]]
     everything = tuple(one for group in groups for one in group)
     effect = groups[claim["effect"] - 1][0]
-    states = [one.state for one in everything]
-    return Finding(**named, verdict=verdict(states), effect=effect, checked=everything)
+    found, apart = verdict([one.state for one in everything]), ""
+    if found != MISSING:  # what runs of unlike settings show is no answer to the claim
+        made_of = (source for one in everything if one.found for source in one.found.sources)
+        apart = unlike.short(evidence, made_of)
+    return Finding(**named, verdict=INCONCLUSIVE if apart else found, effect=effect,
+                   checked=everything, unlike=apart)  # fmt: skip
 
 
 def verdict(states: Sequence[str]) -> str:

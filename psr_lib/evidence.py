@@ -14,12 +14,14 @@ import numpy as np
 from psr_lib import manifest, nested, seeds
 from psr_lib.evaluation import MEAN
 from psr_lib.memory import Memory
-from psr_lib.methods import REFERENCE
+from psr_lib.methods import REFERENCE, SEARCH
 from psr_lib.records import PSRError, hash_text
 from psr_lib.run_details import NOT_ASKED
 from psr_lib.seeds import Estimate
+from psr_lib.stats import wilson
 
 GREEDY, JUDGE, STEPS, TOKENS = "greedy", "judge", "steps", "step_tokens"
+OWN, SAMPLED = "own_prompts", "sampled"  # greedy with M0's own template; avg@k
 SPENT = "tokens spent by "  # and a way of decoding: generated and judged
 PAIRS = "held-out pairs"  # what the judge's outcomes are about, where solvers have benchmarks
 # Who judges in Table 6, first found first: (method, model), None for the API model's own name.
@@ -29,7 +31,13 @@ LABORATORIES: dict[str, tuple[tuple[str, str | None], ...]] = {
 }
 TABLE6 = ("consistency", "agreement")
 LABORATORY = "laboratory"  # as a source: the table of notebook 07
-# method, model, what: GREEDY, JUDGE, STEPS, TOKENS, a decoding, or SPENT and a decoding
+# method, model, what: GREEDY, JUDGE, STEPS, TOKENS, OWN, SAMPLED, a decoding, SPENT and a decoding
+COUNTED = (
+    "95 % intervals of shares of a search: over its questions, each counted as one thing, since how"
+    " its visits, pairs and verdicts fall on them is not kept; as a rule too wide, but for those of"
+    " the judge on siblings where its laboratory has measured them"
+)
+OF_SIBLINGS = "siblings_judge_accuracy"
 Column = tuple[str, str, str]
 Summary = dict[str, Any]
 
@@ -123,7 +131,11 @@ class Evidence:
             way = what.removeprefix(SPENT)
             one = one if way == GREEDY else _part(one.get("decodings", {}), way, column)
             return {k: _numbers(v) for k, v in _part(one, "spent", column).items()}
-        if what != GREEDY:
+        if what == SAMPLED:
+            return {k: _numbers(v) for k, v in _part(one, what, column)["shares"].items()}
+        if what == OWN:
+            one = _part(one, what, column)
+        elif what != GREEDY:
             one = _part(one.get("decodings", {}), what, column)
         return {k: _signs(v) for k, v in one["outcomes"].items()}
 
@@ -225,12 +237,14 @@ class Evidence:
             raise NotRun(f"{method} {name} {' '.join(path)}")
         return found
 
-    def laboratory(self, strategy: str, measure: str) -> Estimate:
+    def laboratory(self, strategy: str, measure: str, null: str = "") -> Estimate:
         """A share of the judge laboratory, such as `pairwise`, `consistency`; mean over seeds.
 
-        The judge is the API model where one was tested, else M1 of the method that learned it.
+        The judge is the API model where one was tested, else M1 of the method that learned it; or
+        on the same items a null judge, such as `longer`.
         """
         found = self._laboratory_rows(strategy, measure)
+        found = [other for row in found for other in self._null_rows(row, null)] if null else found
         if not found:
             raise NotRun(f"the judge laboratory's {measure} of {strategy} judging")
         names = (measure, f"{measure}_low", f"{measure}_high")
@@ -243,15 +257,31 @@ class Evidence:
         """A row a seed: of the first items that have all measures of Table 6, else this one."""
         for method, model in LABORATORIES[strategy]:
             found = []
-            for one in self.by_method.get(method, {}).values():
-                made = one.get("laboratory", ())
-                rows = [{**row, "method": method} for row in made if _is_of(row, strategy, model)]
+            for seed, one in self.by_method.get(method, {}).items():
+                made, whose = one.get("laboratory", ()), {"method": method, "seed": seed}
+                rows = [row | whose for row in made if _is_of(row, strategy, model)]
                 rows = [row for row in rows if row.get(measure) is not None]
                 whole = [row for row in rows if all(row.get(n) is not None for n in TABLE6)]
                 found += (whole or rows)[:1]
             if found:
                 return found
         return []
+
+    def _null_rows(self, row: dict[str, Any], null: str) -> list[dict[str, Any]]:
+        """A null judge's row of the same items in the same summary, where it is kept."""
+        made = self.by_method[row["method"]][row["seed"]]["laboratory"]
+        same = ("strategy", "items", "pairs", "n")
+        found = [one for one in made if one["judge"] == null
+                 and all(one.get(name) == row.get(name) for name in same)]  # fmt: skip
+        return [one | {"method": row["method"]} for one in found[:1]]
+
+    def laboratory_nulls(self, strategy: str) -> list[str]:
+        """The null judges that are kept on the items of Table 6."""
+        rows = self._laboratory_rows(strategy, TABLE6[0])
+        names = dict.fromkeys(one["judge"] for row in rows for one in
+                              self.by_method[row["method"]][row["seed"]]["laboratory"])  # fmt: skip
+        return [name for name in names if any(self._null_rows(row, name) for row in rows)
+                and name != "itself"]  # fmt: skip
 
     def laboratory_items(self, strategy: str) -> str:
         """What was judged there, and who says what is right; '' where nothing was."""
@@ -265,14 +295,46 @@ class Evidence:
         both = scoring.sources + pairwise.sources
         return replace(seeds.unpaired(scoring, pairwise).times(100), sources=both)
 
-    def stages(self, method: str, stage: str, n: int) -> list[dict[str, Any]]:
-        """A stage of M[n] in each seed: the method's own, else the one that it borrows."""
-        found = []
-        for one in self.by_method.get(method, {}).values():
+    def stages_by_seed(self, method: str, stage: str, n: int) -> dict[int, dict[str, Any]]:
+        """A stage of M[n] by seed: the method's own, else the one that it borrows."""
+        found = {}
+        for seed, one in self.by_method.get(method, {}).items():
             made = [s for s in one["stages"] if (s["stage"], s["iteration"]) == (stage, n)]
             own = [s for s in made if s["method"] == method]
-            found += (own or made)[:1]
+            if made:
+                found[seed] = (own or made)[0]
         return found
+
+    def stages(self, method: str, stage: str, n: int) -> list[dict[str, Any]]:
+        """The same as a list, one a seed."""
+        return list(self.stages_by_seed(method, stage, n).values())
+
+    def counted(self, method: str, n: int, name: str) -> Estimate:
+        """A share that the search for M[n] counted, in percent; mean over seeds.
+
+        Only totals are kept, so a problem counts as one thing (`COUNTED`), but for the judge on its
+        own siblings where its laboratory has their interval over problems.
+        """
+        parts, problems = [], 0
+        for seed, made in self.stages_by_seed(method, SEARCH, n).items():
+            counts = made["counts"]
+            if name in counts:
+                size = counts.get("problems", 0)
+                ends = self._siblings(method, seed, n) if name == OF_SIBLINGS else None
+                parts.append((counts[name], *(ends or wilson(counts[name] * size, size))))
+                problems += size
+        if not parts:
+            raise NotRun(f"{SEARCH} {method} M{n}")
+        return replace(seeds.mean_share(parts, problems).times(100),
+                       sources=sources([(method, f"M{n}", SEARCH)]))  # fmt: skip
+
+    def _siblings(self, method: str, seed: int, n: int) -> tuple[float, float] | None:
+        """The laboratory's interval of the judge that made the pairs of M[n], on its siblings."""
+        for row in self.by_method[method][seed].get("laboratory", ()):
+            of_search = row["items"] == "siblings, training search"
+            if _is_of(row, "pairwise", f"M{n - 1}") and of_search and row.get("agreement_low"):
+                return row["agreement_low"], row["agreement_high"]
+        return None
 
     def counts(self, method: str, stage: str, n: int, *names: str) -> list[dict[str, float]]:
         """Counts that a stage of M[n] wrote, one a seed; raises NotRun where no seed has them."""

@@ -4,7 +4,7 @@ A file is believed if the manifest above it is complete, belongs in that folder,
 with its size and hash. Large files are sampled when they are read and read whole by `make verify`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from psr_lib.records import PSRError, hash_file
 from psr_lib.run_dirs import Key, RunDir, SeedsDir, input_path
 
 USUAL = "tiny"  # the preset of make
+NAMED = 3  # folders that a note lists
 
 
 def check(run: RunDir, path: Path) -> Path:
@@ -164,6 +165,15 @@ def mixed(run: RunDir) -> list[Path]:
     found = ((path.parent, manifest.read(path.parent)) for path in run.path.rglob(manifest.NAME))
     return [folder for folder, made in found
             if made and made["stage"] not in REPORTS and outdated(run, made)]  # fmt: skip
+
+
+def told(folders: Sequence[str]) -> str:
+    """What to say of stages that are `mixed`, by their folders; '' where there is none."""
+    if not folders:
+        return ""
+    more = f" and {len(folders) - NAMED} more" if len(folders) > NAMED else ""
+    return f"stages read other files than are there now ({', '.join(folders[:NAMED])}{more}); " \
+           "make verify names them"  # fmt: skip
 
 
 def outdated(run: RunDir, found: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from psr_lib import tables
+from psr_lib import tables, unlike
 from psr_lib.claims import Checked, Finding
 from psr_lib.evidence import Evidence
 from psr_lib.paper_tables import notes
@@ -19,11 +19,23 @@ def table(findings: Sequence[Finding], evidence: Evidence) -> Table:
         for one in findings for k, part in enumerate(one.checked or (_NOTHING,))
     ]  # fmt: skip
     header = ("claim", "verdict", "quantity", "region", "estimate", "state")
-    says = tuple(f"{one.id}: {one.claim}. {one.paper}" for one in findings)
+    says = tuple(f"{one.id}: {one.claim}. {one.paper}{pooled(one)}" for one in findings)
     title = "Claims. What the paper says, tested as written in data/paper/claims.yaml"
     names = tuple((one.id, part.what) for one in findings for part in one.checked or (_NOTHING,))
     panel = Panel(RUN, header, tuple(rows), labels=3, names=names)
-    return Table("claims", title, (panel,), notes(evidence, 0, says))
+    return unlike.noted(Table("claims", title, (panel,), notes(evidence, 0, says)), evidence)
+
+
+def pooled(one: Finding) -> str:
+    """What to say of a claim that is tested on several benchmarks together."""
+    ends = dict.fromkeys(
+        part.what.rpartition(" on ")[2] for part in one.checked if " on " in part.what
+    )
+    found = [end for end in ends if end == "average" or " and " in end]
+    if not found:
+        return ""
+    of = "all benchmarks" if found[0] == "average" else found[0]
+    return f". Pooled: the mean over {of}, each counted alike"
 
 
 _NOTHING = Checked("–", "–", "", "not applicable")

@@ -118,6 +118,21 @@ def sections(one: Record) -> list[str]:
     return [name for name in one["params"] if name not in NAMES and "templates" not in name]
 
 
+def by_stage(made: Iterable[Record]) -> Record:
+    """What each stage was set to, in short: each value of a section once, and which a stage had."""
+    values: dict[str, list[Any]] = {}
+    found = []
+    for one in made:
+        had = {name: one["params"][name] for name in sections(one)} | {"templates": templates(one)}
+        for name, value in had.items():
+            if value not in values.setdefault(name, []):
+                values[name].append(value)
+        places = {name: values[name].index(value) for name, value in had.items()}
+        names = ("stage", "method", "iteration")
+        found.append({**{name: one[name] for name in names}, "sections": places})
+    return {"values": values, "stages": found}
+
+
 def settings(made: Iterable[Record]) -> Record:
     """The parameters of stages, section by section; where stages differ the stage is named."""
     found: Record = {}

@@ -1,14 +1,16 @@
 """Tables that the paper lacks: controls, the judge round by round, the tokens of each method."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 
-from psr_lib import paper_tables
+from psr_lib import paper_tables, unlike
 from psr_lib.budgets import WITHIN
-from psr_lib.evidence import GREEDY, JUDGE, Evidence, NotRun, sources
+from psr_lib.evidence import COUNTED, GREEDY, JUDGE, Evidence, NotRun, sources
 from psr_lib.paper_tables import (
     BASELINE,
     OURS,
+    P_TEST,
     ROUNDS,
     cell,
     methods,
@@ -20,8 +22,13 @@ from psr_lib.paper_tables import (
 from psr_lib.tables import RUN, Cell, Panel, Table, text
 
 SEARCH = "03_search_judge"
+NLL0 = "random-judge-nll0"
+TWO_SWITCHES = (
+    f"{NLL0} differs from psrlm in two switches, the judge and dpo.nll_weight (psrlm has the "
+    "preset's); random-judge differs in the judge alone"
+)
 PAIRED = (2, 3, 4)  # rounds that make pairs
-CONTROLS = ("srlm", "random-judge", "gold-judge", "ift-more", "sft-chosen")
+CONTROLS = ("srlm", "random-judge", NLL0, "gold-judge", "ift-more", "sft-chosen")
 
 
 def controls(evidence: Evidence) -> Table:
@@ -33,7 +40,7 @@ def controls(evidence: Evidence) -> Table:
         rows.append((text(method), *cells, p_cell(evidence, *ends)))
     own = Panel(RUN, ("psrlm less", *names_of(evidence), "Avg.", "p"), tuple(rows))
     title = f"Controls. Accuracy of psrlm's {end} less that of others, in points"
-    return Table("controls", title, (own,), notes(evidence))
+    return Table("controls", title, (own,), notes(evidence, 0, (P_TEST, TWO_SWITCHES)))
 
 
 COUNTS = {"pairs": "pairs", "tie_rate": "ties", "rollback_rate": "roll-backs",
@@ -53,18 +60,17 @@ def judge_by_round(evidence: Evidence) -> Table:
     header = ("judge", "makes pairs for", "held-out pairs", *COUNTS.values())
     own = Panel(RUN, header, tuple(rows), labels=2)
     title = "Judge. Each round's judge on its own siblings; shares in percent, means over seeds"
-    return Table("judge", title, (own,), notes(evidence))
+    return Table("judge", title, (own,), notes(evidence, 0, (COUNTED,)))
 
 
 def _count_cell(evidence: Evidence, n: int, name: str) -> Cell:
+    if name != "pairs":
+        return cell(partial(evidence.counted, OURS, n, name))
     try:
         found = [counts[name] for counts in evidence.counts(OURS, SEARCH, n, name)]
     except NotRun:
         return Cell()
-    mean, made_of = sum(found) / len(found), sources([(OURS, f"M{n}", SEARCH)])
-    if name == "pairs":
-        return Cell(mean, digits=0, sources=made_of)
-    return Cell(100 * mean, sources=made_of)
+    return Cell(sum(found) / len(found), digits=0, sources=sources([(OURS, f"M{n}", SEARCH)]))
 
 
 def budget(evidence: Evidence) -> Table:
@@ -74,11 +80,12 @@ def budget(evidence: Evidence) -> Table:
         spent = {n: spent_tokens(evidence, method, n) for n in PAIRED}
         cells = [_millions({n: one}, method) for n, one in spent.items()]
         rows.append((text(method), *cells, _millions(spent, method)))
-    own = Panel(RUN, ("method", "M2", "M3", "M4", "all"), (*rows, _against(evidence)))
+    own = Panel(RUN, ("method", "M2", "M3", "M4", "all"), (*rows, *_against(evidence)))
     more = (
         "generated and judged tokens, in millions; a control that takes psrlm's pairs, or only "
         "their number, counts them",
-        f"a round of {BASELINE} is at an equal budget within {WITHIN:.0%} of {OURS}'s tokens",
+        f"a round of {BASELINE} is at an equal budget within {WITHIN:.0%} of {OURS}'s tokens of "
+        "the same seed; worst: the seed furthest from equal",
     )
     return Table(
         "budget", "Budget. Tokens spent on each round's pairs", (own,), notes(evidence, 0, more)
@@ -96,29 +103,65 @@ def _searches(rounds: Iterable[int], *methods_: str) -> tuple:
     return sources((method, f"M{n}", SEARCH) for n in rounds for method in methods_)
 
 
-def _against(evidence: Evidence) -> tuple[Cell, ...]:
-    """The baseline's tokens in per cent of psrlm's, by round."""
-    spent = {n: [spent_tokens(evidence, m, n) for m in (BASELINE, OURS)] for n in PAIRED}
-    both = {n: pair for n, pair in spent.items() if all(pair)}
-    rounds = [[n] if n in both else [] for n in PAIRED]
-    cells = [_share({n: both[n] for n in some}) for some in (*rounds, both)]
-    return (text(f"{BASELINE} in % of {OURS}"), *cells)
+def _against(evidence: Evidence) -> list[tuple[Cell, ...]]:
+    """The baseline's tokens in per cent of psrlm's of the same seed, by round and together."""
+    found = [_ratios(evidence, (n,)) for n in PAIRED]
+    made = tuple(n for n, ratios in zip(PAIRED, found, strict=True) if ratios)
+    rounds = [*(((n,), one) for n, one in zip(PAIRED, found, strict=True)),
+              (made, _ratios(evidence, made))]  # fmt: skip
+    return [(text(f"{BASELINE} in % of {OURS}{words}"), *(_told(tell, *one) for one in rounds))
+            for words, tell in AGAINST.items()]  # fmt: skip
 
 
-def _share(both: dict[int, list]) -> Cell:
-    if not both:
+def _ratios(evidence: Evidence, rounds: Iterable[int]) -> list[float]:
+    """The share of psrlm's tokens in each seed that has both methods' searches of these rounds."""
+    theirs, ours = (
+        [_spent_by_seed(evidence, method, n) for n in rounds] for method in (BASELINE, OURS)
+    )
+    both = set.intersection(*(set(one) for one in (*theirs, *ours))) if theirs else ()
+    return [sum(one[seed] for one in theirs) / sum(one[seed] for one in ours)
+            for seed in sorted(both)]  # fmt: skip
+
+
+def _furthest(ratios: list[float]) -> float:
+    """The ratio that is furthest from equal."""
+    return max(ratios, key=lambda ratio: abs(ratio - 1))
+
+
+def _percent(value: float) -> Cell:
+    return Cell(100 * value)
+
+
+AGAINST: dict[str, Callable[[list[float]], Cell]] = {
+    ", mean over seeds": lambda ratios: _percent(sum(ratios) / len(ratios)),
+    ", worst seed": lambda ratios: _percent(_furthest(ratios)),
+    f", each seed within {WITHIN:.0%}": lambda ratios: text(
+        "yes" if abs(_furthest(ratios) - 1) <= WITHIN else "NO"
+    ),
+}
+
+
+def _told(tell: Callable[[list[float]], Cell], rounds: Iterable[int], ratios: list[float]) -> Cell:
+    """A cell of these rounds; without a seed that has both it was not run."""
+    if not ratios:
         return Cell()
-    theirs, ours = (sum(column) for column in zip(*both.values(), strict=True))
-    return Cell(100 * theirs / ours, sources=_searches(both, BASELINE, OURS))
+    return replace(tell(ratios), sources=_searches(rounds, BASELINE, OURS))
+
+
+def _spent_by_seed(evidence: Evidence, method: str, n: int) -> dict[int, int]:
+    """Generated and judged tokens of the search for M[n], by seed."""
+    made = evidence.stages_by_seed(method, SEARCH, n)
+    return {seed: sum(one["tokens"].values()) for seed, one in made.items()}
 
 
 def spent_tokens(evidence: Evidence, method: str, n: int) -> float | None:
     """Generated and judged tokens of the search for M[n], mean over seeds; None if not run."""
-    found = [sum(made["tokens"].values()) for made in evidence.stages(method, SEARCH, n)]
+    found = _spent_by_seed(evidence, method, n).values()
     return sum(found) / len(found) if found else None
 
 
 def make_all(evidence: Evidence) -> list[Table]:
     """Every table that the paper has, in order, then those that it lacks."""
     own = [getattr(paper_tables, f"table{n}") for n in range(1, 10)]
-    return [make(evidence) for make in (*own, controls, judge_by_round, budget)]
+    makers = (*own, controls, judge_by_round, budget)
+    return [unlike.noted(make(evidence), evidence) for make in makers]

@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 
 from psr_lib import step_counts
-from psr_lib.evidence import GREEDY, JUDGE, LABORATORY, STEPS, TOKENS, Source
+from psr_lib.evidence import GREEDY, JUDGE, LABORATORY, OWN, STEPS, TOKENS, Source
 from psr_lib.lineage import Made, Record
 from psr_lib.methods import STAGES
-from psr_lib.run_details import ANSWERS
+from psr_lib.run_details import ANSWERS, OWN_FILE
 from psr_lib.run_dirs import RunDir
 
 Artifact = tuple[str, str]  # folder and file; without a file the counts of the folder's manifest
-FILES = {GREEDY: "answers.jsonl.gz", JUDGE: "verdicts.jsonl.gz"}
+FILES = {GREEDY: "answers.jsonl.gz", JUDGE: "verdicts.jsonl.gz", OWN: OWN_FILE}
 
 
 def artifacts(run: RunDir, source: Source, made: Made) -> list[Artifact]:

@@ -20,10 +20,12 @@ from psr_lib import (
     prompt_sheets,
     results,
     tables,
+    unlike,
 )
-from psr_lib.evidence import Evidence, NotRun
+from psr_lib.evidence import GREEDY, JUDGE, Evidence, NotRun, sources
 from psr_lib.memory import Memory
 from psr_lib.methods import METHODS
+from psr_lib.paper_tables import OURS
 from psr_lib.records import IFTExample, JudgeExample, iter_jsonl, write_text
 from psr_lib.run_details import Take
 
@@ -97,8 +99,20 @@ def draw(
             found[name] = f"not run: {error}"
             continue
         says, more = (of_map(evidence, source), {APART: apart}) if name == MAP else (source, {})
+        says += unlike_in(evidence, rows) if name != MAP else ""
         found[name] = figures.save_fig(make(rows), folder, name, rows, says, more)
     return found
+
+
+def unlike_in(evidence: Evidence, rows: Sequence[dict]) -> str:
+    """For a figure's footer: the settings in which the runs differ that it shows; or ''."""
+    named = {str(row.get("method", row.get("series"))) for row in rows}
+    shown = [method for method in evidence.methods if method in named] or [OURS]
+    ends = [(method, evidence.models(method)[-1]) for method in shown if evidence.models(method)]
+    wanted = (GREEDY, JUDGE, "search")
+    made_of = sources((method, model, what) for method, model in ends for what in wanted)
+    found = unlike.short(evidence, made_of)
+    return f"; {found}" if found else ""
 
 
 def of_map(evidence: Evidence, source: str) -> str:

@@ -9,7 +9,9 @@ from psr_lib import facts, seeds
 from psr_lib.evidence import (
     GREEDY,
     JUDGE,
+    OWN,
     REFERENCE,
+    SAMPLED,
     STEPS,
     TABLE6,
     TOKENS,
@@ -140,9 +142,44 @@ def table1(evidence: Evidence) -> Table:
         label = " " if name == "M0" else method
         cells = over_sets(evidence, partial(evidence.share, (method, name, GREEDY)))
         rows.append((text(label), text(name), *cells, *_averages(evidence, label.strip(), name)))
+        rows += _also(evidence, method, name, label)
     header = ["method", "model", *names_of(evidence), "Avg.", *_average_names(evidence)]
     title = "Table 1. Greedy accuracy in percent"
-    return Table("table1", title, panels(evidence, 1, header, rows, 2), notes(evidence, 1))
+    more = AVERAGED if any("avg@" in row[1].shown for row in rows) else ()
+    return Table("table1", title, panels(evidence, 1, header, rows, 2), notes(evidence, 1, more))
+
+
+AVERAGED = ("avg@k: mean accuracy of k sampled answers a problem, on small benchmarks alone",)
+
+
+def _also(evidence: Evidence, method: str, name: str, label: str) -> list[Row]:
+    """Rows of what else was measured of a model: M0 with its own template, avg@k."""
+    found = []
+    for what, words in (
+        (OWN, "(own template)"),
+        (SAMPLED, f"avg@{_samples(evidence, method, name)}"),
+    ):
+        if has_way(evidence, name, what, method):
+            make = partial(evidence.share, (method, name, what))
+            cells = [_measured(make, sets) for sets in (*((s,) for s in evidence.sets), ())]
+            blank = [text("–")] * len(_average_names(evidence))
+            if what == SAMPLED and any(one.value is None for one in cells):
+                cells[-1] = text("–")  # a mean over other benchmarks than those of the row above
+            found.append((text(label), text(f"{name} {words}"), *cells, *blank))
+    return found
+
+
+def _samples(evidence: Evidence, method: str, name: str) -> str:
+    """The k of avg@k; of several where seeds differ."""
+    made = (evidence.model(method, seed, name) for seed in evidence.by_method.get(method, {})
+            if name in evidence.models(method))  # fmt: skip
+    return "/".join(dict.fromkeys(str(one["sampled"]["k"]) for one in made if "sampled" in one))
+
+
+def _measured(make: Callable[..., Estimate], sets: Sequence[str]) -> Cell:
+    """A cell where this was measured, else a dash: these benchmarks were not meant to be."""
+    found = cell(partial(make, sets))
+    return text("–") if found.value is None else found
 
 
 def _reference_row(evidence: Evidence) -> Row:
@@ -195,8 +232,7 @@ def table2(evidence: Evidence) -> Table:
         p = p_cell(evidence, *ends) if end else Cell()
         rows.append((text(method), *cells, p, text(end or "–")))
     header = ["method", *names_of(evidence), "Avg.", "p", "last"]
-    more = ("last model less M1 of the same method; p: exact test over all problems alike "
-            "(McNemar's with one seed)",)  # fmt: skip
+    more = ("last model less M1 of the same method", P_TEST)
     title = "Table 2. Change of accuracy over the self-rewarded rounds, in points"
     return Table("table2", title, panels(evidence, 2, header, rows, 1), notes(evidence, 2, more))
 
@@ -221,6 +257,13 @@ def p_cell(evidence: Evidence, before: Any, after: Any) -> Cell:
     return replace(shown, sources=sources([before, after]))
 
 
+P_TEST = (
+    "p: exact sign-flip test over the problems of all benchmarks pooled (McNemar's with one seed), "
+    "while the average weighs benchmarks equally; it takes the seeds as given, without a level of "
+    "their own"
+)
+
+
 def table3(evidence: Evidence) -> Table:
     """Judge accuracy on the held-out pairs."""
     rows = []
@@ -230,6 +273,7 @@ def table3(evidence: Evidence) -> Table:
     own = Panel(RUN, ("method", "M0", *ROUNDS), tuple(rows))
     more = (
         "M0 judges three-shot; an unreadable verdict is wrong",
+        "judges that read nothing, on these pairs in both orders: Table 6, once make judge has run",
         "srlm from M1 on: pairs of a right and a wrong solution, the right one has to score higher",
     )
     title = "Table 3. Accuracy as a judge on held-out pairs, in percent"
@@ -282,10 +326,10 @@ def beside_ways(evidence: Evidence, column: Column) -> list[Column]:
     return [column, *(others or [(OURS, model, "search")])]
 
 
-def has_way(evidence: Evidence, model: str, way: str) -> bool:
+def has_way(evidence: Evidence, model: str, way: str, method: str = OURS) -> bool:
     """Whether some seed decoded this model so."""
     try:
-        evidence.data([(OURS, model, way)])
+        evidence.data([(method, model, way)])
     except NotRun:
         return False
     return way != GREEDY
@@ -301,7 +345,7 @@ def table5(evidence: Evidence) -> Table:
         rows.append((text(model), *cells, gain, p_cell(evidence, *ends)))
     names = [WAYS.get(way, way) for way in ways(evidence)]
     own = Panel(RUN, ("model", *names, "search − greedy", "p"), tuple(rows))
-    more = (SAME_PROBLEMS, "search − greedy: on all problems of the search")
+    more = (SAME_PROBLEMS, "search − greedy: on all problems of the search", P_TEST)
     title = "Table 5. Average accuracy with test-time search, in percent"
     return Table("table5", title, (own, paper_panel(5)), notes(evidence, 5, more))
 
@@ -311,21 +355,37 @@ def _share_of_difference(evidence: Evidence, measure: str) -> Estimate:
     return evidence.laboratory_difference(measure).times(0.01)
 
 
+LABORATORY_NOTES = (
+    "agreement counts a tie half, strict agreement gives it nothing",
+    "a solution's score is in agreement the mean of srlm.scores samples; consistency compares "
+    "single samples",
+)
+
+
 def table6(evidence: Evidence) -> Table:
     """Consistency and agreement of pairwise step judging and of solution scoring."""
-    names = TABLE6
+    names = (*TABLE6, "strict")
+    kinds = ("pairwise", "scoring")
     rows = [
         (text(kind), *(cell(partial(evidence.laboratory, kind, n), 2) for n in names))
-        for kind in ("pairwise", "scoring")
+        for kind in kinds
     ]
     less = partial(_share_of_difference, evidence)
     rows.append((text("pairwise − scoring"), *(cell(partial(less, n), 2, True) for n in names)))
-    own = Panel(RUN, ("strategy", *names), tuple(rows))
+    nulls = [(kind, null) for kind in kinds for null in evidence.laboratory_nulls(kind)]
+    rows += [(text(f"{kind}, {null}"),
+              *(cell(partial(evidence.laboratory, kind, n, null), 2) for n in names))
+             for kind, null in nulls]  # fmt: skip
+    own = Panel(RUN, ("strategy", *TABLE6, "strict agreement"), tuple(rows))
     title = "Table 6. Judging steps in pairs against scoring whole solutions, shares"
     judges = "the judge is the API model where one was tested, else M1 of psrlm (pairs) and of "
-    items = {kind: evidence.laboratory_items(kind) for kind in ("pairwise", "scoring")}
+    items = {kind: evidence.laboratory_items(kind) for kind in kinds}
     named = (f"{kind}: {found}" for kind, found in items.items() if found)
-    more = (f"{judges}srlm (scores)", *named)
+    blind = (
+        "on the same items" if nulls else "in judge.csv and notebook 07, once make judge has run"
+    )
+    more = (f"{judges}srlm (scores)", *named, *LABORATORY_NOTES,
+            f"judges that read nothing (first, longer, shorter, random): {blind}")  # fmt: skip
     return Table("table6", title, (own, paper_panel(6)), notes(evidence, 6, more))
 
 

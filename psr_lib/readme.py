@@ -7,7 +7,7 @@ notebook: a number that was typed in, or went stale, is found.
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -23,10 +23,11 @@ from psr_lib import (
     results,
     showcase,
     typed,
+    unlike,
 )
 from psr_lib.budgets import budgets
-from psr_lib.evaluation import MEAN
-from psr_lib.evidence import GREEDY, Column, Evidence, NotRun
+from psr_lib.evidence import COUNTED, GREEDY, Column, Evidence, NotRun, Source, sources
+from psr_lib.paper_tables import OURS
 from psr_lib.readme_costs import (
     NOT_RUN,
     cost_block,
@@ -38,6 +39,9 @@ from psr_lib.readme_costs import (
 )
 from psr_lib.readme_speed import speed_block
 from psr_lib.records import PSRError, write_text
+from psr_lib.seeds import Estimate
+from psr_lib.stats import wilson
+from psr_lib.tables import unbroken
 
 BLOCK = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -49,22 +53,40 @@ def kept_evidence(preset: str = "tiny") -> Evidence:
     return Evidence(one for one in found if one["split"] == "test")
 
 
+def noted(block: str, made_of: Iterable[Source]) -> str:
+    """A block with what has to be said of the runs that it leans on."""
+    return block + "".join(f"\nNote: {one}.\n" for one in unlike.notes(kept_evidence(), made_of))
+
+
+def _all() -> tuple[Source, ...]:
+    """The last model of every kept method, as a solver."""
+    found = kept_evidence()
+    return sources((name, found.models(name)[-1], GREEDY) for name in found.methods)
+
+
 def accuracy_block() -> str:
-    """Mean accuracy of M0..M[n] for every kept method and seed."""
+    """Mean accuracy of M0..M[n] for every kept method and seed, 95 % intervals over problems."""
     rows = []
     for method in sorted({name for _, name in results.kept("tiny")}):
         for one in summaries(method):
-            means = [f"{100 * model['accuracy'][MEAN]:.1f}" for model in one["models"]]
-            rows.append([method, str(one["seed"]), *means])
+            alone = Evidence([one])
+            means = [alone.share((method, model["model"], GREEDY)) for model in one["models"]]
+            rows.append([method, str(one["seed"]), *map(shown, means)])
     if not rows:
         return NOT_RUN
     width = max(len(row) for row in rows) - 2
-    return table(["method", "seed", *(f"M{n}" for n in range(width))], rows)
+    return noted(table(["method", "seed", *(f"M{n}" for n in range(width))], rows), _all())
+
+
+def shown(found: Estimate) -> str:
+    """A share in percent with its interval, which stays on one line."""
+    return f"{found.value:.1f} " + unbroken(f"[{found.low:.1f}, {found.high:.1f}]")
 
 
 def short_block() -> str:
     """What the kept runs show, in a few sentences."""
-    return "".join(f"- {line}\n" for line in readme_short.sentences(kept_evidence())) or NOT_RUN
+    lines = readme_short.sentences(kept_evidence())
+    return noted("".join(f"- {line}\n" for line in lines), _all()) if lines else NOT_RUN
 
 
 def test_block() -> str:
@@ -72,7 +94,8 @@ def test_block() -> str:
     found = kept_evidence()
     rows = [[name, *_points(found, *ends)] for name, ends in differences(found).items()]
     header = ["difference in mean accuracy", "points", "95 % interval", "p", "each seed"]
-    return table(header, [row for row in rows if len(row) > 1]) if rows else NOT_RUN
+    kept = [row for row in rows if len(row) > 1]
+    return noted(f"{table(header, kept)}\n{paper_tables.P_TEST}.\n", _all()) if rows else NOT_RUN
 
 
 def differences(found: Evidence) -> dict[str, tuple[Column, Column]]:
@@ -124,13 +147,18 @@ def search_block() -> str:
               "judge_first_position": "first position", "judge_unreadable": "unreadable",
               "siblings_judge_accuracy": "right on siblings", "chosen_right": "chosen right",
               "rejected_right": "rejected right"}  # fmt: skip
+    found, seed = Evidence(kept[:1]), kept[0]["seed"]
     rows = []
-    for made in kept[0]["stages"]:
-        if made["stage"] == "03_search_judge":
-            counts = made["counts"]
-            rows.append([f"M{made['iteration']}", f"{counts['pairs']}", f"{counts['distinct']:.1f}",
-                         *(f"{100 * counts[name]:.1f}" for name in shares)])  # fmt: skip
-    return table(["search for", "pairs", "distinct", *shares.values()], rows)
+    for n, counts in _searches(found, seed):
+        cells = (shown(found.counted(OURS, n, name)) for name in shares)
+        rows.append([f"M{n}", f"{counts['pairs']}", f"{counts['distinct']:.1f}", *cells])
+    return table(["search for", "pairs", "distinct", *shares.values()], rows) + f"\n{COUNTED}.\n"
+
+
+def _searches(found: Evidence, seed: int) -> list[tuple[int, dict[str, Any]]]:
+    """The rounds of a seed's psrlm that searched, with what they counted."""
+    made = found.by_method[OURS][seed]["stages"]
+    return [(one["iteration"], one["counts"]) for one in made if one["stage"] == "03_search_judge"]
 
 
 def judge_block() -> str:
@@ -139,9 +167,20 @@ def judge_block() -> str:
     if not kept:
         return NOT_RUN
     names = ["accuracy", "skill_recompute", "skill_copy", "skill_compare", "first_position"]
-    rows = [[m["model"], *(f"{100 * m['judge'][name]:.1f}" for name in names)]
-            for m in kept[0]["models"]]  # fmt: skip
-    return table(["model", *(name.removeprefix("skill_") for name in names)], rows)
+    rows = [[m["model"], *(_judged(m, name) for name in names)] for m in kept[0]["models"]]
+    over = "problems" if "judge_shares" in kept[0]["models"][0] else OVER_PAIRS
+    made = table(["model", *(name.removeprefix("skill_") for name in names)], rows)
+    return f"{made}\n95 % intervals over {over}.\n"
+
+
+OVER_PAIRS = "pairs: these summaries do not say which pairs are of one problem"
+
+
+def _judged(model: dict[str, Any], name: str) -> str:
+    """A share of held-out pairs with its interval; Wilson's where the problems were not kept."""
+    value, size = model["judge"][name], model["judge"]["n"]
+    low, high = model.get("judge_shares", {}).get(name) or wilson(value * size, size)
+    return shown(Estimate(value, low, high, (), size, "").times(100))
 
 
 def claims_block() -> str:

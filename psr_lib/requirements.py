@@ -7,19 +7,12 @@ from psr_lib import stages
 from psr_lib.launch import command
 from psr_lib.methods import DATA, DPO, INIT, REFERENCE
 from psr_lib.presets import Preset
-from psr_lib.records import PSRError
 from psr_lib.run_dirs import Key
-
-MORE = "ift-more"
 
 
 def check(preset: Preset, keys: Iterable[Key]) -> None:
-    """Raise PSRError where the engine is not installed, training cannot be launched here, or the
-    preset makes no rows for the method."""
+    """Raise PSRError where the engine is not installed, or training cannot be launched here."""
     due = [key for key in keys if key.method != REFERENCE]
-    if not preset.data.ift_more and any(key.method == MORE and key.stage == DPO for key in due):
-        raise PSRError(f"data.ift_more is 0, so there is nothing for {MORE} to train on; set it to "
-                       "rows a round, as in smol")  # fmt: skip
     generates = any("engine" in stages.sections(preset, key) for key in due)
     if generates and preset.engine.kind in ("vllm", "ray"):
         from psr_lib.engines import opening  # loads torch, which a runner does without

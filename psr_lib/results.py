@@ -1,15 +1,16 @@
 """Summaries of finished runs, small enough to keep in the repository (data/results).
 
 A summary holds what tables, tests and the README's cost table need: accuracy and judge accuracy of
-every model, every problem's outcome as a string of 0 and 1, and each stage's time and tokens. Every
-run on the test sets is also logged as a line of `confirmations.csv`; lines are only ever added.
+every model, every problem's outcome as a string of 0 and 1, each stage's time and tokens, and what
+it was set to. Every run on the test sets is also logged as a line of `confirmations.csv`; lines
+are only ever added.
 """
 
 import csv
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
@@ -54,10 +55,10 @@ def gather(
 
     `take` is told each file before it is read.
     """
-    read = (manifest.read(run.folder(key)) for key in run_stages(method, rounds))
-    made = [found for found in read if found is not None]
+    made = _made(run.folder(key) for key in run_stages(method, rounds))
     if not made:
         return None
+    labs = _made(run.lab(method, n) for n in range(rounds + 1))
     models = [_model_summary(run, method, n, take) for n in range(rounds + 1)
               if manifest.read(run.eval(method, n)) is not None]  # fmt: skip
     params = [m["params"] for m in made]
@@ -68,6 +69,7 @@ def gather(
         "git": made[-1]["git"], "params_hash": _settings_hash(made),
         "versions": made[-1]["versions"], "device": made[-1]["device"],
         "models": models, "stages": [_cost(m) for m in made],
+        "settings": lineage.by_stage([*made, *labs]), "mixed": _mixed(run, [*made, *labs]),
         **run_details.laboratory([run.round(method, n) for n in range(rounds, 0, -1)], take),
     }  # fmt: skip
 
@@ -82,7 +84,19 @@ def gather_reference(run: RunDir, take: Take = lambda path: path) -> dict[str, A
     model = _outcomes(home / "eval", take)[0] | {"model": name}
     return {"preset": run.preset, "seed": run.seed, "method": REFERENCE, "split": "", "base": "",
             "git": made["git"], "models": [model], "stages": [_cost(made)],
+            "settings": lineage.by_stage([made]), "mixed": _mixed(run, [made]),
             **run_details.laboratory([home], take)}  # fmt: skip
+
+
+def _made(folders: Iterable[Path]) -> list[dict[str, Any]]:
+    """The manifests of those folders whose stage is complete."""
+    return [found for found in map(manifest.read, folders) if found is not None]
+
+
+def _mixed(run: RunDir, made: Iterable[dict[str, Any]]) -> list[str]:
+    """The folders of those stages that read something which was made anew since."""
+    return [run.folder(integrity.key_of(one)).relative_to(run.path).as_posix()
+            for one in made if integrity.outdated(run, one)]  # fmt: skip
 
 
 def run_stages(method: str, rounds: int) -> list[Key]:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from psr_lib import manifest, step_counts
+from psr_lib import manifest, shares, step_counts
 from psr_lib.evaluation import SPENT, read_csv
 from psr_lib.records import read_jsonl
 from psr_lib.run_dirs import RunDir
 
 ANSWERS = "_answers.jsonl.gz"
+OWN_FILE = "own_prompts.jsonl.gz"  # M0 solved with its own template
 GREEDY = "greedy"
 NOT_ASKED = "-"
 HISTORY = {"step": "step", "loss": "loss", "margin": "rewards/margins", "chosen": "logps/chosen",
@@ -31,12 +32,29 @@ def of_model(run: RunDir, method: str, n: int, answers: list[Row], take: Take) -
         rows = read_jsonl(take(verdicts))
         found["judge_outcomes"] = "".join(str(int(row["correct"])) for row in rows)
         place = {name: k for k, name in enumerate(dict.fromkeys(r["problem_id"] for r in rows))}
+        found["judge_shares"] = _judge_shares(rows)
         found["judge_problems"] = " ".join(str(place[row["problem_id"]]) for row in rows)
     if decodings := _decodings([home, run.lab(method, n)], answers, take):
         found["decodings"] = decodings
+    if (own := home / OWN_FILE).is_file():
+        found["own_prompts"] = _decoding(answers, read_jsonl(take(own)))
+    if (sampled := home / f"sampled{ANSWERS}").is_file():
+        found["sampled"] = _sampled(answers, read_jsonl(take(sampled)))
     if n > 1 and (history := model / "figures" / "training.csv").is_file():
         found["training"] = _history(take(history))
     return found | _steps(run, home, take)
+
+
+def _judge_shares(rows: list[Row]) -> dict[str, list[float]]:
+    """95 % intervals over problems of the shares that the judge's evaluation counts, by name."""
+    parts = {"accuracy": [(row["correct"], 1, row["problem_id"]) for row in rows],
+             "first_position": [(row["verdict"] == "A", 1, row["problem_id"])
+                                for row in rows if row.get("verdict")]}  # fmt: skip
+    for name in (name for name in (rows[0] if rows else ()) if name.startswith("skill_")):
+        parts[name] = [(row[name], 1, row["problem_id"]) for row in rows if name in row]
+    shares_ = {name: shares.share(*zip(*own, strict=True)) for name, own in parts.items() if own}
+    return {name: [found.low or 0.0, 1.0 if found.high is None else found.high]
+            for name, found in shares_.items()}  # fmt: skip
 
 
 def _tokens(answers: list[Row]) -> dict[str, float]:
@@ -72,6 +90,17 @@ def _decoding(greedy: list[Row], rows: list[Row]) -> Row:
     right = {row["problem_id"]: str(int(row["strict"])) for row in rows}
     outcomes = {name: "".join(signs) for name, signs in _by_set(greedy, right).items()}
     return {"outcomes": outcomes, "tokens": _tokens(rows), "spent": _spent(greedy, rows)}
+
+
+def _sampled(greedy: list[Row], rows: list[Row]) -> Row:
+    """How many answers a problem were sampled, and the share that is right, of sampled sets."""
+    right: dict[str, list[bool]] = {}
+    for row in rows:
+        right.setdefault(row["problem_id"], []).append(row["strict"])
+    shares = {name: f"{sum(own) / len(own):.6g}" for name, own in right.items()}
+    sets = {row["benchmark"] for row in rows}
+    kept = {name: " ".join(own) for name, own in _by_set(greedy, shares).items() if name in sets}
+    return {"k": max(map(len, right.values())), "shares": kept}
 
 
 def _spent(greedy: list[Row], rows: list[Row]) -> dict[str, str]:

@@ -19,8 +19,14 @@ def paper(args: argparse.Namespace) -> None:
     run = _with_paper(args).run
     place = manifest.shown(run.paper)
     print(f"tables and figures: {place}/paper.md, beside it tables/ and figures/")
-    if mixed := sum(map(len, map(integrity.mixed, run.parts))):
-        print(f"note: {mixed} stages read other files than are there now; make verify names them")
+    _tell_mixed(run)
+
+
+def _tell_mixed(run: RunDir) -> None:
+    """Say which stages read something that was made anew since."""
+    folders = [manifest.shown(one) for part in run.parts for one in integrity.mixed(part)]
+    if folders:
+        print(f"note: {integrity.told(folders)}")
 
 
 def _with_paper(args: argparse.Namespace) -> Request:
@@ -43,6 +49,7 @@ def write_report(args: argparse.Namespace) -> None:
     with locked(request.run, "report"):
         path = pages.write(request.run, request.preset)
     print(f"report: {manifest.shown(path)}")
+    _tell_mixed(request.run)
 
 
 def keep(args: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from psr_lib import lineage
 from psr_lib.evidence import Evidence
 
 SETS = ("easy", "hard")
@@ -48,6 +49,26 @@ def model(noise, n, share, judge=0.9, rounds=4, sets=SETS, steps=None):
                              "margin": [0.0, 0.1 * n, 0.2 * n], "chosen": [-2.0, -1.9, -1.8],
                              "rejected": [-6.0, -7.0, -8.0]}  # fmt: skip
     return found
+
+
+def settings(method, switched=(), **changed):
+    """What the stages of a summary were set to; `changed` as `search__width=4`."""
+    own = {key.replace("__", ".", 1): value for key, value in changed.items()}
+    width, nll = own.get("search.width", 6), own.get("dpo.nll_weight", 10.0)
+    judge = {"kind": dict(switched).get("judge.kind", "self"), "votes": 1}
+    params = {"01_data_prep": {"data": {"ift": 100}, "rounds": 4},
+              "03_search_judge": {"search": {"width": width, "live": own.get("search.live", 8)},
+                                  "judge": judge},
+              "04_step_dpo": {"dpo": {"nll_weight": nll, "replay": own.get("dpo.replay", 0.0)}},
+              "05_evaluate": {"search": {"width": width}, "judge": {"kind": "self", "votes": 1},
+                              "eval": {"max_tokens": own.get("eval.max_tokens", 64)}},
+              }  # fmt: skip
+    keys = [("01_data_prep", "", 0), ("05_evaluate", "", 0), ("05_evaluate", "psrlm", 1)]
+    keys += [(name, method, n) for n in (2, 3, 4) for name in
+             ("03_search_judge", "04_step_dpo", "05_evaluate")]  # fmt: skip
+    made = ({"stage": name, "method": who, "iteration": n, "params": params[name]}
+            for name, who, n in keys)  # fmt: skip
+    return lineage.by_stage(made)
 
 
 def stage(name, method="", n=0, **counts):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from paper_run import SETS, evidence, summary
+from paper_run import SETS, evidence, settings, summary
 
 from psr_lib import claims, facts, ledger, tables
 from psr_lib.claims import FAILS, HOLDS, MISSING, OPEN
@@ -134,6 +134,23 @@ def test_a_claim_about_one_base_model_is_tested_on_it_alone():
     right["base"] = "Qwen/Qwen2.5-Math-7B"
     assert claims.judge(level, Evidence([other])).verdict == "not applicable"
     assert claims.judge(level, Evidence([right])).verdict == "not replicated"  # 35 % is not 69.6
+
+
+def test_a_run_that_replays_judge_data_does_not_test_the_claim_without():
+    kept = [by_id(Evidence([summary() | {"settings": settings("psrlm", dpo__replay=value)}]))
+            for value in (0.0, 0.5)]  # fmt: skip
+    assert kept[0]["judge-kept"].verdict == by_id(evidence(("psrlm",)))["judge-kept"].verdict
+    one = kept[1]["judge-kept"]
+    assert one.verdict == "not applicable" and one.decides == "dpo.replay is 0.5"
+    assert kept[1]["judge"].verdict == kept[0]["judge"].verdict
+
+
+def test_the_ledger_says_which_claims_pool_benchmarks():
+    found = evidence(("psrlm",), sets=facts.SETS)
+    notes = ledger.table(claims.ledger(found), found).notes
+    told = {note.partition(":")[0]: note for note in notes if "Pooled" in note}
+    assert "the mean over gsm8k and math, each counted alike" in told["search"]
+    assert "judge" not in told
 
 
 def test_an_unknown_quantity_is_named():

@@ -121,10 +121,9 @@ def test_a_dry_runs_batch_goes_round_the_processes_that_will_be_started(tmp_path
 def test_a_dry_run_has_rows_for_ift_more_where_the_run_has(tmp_path):
     more = [dry_run.replaced(presets.load(name), tmp_path)["data.ift_more"][0] for name in REAL]
     assert [bool(rows) for rows in more] == [presets.load(n).data.ift_more > 0 for n in REAL]
-    control = [Key("04_step_dpo", "ift-more", 2)]
-    with pytest.raises(PSRError, match=r"data\.ift_more is 0, so there is nothing for ift-more"):
-        check(presets.load("smol", "data.ift_more=0"), control)
-    check(presets.load("smol"), control)
+    with pytest.raises(PSRError, match=r"METHOD=ift-more: .* \(data\.ift_more=0\); give the rows"):
+        presets.check_method(presets.load("smol", "data.ift_more=0"), "ift-more")
+    presets.check_method(presets.load("smol"), "ift-more")
 
 
 def test_a_dry_run_uses_the_runner_in_a_folder_of_its_own(tmp_path, capsys):

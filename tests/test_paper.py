@@ -113,6 +113,34 @@ def test_several_ways_in_one_file_and_samples_in_none(root):
     assert set(found["decodings"]) == {"majority", "best-of-N"}
 
 
+def test_m0_with_its_own_template_and_sampled_answers_are_kept(root):
+    run, answers = fake_run(root / "runs")
+    own = [{**row, "strict": True, "generated": 5} for row in answers[0]]
+    write_jsonl(run.eval("psrlm", 0) / "own_prompts.jsonl.gz", own)
+    sampled = [{"problem_id": f"big/{n}", "benchmark": "big", "strict": n > k, "sample": k}
+               for n in range(3) for k in range(2)]  # fmt: skip
+    write_jsonl(run.eval("psrlm", 1) / "sampled_answers.jsonl.gz", sampled)
+    first, second = results.gather(run, "psrlm", 2)["models"][:2]
+    assert first["own_prompts"]["outcomes"] == {"big": "111", "easy": "1111"}
+    assert second["sampled"] == {"k": 2, "shares": {"big": "0 0.5 1"}}
+    found = Evidence([results.gather(run, "psrlm", 2)])
+    assert found.share(("psrlm", "M0", "own_prompts")).value == 100
+    assert found.share(("psrlm", "M1", "sampled"), ("big",)).value == pytest.approx(50)
+    table = paper.more_tables.make_all(found)[0]
+    labels = {row[1].shown for panel in table.panels for row in panel.rows}
+    assert {"M0 (own template)", "M1 avg@2"} <= labels and "M2 avg@2" not in labels
+
+
+def test_a_summary_keeps_the_judges_intervals_over_problems(root):
+    run, _ = fake_run(root / "runs")
+    rows = [{"problem_id": f"p/{k // 5}", "correct": k < 8, "verdict": "AB"[k % 2],
+             "skill_copy": k < 5} for k in range(10)]  # fmt: skip
+    write_jsonl(run.eval("psrlm", 1) / "verdicts.jsonl.gz", rows)
+    kept = results.gather(run, "psrlm", 2)["models"][1]["judge_shares"]
+    assert set(kept) == {"accuracy", "first_position", "skill_copy"}
+    assert kept["skill_copy"] == [0.0, 1.0], "two problems, one all right and one all wrong"
+
+
 def test_steps_of_other_answers_are_not_taken(root):
     run, answers = fake_run(root / "runs")
     add_steps(run, answers)

@@ -197,6 +197,14 @@ def test_methods_and_seeds_are_gone_through_seed_by_seed():
     assert [(r.run.seed, r.method) for r in one] == [(0, "srlm")]
 
 
+def test_a_dry_run_refuses_a_method_that_the_real_run_would():
+    from psr_lib.dry_run import rehearse
+
+    words = ["iteration", "--n", "2", "--preset", "paper-7b", "--method", "gold-judge", "--dry"]
+    with pytest.raises(PSRError, match="METHOD=gold-judge: its oracle knows .* alone"):
+        rehearse(commands.make_parser().parse_args(words), lambda *_: pytest.fail("built"))
+
+
 # --- the strict front
 
 
@@ -426,6 +434,12 @@ def test_base_passes_retrain_to_its_notebook(repo):
         (["--n", "2", "--set", "search.width=1"], "search.width: 1 is too small"),
         (["--n", "2", "--method", "psrml"], "did you mean 'psrlm'"),
         (["--n", "2", "--seed", "-1"], "SEED=-1"),
+        (
+            ["--n", "2", "--preset", "paper-7b", "--method", "gold-judge"],
+            "METHOD=gold-judge: its oracle knows the steps of laboratory problems alone",
+        ),
+        (["--n", "2", "--preset", "paper-7b", "--method", "ift-more"], "SET=data.ift_more=28889"),
+        (["--n", "2", "--preset", "paper-7b", "--set", "judge.kind=oracle"], "judge.kind=oracle"),
         (["--n", "2", "--iteration", "3"], "unrecognized arguments"),
     ],
 )

@@ -5,7 +5,7 @@ import re
 import pytest
 from paper_run import SETS, evidence, summary
 
-from psr_lib import facts, more_tables, paper_tables, tables
+from psr_lib import facts, more_tables, paper_tables, stats, tables
 from psr_lib.evaluation import read_csv
 from psr_lib.evidence import Evidence
 from psr_lib.tables import RUN, Cell, Panel, Table
@@ -152,7 +152,7 @@ def test_table_6_is_the_laboratorys():
     one = summary()
     other = summary("srlm")
     for made_, kind, values in ((one, "pairwise", (0.9, 0.8)), (other, "scoring", (0.6, 0.3))):
-        shares = dict(zip(("consistency", "agreement"), values, strict=True))
+        shares = dict(zip(("consistency", "agreement"), values, strict=True)) | {"strict": 0.2}
         ends = {
             f"{k}_{end}": v + d
             for k, v in shares.items()
@@ -170,7 +170,12 @@ def test_table_6_is_the_laboratorys():
                 **ends,
             }
         ]
+    null = one["laboratory"][0] | {"model": "M0", "judge": "longer", "agreement": 0.4}
+    one["laboratory"].append(null)
     table = made(Evidence([one, other]))["table6"]
+    assert line(table, "pairwise")["strict agreement"].shown == "0.20"
+    assert line(table, "pairwise, longer")["agreement"].shown == "0.40"
+    assert "mean of srlm.scores samples" in " ".join(table.notes)
     assert line(table, "pairwise")["consistency"].shown == "0.90"
     assert line(table, "pairwise − scoring")["agreement"].shown == "+0.50"
     assert line(table, "GPT-4o", "scoring", source="the paper")["agreement"].shown == "0.32"
@@ -198,10 +203,64 @@ def test_the_baselines_budget_is_a_share_of_psrlms():
     for made_ in theirs["stages"]:
         made_["tokens"] = {"generated": 1_500_000, "judged": 1_470_000}
     table = made(Evidence([ours, theirs]))["budget"]
-    row = line(table, "srlm in % of psrlm")
-    assert [row[name].shown for name in ("M2", "M3", "M4", "all")] == ["99.0"] * 4
-    missing = line(made(Evidence([ours]))["budget"], "srlm in % of psrlm")
+    columns, name = ("M2", "M3", "M4", "all"), "srlm in % of psrlm"
+    row = line(table, f"{name}, mean over seeds")
+    assert [row[column].shown for column in columns] == ["99.0"] * 4
+    missing = line(made(Evidence([ours]))["budget"], f"{name}, worst seed")
     assert missing["M2"].shown == missing["all"].shown == "not run"
+
+
+def test_budgets_are_compared_seed_by_seed():
+    """Of unlike seeds: 110 % and 90 % are equal on average, and in no seed; a lone seed is out."""
+    ours, theirs = ([summary(m, seed=k) for k in range(3)] for m in ("psrlm", "srlm"))
+    for seed, share in enumerate((1.1, 0.9, 5.0)):
+        for one in theirs[seed]["stages"]:
+            one["tokens"] = {"generated": 3_000_000 * share, "judged": 0}
+    table = made(Evidence([*ours[:2], *theirs]))["budget"]
+    rows = {words: line(table, f"srlm in % of psrlm, {words}") for words in
+            ("mean over seeds", "worst seed", "each seed within 5%")}  # fmt: skip
+    for column in ("M2", "all"):
+        assert [row[column].shown for row in rows.values()] == ["100.0", "110.0", "NO"]
+
+
+def test_every_table_that_prints_p_says_what_it_pools():
+    for table in made(evidence()).values():
+        prints = any("p" in one.header for one in table.panels if one.source == RUN)
+        assert prints == (paper_tables.P_TEST in table.notes), table.name
+
+
+def test_the_control_of_two_switches_is_listed_with_its_neighbour():
+    found = made(evidence())["controls"]
+    assert line(found, "random-judge-nll0")["Avg."].shown == "not run"
+    assert "random-judge differs in the judge alone" in " ".join(found.notes)
+
+
+def test_m0_with_its_own_template_and_averages_have_rows_where_they_were_made():
+    one = summary()
+    plain = panel(made(Evidence([one]))["table1"])
+    one["models"][0]["own_prompts"] = {"outcomes": {name: "1" * 30 + "0" * 10 for name in SETS}}
+    one["models"][4]["sampled"] = {"k": 16, "shares": {"hard": " ".join(["0.25"] * 39 + ["1"])}}
+    table = made(Evidence([one]))["table1"]
+    assert len(panel(table).rows) == len(plain.rows) + 2
+    own = line(table, "", "M0 (own template)")
+    assert own["Avg."].shown == own["easy"].shown == "75.0" and own["easy"].low < 75
+    average = line(table, "psrlm", "M4 avg@16")
+    assert average["hard"].value == pytest.approx(100 * (39 * 0.25 + 1) / 40)
+    assert average["hard"].low < average["hard"].value < average["hard"].high
+    assert average["easy"].shown == average["Avg."].shown == "–"
+
+
+def test_shares_of_a_search_have_intervals_over_its_questions():
+    row = line(made(evidence(seeds=(0,)))["judge"], "M1", "M2")
+    low, high = stats.wilson(2, 10)  # a share of 0.2 of ten questions
+    assert (row["ties"].low, row["ties"].high) == pytest.approx((100 * low, 100 * high))
+    one = summary()
+    one["laboratory"] = [{"model": "M1", "judge": "itself", "strategy": "pairwise", "n": 9,
+                          "items": "siblings, training search", "labels": "oracle",
+                          "agreement": 0.75,
+                          "agreement_low": 0.7, "agreement_high": 0.8}]  # fmt: skip
+    cell = line(made(Evidence([one]))["judge"], "M1", "M2")["right on siblings"]
+    assert (cell.low, cell.high) == pytest.approx((70, 80))
 
 
 def test_budgets_are_those_of_the_searches():

@@ -383,7 +383,7 @@ def test_a_number_of_a_stages_own_table_is_traced_from_there(run):
 def test_a_number_of_the_readme_is_traced_through_its_summary(kept):
     mean = results.load("tiny", 0, "psrlm")["models"][2]["accuracy"]["mean"]
     lines = why.explain(kept, "readme/accuracy/psrlm/0/M2")
-    assert lines[0].endswith(f"= {100 * mean:.1f}") and lines[1] == "  in    README.md"
+    assert f"= {100 * mean:.1f} [" in lines[0] and lines[1] == "  in    README.md"
     assert any("data/results/tiny/seed0/psrlm.json: nothing of it" in line for line in lines)
     cost = why.explain(kept, "readme/cost/all/minutes")
     told = [line.split()[0] for line in cost if re.match(r"\d\d_", line)]

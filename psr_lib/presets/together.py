@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from psr_lib import registry
-from psr_lib.methods import BORROWED_PAIRS, SRLM
+from psr_lib.methods import BORROWED_PAIRS, SRLM, USES_GOLD
 from psr_lib.presets.preset import Preset
 from psr_lib.records import PSRError
 
@@ -37,7 +37,9 @@ def check(preset: Preset) -> None:
 
 
 def check_method(preset: Preset, method: str) -> None:
-    """Raise PSRError where a setting does not go with a method, before anything is made for it."""
+    """Raise PSRError where a preset lacks what a method needs, or sets what would tell it apart
+    from psrlm by more than its switch; before anything is made for it."""
+    _check_needs(preset, method)
     dpo = preset.dpo
     asked = {"dpo.replay": dpo.replay or "", "dpo.soft_labels": dpo.soft_labels.replace("none", "")}
     for key, value in asked.items():
@@ -64,6 +66,21 @@ def _without_effect(preset: Preset) -> Iterator[tuple[str, str, str]]:
         yield "search.tie", search.tie, "a tree search rolls nothing back; set search.tie=rollback"
 
 
+def _check_needs(preset: Preset, method: str) -> None:
+    """Raise PSRError where a method needs of the preset what it does not have, with the way out."""
+    data = preset.data
+    if method in USES_GOLD and data.source != PROCEDURAL:
+        raise PSRError(
+            f"METHOD={method}: its oracle knows the steps of laboratory problems alone, and preset "
+            f"{preset.name} has data.source={data.source}; take PRESET=tiny or METHOD=random-judge"
+        )
+    if method == "ift-more" and not data.ift_more:
+        raise PSRError(
+            f"METHOD={method}: preset {preset.name} makes no more IFT (data.ift_more=0); give the "
+            f"rows of a round, such as SET=data.ift_more={data.ift}"
+        )
+
+
 def _unknown_to_teacher(preset: Preset) -> Iterator[tuple[str, str, str]]:
     """Settings that ask a teacher about problems that it does not know, and what else to take."""
     data, teacher, prm = preset.data, preset.teacher, preset.prm
@@ -76,6 +93,8 @@ def _unknown_to_teacher(preset: Preset) -> Iterator[tuple[str, str, str]]:
         if chain and prm.labels == "rule":
             yield "prm.labels", prm.labels, "oracle, which knows every step"
         return
+    if preset.judge.kind == "oracle":
+        yield "judge.kind", "oracle", "self, since the oracle knows laboratory problems alone"
     if teacher.ift == "oracle":
         yield "teacher.ift", teacher.ift, "rule (offline) or api"
     if data.eft_from == "direct":
