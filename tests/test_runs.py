@@ -201,7 +201,7 @@ def test_a_dry_run_refuses_a_method_that_the_real_run_would():
     from psr_lib.dry_run import rehearse
 
     words = ["iteration", "--n", "2", "--preset", "paper-7b", "--method", "gold-judge", "--dry"]
-    with pytest.raises(PSRError, match="METHOD=gold-judge: its oracle knows .* alone"):
+    with pytest.raises(PSRError, match=r"METHOD=gold-judge: its oracle knows .* alone"):
         rehearse(commands.make_parser().parse_args(words), lambda *_: pytest.fail("built"))
 
 
