@@ -206,10 +206,10 @@ class Evidence:
         return replace(estimate.times(100), sources=sources(columns))
 
     def judged(self, column: Column, seed: int) -> nested.Outcomes:
-        """The outcomes on a seed's held-out pairs, and their problems; each its own if unknown."""
+        """The outcomes on a seed's held-out pairs, and their problems."""
         one = self.model(column[0], seed, column[1])
         right = _signs(_part(one, "judge_outcomes", column))
-        return nested.Outcomes(right, one.get("judge_problems", "").split() or range(len(right)))
+        return nested.Outcomes(right, one["judge_problems"].split())
 
     def p_value(self, before: Column, after: Column, sets: Sequence[str] = ()) -> float:
         """Exact two-sided p-value of a paired change; with one seed McNemar's."""

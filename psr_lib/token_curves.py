@@ -48,18 +48,8 @@ def answer_tokens(evidence: Evidence, model: str, way: str) -> float | None:
     try:
         data = evidence.data(paper_tables.beside_ways(evidence, column))
     except NotRun:
-        return _mean_tokens(evidence, model, way)
-    return sum(float(values[0].mean()) for values in data.values()) / len(data)
-
-
-def _mean_tokens(evidence: Evidence, model: str, way: str) -> float | None:
-    """The mean over all problems of a way, of summaries that hold no tokens of each problem."""
-    path = ("tokens",) if way == GREEDY else ("decodings", way, "tokens")
-    try:
-        parts = [evidence.measured(OURS, model, *path, name) for name in ("generated", "judged")]
-    except NotRun:
         return None
-    return sum(sum(part) / len(part) for part in parts)
+    return sum(float(values[0].mean()) for values in data.values()) / len(data)
 
 
 def tokens_figure(rows: Sequence[Row]) -> Figure:

@@ -28,6 +28,7 @@ def model(noise, n, share, judge=0.9, rounds=4, sets=SETS, steps=None):
         "judge": {"accuracy": held.count("1") / 100, "first_position": 0.5, "unreadable": 0.0,
                   "skill_recompute": 0.9, "skill_copy": 0.9, "skill_compare": 0.9},
         "outcomes": outcomes, "judge_outcomes": held,
+        "judge_problems": " ".join(map(str, range(len(held)))),
         "tokens": {"prefill": 30.0, "generated": 100.0, "judged": 0.0},
         "spent": {name: " ".join(["100"] * SIZE) for name in sets},
     }  # fmt: skip
