@@ -12,6 +12,7 @@ from psr_lib import integrity, manifest, results
 from psr_lib.evaluation import read_csv, write_csv
 from psr_lib.lab_attacks import ANY, MEASURES
 from psr_lib.lab_table import cell
+from psr_lib.methods import MAIN
 from psr_lib.run_dirs import RunDir
 
 FILE = "data/results/attacks.csv"
@@ -33,13 +34,17 @@ def rows() -> list[Row]:
 
 
 def keep(run: RunDir, method: str, n: int) -> Path:
-    """Keep what the laboratory of M[n] measured; raises PSRError where it has measured nothing."""
+    """Keep what the laboratory of M[n] measured; raises PSRError where it has measured nothing.
+
+    M0 is the same whatever the method, and controls share psrlm's M1: both are kept once.
+    """
     file = integrity.check(run, run.lab(method, n) / NAME)
     made = manifest.read(file.parent)
     assert made is not None
+    shared = run.lab(method, n) == run.lab(MAIN, n)
     base = Path(made["params"]["model"]["base"])
     judge = {"preset": run.preset, "base": base.name if base.is_absolute() else str(base),
-             "method": method, "seed": str(run.seed)}  # fmt: skip
+             "method": MAIN if shared else method, "seed": str(run.seed)}  # fmt: skip
     new = [{**judge, **row, "commit": (made["git"]["commit"] or "")[:12]} for row in read_csv(file)]
     with results.alone():
         others = [row for row in rows() if _judge(row) != _judge(new[0])]
@@ -52,7 +57,10 @@ def _judge(row: Row) -> tuple[str, ...]:
 
 
 def shown() -> list[Row]:
-    """A row a judge for the eye: share of flipped verdicts by attack, in percent, `any` last."""
+    """A row a judge for the eye: share of flipped verdicts by attack, in percent.
+
+    `any` stands last and has its 95 % interval; those of the others are in the file.
+    """
     judges = list(dict.fromkeys(map(_judge, rows())))
     return [_line([row for row in rows() if _judge(row) == judge]) for judge in judges]
 
@@ -60,8 +68,9 @@ def shown() -> list[Row]:
 def _line(own: Iterable[Row]) -> Row:
     line: Row = {}
     for row in sorted(own, key=lambda row: row["attack"] == ANY):
-        line |= {name: row[name] for name in (*JUDGE, "pairs")}
-        line |= {row["attack"]: cell(_numbers(row), MEASURES[0])}
+        line |= {name: row[name] for name in ("preset", "method", "model", "seed", "pairs")}
+        shares = cell(_numbers(row), MEASURES[0])
+        line[row["attack"]] = shares if row["attack"] == ANY else shares.split()[0]
     return line
 
 

@@ -41,10 +41,20 @@ def test_judges_stand_side_by_side_and_a_judge_once(root, monkeypatch):
     kept_attacks.keep(laboratory(root, 0, 1, verdict=7), "psrlm", 1)  # measured anew
     found = kept_attacks.shown()
     assert [(row["model"], row["seed"]) for row in found] == [("M0", "0"), ("M1", "0"), ("M1", "1")]
-    assert [row["verdict"].split()[0] for row in found] == ["30.0", "70.0", "30.0"]
+    assert [row["verdict"] for row in found] == ["30.0", "70.0", "30.0"]
+    assert found[0]["any"].split()[0] == "30.0" and "[" in found[0]["any"]
     assert list(found[0])[-4:] == ["repeated", "verdict", "role", "any"]
-    assert {row["base"] for row in found} == {"data/tiny/base"} and found[0]["pairs"] == "10"
+    assert {row["base"] for row in kept_attacks.rows()} == {"data/tiny/base"}
+    assert found[0]["pairs"] == "10"
     assert {row["commit"] for row in kept_attacks.rows()} == {"0123456789ab"}
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_models_that_methods_share_are_kept_once(root, n):
+    for method in ("psrlm", "gold-judge"):
+        kept_attacks.keep(laboratory(root, 0, n), method, n)
+    assert {row["method"] for row in kept_attacks.rows()} == {"psrlm"}
+    assert len(kept_attacks.shown()) == 1
 
 
 def test_two_that_keep_at_once_lose_no_judge(root, monkeypatch):
