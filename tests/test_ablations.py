@@ -213,7 +213,8 @@ GRID = Grid("smoke", "psrlm", 2, "search.width", ("2", "4"), "4", "dev", (0, 1))
 def run_of(value, seed, outcomes, judged, pairs):
     """A summary as `ablations.summary` has it."""
     model = {"model": "M2", "accuracy": {}, "outcomes": {"easy": outcomes},
-             "judge_outcomes": judged}  # fmt: skip
+             "judge_outcomes": judged,
+             "judge_problems": " ".join(map(str, range(len(judged))))}  # fmt: skip
     search = {"stage": "03_search_judge", "iteration": 2, "method": "psrlm",
               "tokens": {"generated": 10, "judged": 20},
               "counts": {"pairs": pairs, "tie_rate": 0.25}}  # fmt: skip

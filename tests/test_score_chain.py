@@ -195,7 +195,8 @@ def test_a_model_behind_an_api_scores_and_is_paid_once(monkeypatch, tmp_path, ca
             )  # fmt: skip
             with score_teachers.opened(stage, found, {}) as teacher:
                 pairs, left = score_data.judged(found, teacher, "s")
-            assert counts["score_calls"] == calls and counts["score_answers_kept"] == 6
+            assert counts["score_calls_now"] == calls and counts["score_calls"] == 6
+            assert counts["score_answers_kept"] == 6
     assert [[row.points for row in pair] for pair in pairs] == [[4, 1]] * 3
     assert left["misordered"] == left["unreadable"] == 0
     assert "6 calls to make" in capsys.readouterr().out

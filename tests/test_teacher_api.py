@@ -99,7 +99,8 @@ def test_a_key_that_dies_loses_nothing_and_pays_for_nothing_twice(tmp_path):
         stage = api_stage(tmp_path, server, many(100), "data.ift=40")
         rows = data_prep.make_pools(stage)
         assert len(server.seen) == 15 and rows["ift"] == 40
-        assert stage.counts["segment_calls"] == 15 and stage.counts["segment_answers_kept"] == 40
+        assert stage.counts["segment_calls_now"] == 15 and stage.counts["segment_calls"] == 40
+        assert stage.counts["segment_answers_kept"] == 40
         ift_rows = read_jsonl(stage.folder / "ift.jsonl", IFTExample)
         assert [row.id for row in ift_rows] == [f"ift/{k}" for k in range(40)]
         server.seen = []
