@@ -105,7 +105,7 @@ def test_a_key_that_dies_loses_nothing_and_pays_for_nothing_twice(tmp_path):
         assert [row.id for row in ift_rows] == [f"ift/{k}" for k in range(40)]
         server.seen = []
         data_prep.make_pools(stage)
-        assert server.seen == [] and stage.counts["segment_tokens"] == 0
+        assert server.seen == [] and stage.counts["segment_calls_now"] == 0
 
 
 def test_what_fails_every_time_is_counted_and_left_out(tmp_path):
