@@ -1,7 +1,7 @@
 """The chain PRM -> tree search -> annotation -> filters -> EFT, at a size of seconds."""
 
+import shutil
 from collections import Counter
-from functools import wraps
 
 import pytest
 from chain_runs import by_the_runner, making, opened, rows_of
@@ -241,14 +241,22 @@ def test_a_server_cannot_hold_the_chains_weights(copied):
 def test_all_is_trained_before_an_engine_holds_a_device(tmp_path, monkeypatch):
     done = []
 
-    def told(name):
-        function = getattr(chain, name)
-        return wraps(function)(lambda *args, **more: done.append(name) or function(*args, **more))
+    def training(name):
+        def train(model_dir, tokenizer, rows, settings, folder, *rest, **more):
+            done.append(name)
+            shutil.copytree(model_dir, folder / "model")
 
-    for name in ("train_sft", "train_prm", "open_engine"):
-        monkeypatch.setattr(chain, name, told(name))
-    data_prep.make_pools(opened(tmp_path))
-    assert done == ["train_sft", "train_prm", "open_engine", "open_engine"]
+        return train
+
+    def opening(*args, **more):
+        raise PSRError("enough")
+
+    for name in ("train_sft", "train_prm"):
+        monkeypatch.setattr(chain, name, training(name))
+    monkeypatch.setattr(chain, "open_engine", opening)
+    with pytest.raises(PSRError, match="enough"):
+        data_prep.make_pools(opened(tmp_path))
+    assert done == ["train_sft", "train_prm"]
 
 
 def test_step_prm_and_policy_share_the_workers_of_ray(copied, monkeypatch):
