@@ -163,6 +163,7 @@ def read_by_rule(text: str) -> None:
 
 
 Reader = Callable[[str], None]
+SLOW = 10  # one output in so many goes through the reader that takes longer than all others
 READERS: tuple[Reader, ...] = (
     read_steps, read_answer, read_verdict, read_completion, read_reply, read_explanation,
     read_by_rule,
@@ -219,6 +220,11 @@ def try_all(text: str, readers: Iterable[Reader] = READERS, seconds: float = SEC
     return ""
 
 
+def readers_of(k: int) -> tuple[Reader, ...]:
+    """The readers of output number `k`."""
+    return tuple(reader for reader in READERS if reader is not read_by_rule or k % SLOW == 0)
+
+
 def _said(error: Exception) -> str:
     """An error in one line that any terminal can show; it may quote the output."""
     return ascii(f"{type(error).__name__}: {error}")[1:-1][:200]
@@ -235,7 +241,7 @@ def fuzz(seed: int, first: int, count: int, graded: int = 0) -> tuple[list[Failu
         waiting: list[int] = []
         for k in range(first, first + count):
             text, started = output(seed, k), time.process_time()
-            if what := try_all(text, READERS):
+            if what := try_all(text, readers_of(k)):
                 failures.append(Failure(seed, k, what))
             slowest = max(slowest, time.process_time() - started)
             waiting += [k] if graded and k % graded == 0 else []

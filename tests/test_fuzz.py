@@ -300,3 +300,9 @@ def test_a_grader_whose_parent_is_killed_ends_too(state):
         assert alive(worker)
         parent.kill()
     assert gone([worker])
+
+
+def test_the_slowest_reader_takes_one_output_in_so_many():
+    assert fuzz.readers_of(0) == fuzz.READERS == fuzz.readers_of(fuzz.SLOW)
+    assert fuzz.read_by_rule not in fuzz.readers_of(1)
+    assert len(fuzz.readers_of(1)) == len(fuzz.READERS) - 1
