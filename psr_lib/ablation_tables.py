@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from psr_lib import curve_rows, figures, manifest, results
 from psr_lib.ablations import FOLDER, Grid
-from psr_lib.evaluation import read_csv
+from psr_lib.evaluation import is_number, read_csv
 from psr_lib.evidence import GREEDY, JUDGE, Evidence
 from psr_lib.methods import SEARCH
 from psr_lib.records import PSRError, read_json, write_json
@@ -77,7 +77,7 @@ def chart(grid: Grid, rows: Sequence[Row]) -> Figure:
     names = (f"(a) M{grid.n}, {grid.split} problems", f"(b) M{grid.n} as a judge, held-out pairs")
     figure, axes = sheet(finding(grid, rows), PAGE, names)
     places, color_and_mark = list(range(len(rows))), look(grid.method)
-    joined = "-" if all(map(_is_number, grid.values)) else "none"  # words have no order
+    joined = "-" if all(map(is_number, grid.values)) else "none"  # words have no order
     for one, key in zip(axes, ("accuracy", "judge"), strict=True):
         low, high = ("low", "high") if key == "accuracy" else (f"{key}_low", f"{key}_high")
         own = [{"value": row[key], "low": row[low], "high": row[high]} for row in rows]
@@ -85,14 +85,6 @@ def chart(grid: Grid, rows: Sequence[Row]) -> Figure:
         one.set_xticks(places, [row["setting"] for row in rows])
         one.set(xlabel=grid.knob, ylabel=f"{key} (%), 95 % interval")
     return figure
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def source_of(grid: Grid, found: Sequence[Row]) -> str:

@@ -160,7 +160,7 @@ def train_dpo(
             replay=again,
         )  # fmt: skip
         reference = None
-        gc.collect()  # what it was wrapped in holds it, and it that
+        gc.collect()  # it and what wraps it hold each other
         result = run(trainer, report, plan, counts, checkpoints)
         return result | keep(trainer, tokenizer, model_dir, out_dir, merge)
 

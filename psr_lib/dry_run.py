@@ -113,7 +113,7 @@ def _engine(preset: Preset) -> dict[str, tuple[Any, str]]:
 
 def _launch(preset: Preset) -> dict[str, tuple[Any, str]]:
     """`single` where the preset's processes cannot be started on this machine."""
-    if preset.train.launch == "single":
+    if preset.train.launch == command.SINGLE:
         return {}
     try:
         command.plan(preset.train, preset.model.device, preset.sft.bf16)
@@ -125,7 +125,7 @@ def _launch(preset: Preset) -> dict[str, tuple[Any, str]]:
 
 def _processes(preset: Preset) -> int:
     """How many will train together where the launch is kept."""
-    if preset.train.launch == "single":
+    if preset.train.launch == command.SINGLE:
         return 1
     return command.plan(preset.train, preset.model.device, preset.sft.bf16).processes
 

@@ -228,6 +228,15 @@ def read_csv(path: Path | str) -> list[Row]:
         return list(csv.DictReader(file))
 
 
+def is_number(text: str) -> bool:
+    """Whether a value of such a file can be read as a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def disagreements(answers: Sequence[Row]) -> list[Row]:
     """Answers that only the lenient reading calls right: it took a number that was never boxed."""
     names = ("problem_id", "answer", "strict", "lenient", "finish")

@@ -31,13 +31,13 @@ LABORATORIES: dict[str, tuple[tuple[str, str | None], ...]] = {
 }
 TABLE6 = ("consistency", "agreement")
 LABORATORY = "laboratory"  # as a source: the table of notebook 07
-# method, model, what: GREEDY, JUDGE, STEPS, TOKENS, OWN, SAMPLED, a decoding, SPENT and a decoding
 COUNTED = (
     "95 % intervals of shares of a search: over its questions, each counted as one thing, since how"
     " its visits, pairs and verdicts fall on them is not kept; as a rule too wide, but for those of"
     " the judge on siblings where its laboratory has measured them"
 )
 OF_SIBLINGS = "siblings_judge_accuracy"
+# method, model, what: GREEDY, JUDGE, STEPS, TOKENS, OWN, SAMPLED, a decoding, SPENT and a decoding
 Column = tuple[str, str, str]
 Summary = dict[str, Any]
 

@@ -1,8 +1,8 @@
 """One style for every figure, and `save_fig`: PNG, PDF and the CSV that was plotted.
 
 A figure's title states the finding, its footer names the run that made it, and its metadata hold
-the hash of its CSV. Colours are Okabe and
-Ito's, which colour-blind readers can tell apart; marks differ too, so print in grey works.
+the hash of its CSV. Colours are Okabe and Ito's, which colour-blind readers can tell apart; marks
+differ too, so print in grey works.
 """
 
 import re

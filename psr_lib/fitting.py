@@ -94,10 +94,8 @@ def _even(use: Use, machine: Machine) -> bool:
     """Whether the use's batch divides over the processes that the machine would have."""
     if use.section == "engine":
         return True
-    return (
-        not getattr(use.preset, use.section).batch
-        % spread.training(use.preset.train, machine).processes
-    )
+    together = spread.training(use.preset.train, machine)
+    return getattr(use.preset, use.section).batch % together.processes == 0
 
 
 def _training(section: str, model: Architecture, machine: Machine) -> Size:

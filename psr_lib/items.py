@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from psr_lib import integrity, manifest
-from psr_lib.evaluation import read_csv
+from psr_lib.evaluation import is_number, read_csv
 from psr_lib.evidence import Source
 from psr_lib.records import PSRError
 from psr_lib.run_dirs import RunDir
@@ -82,7 +82,7 @@ def _of_table(folder: str, path: Path) -> Iterator[Item]:
     """A row goes by its texts before the first number, a second one of that name by its place."""
     rows = read_csv(path)
     columns = list(rows[0]) if rows else []
-    labels = list(takewhile(lambda name: not any(_is_number(row[name]) for row in rows), columns))
+    labels = list(takewhile(lambda name: not any(is_number(row[name]) for row in rows), columns))
     seen: Counter[str] = Counter()
     for row in rows:
         name = item_name(*folder.split("/"), path.stem, *(row[label] for label in labels))
@@ -92,14 +92,6 @@ def _of_table(folder: str, path: Path) -> Iterator[Item]:
             if row[column]:
                 yield Item(f"{name}/{item_name(column)}", row[column], manifest.shown(path),
                            folder=folder)  # fmt: skip
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def shown(row: Mapping[str, str]) -> str:

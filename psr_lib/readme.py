@@ -40,7 +40,6 @@ from psr_lib.readme_costs import (
 from psr_lib.readme_speed import speed_block
 from psr_lib.records import PSRError, write_text
 from psr_lib.seeds import Estimate
-from psr_lib.stats import wilson
 from psr_lib.tables import unbroken
 
 BLOCK = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -168,19 +167,14 @@ def judge_block() -> str:
         return NOT_RUN
     names = ["accuracy", "skill_recompute", "skill_copy", "skill_compare", "first_position"]
     rows = [[m["model"], *(_judged(m, name) for name in names)] for m in kept[0]["models"]]
-    over = "problems" if "judge_shares" in kept[0]["models"][0] else OVER_PAIRS
     made = table(["model", *(name.removeprefix("skill_") for name in names)], rows)
-    return f"{made}\n95 % intervals over {over}.\n"
-
-
-OVER_PAIRS = "pairs: these summaries do not say which pairs are of one problem"
+    return f"{made}\n95 % intervals over problems.\n"
 
 
 def _judged(model: dict[str, Any], name: str) -> str:
-    """A share of held-out pairs with its interval; Wilson's where the problems were not kept."""
-    value, size = model["judge"][name], model["judge"]["n"]
-    low, high = model.get("judge_shares", {}).get(name) or wilson(value * size, size)
-    return shown(Estimate(value, low, high, (), size, "").times(100))
+    """A share of held-out pairs with its interval: all of it where there was nothing to count."""
+    low, high = model["judge_shares"].get(name, (0.0, 1.0))
+    return shown(Estimate(model["judge"][name], low, high, (), 0, "").times(100))
 
 
 def claims_block() -> str:

@@ -5,7 +5,6 @@ from typing import Any
 
 from psr_lib import presets, stages
 from psr_lib.methods import BASE, DATA, EVALUATE, MAIN, REFERENCE
-from psr_lib.presets.together import check_method
 from psr_lib.records import PSRError
 from psr_lib.run_dirs import Key, RunDir, run_of
 
@@ -20,7 +19,7 @@ class Request:
         self.run = RunDir(args.preset, whole("SEED", seed or args.seed), args.runs_dir)
         self.force = args.force
         stages.make_key(EVALUATE, self.method, 1, self.preset.rounds)
-        check_method(self.preset, self.method)
+        presets.check_method(self.preset, self.method)
 
     def round(self, n: str, low: int = 1) -> int:
         """The round as a number from `low` to the preset's rounds; raises PSRError otherwise."""

@@ -43,8 +43,8 @@ def make_labels(
     """Labelled steps to train the PRM on and, of other problems, to measure it on.
 
     They are kept in the run's folder `making/` for as long as they are made from the same; what
-    they took is counted by whichever stage uses them. Raises
-    PSRError where all labels of a part are alike, since nothing could be learned or measured.
+    they took is counted by whichever stage uses them. Raises PSRError where all labels of a part
+    are alike, since nothing could be learned or measured.
     """
     settings, tree, folder = stage.preset.prm, stage.preset.tree, chain.policy(stage, rows)
 

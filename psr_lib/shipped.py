@@ -55,18 +55,12 @@ def find(stage: Any) -> Path | None:
     if (stage.run.making / FORCED).exists() or not (folder / MARK).is_file():
         return None
     key = key_of(stage.params, manifest.identity(stage.model(0)))
-    return folder if marked(folder)["key"] == key else None
-
-
-def marked(folder: Path) -> dict[str, Any]:
-    """What the rows of a folder were made from: their `key`, and the `files`' hashes."""
-    found = read_json(folder / MARK)
-    return found if isinstance(found, dict) else {"key": found, "files": {}}  # of before hashes
+    return folder if read_json(folder / MARK)["key"] == key else None
 
 
 def take(stage: Any, folder: Path) -> dict[str, list[JudgeExample]]:
     """The rows of that folder; its reports become the stage's. PSRError if a file was changed."""
-    for name, digest in marked(folder)["files"].items():
+    for name, digest in read_json(folder / MARK)["files"].items():
         if not (folder / name).is_file() or hash_file(folder / name) != digest:
             raise PSRError(f"{manifest.shown(folder / name)}: not as it was shipped; restore it "
                            "with git, or make data FORCE=1")  # fmt: skip

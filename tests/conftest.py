@@ -13,6 +13,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from psr_lib import manifest
+
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
@@ -142,6 +144,13 @@ class Repo:
         """Every file of the runs, with its time stamp."""
         runs = (path for path in (self.root / "runs").rglob("*") if path.is_file())
         return {str(path): path.stat().st_mtime_ns for path in runs}
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A repository of its own, so that the real data/results stays as it is."""
+    monkeypatch.setattr(manifest, "root", lambda: tmp_path)
+    return tmp_path
 
 
 def make_repo(root: Path) -> Repo:

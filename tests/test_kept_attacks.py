@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 from card_runs import finish
 
-from psr_lib import kept_attacks, lab_attacks, manifest
+from psr_lib import kept_attacks, lab_attacks
 from psr_lib.evaluation import write_csv
 from psr_lib.methods import LAB
 from psr_lib.records import PSRError
@@ -25,13 +25,6 @@ def laboratory(root, seed, n, pairs=10, **more):
     write_csv(run.lab("psrlm", n) / kept_attacks.NAME, rows)
     finish(run, Key(LAB, "psrlm" if n else "", n))
     return run
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    """A repository of its own."""
-    monkeypatch.setattr(manifest, "root", lambda: tmp_path)
-    return tmp_path
 
 
 def test_judges_stand_side_by_side_and_a_judge_once(root, monkeypatch):

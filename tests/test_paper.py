@@ -29,13 +29,6 @@ from psr_lib.run_dirs import Key, RunDir, SeedsDir
 TINY = presets.load("tiny", "paper.embedded=6 paper.perplexity=3 rounds=2")
 
 
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    """A repository of its own."""
-    monkeypatch.setattr(manifest, "root", lambda: tmp_path)
-    return tmp_path
-
-
 def open_report(run):
     """A stage as notebook 08 has it: what it read, where it writes."""
     read = []

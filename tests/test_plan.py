@@ -39,7 +39,7 @@ from psr_lib.machines import GIB, Machine
 from psr_lib.presets import load
 from psr_lib.presets.sections import Train
 from psr_lib.rate_table import Rate
-from psr_lib.records import PSRError
+from psr_lib.records import PSRError, read_json
 from psr_lib.run_dirs import Key, RunDir
 from psr_lib.spread import Together
 from psr_lib.work import Case, Work, case_of
@@ -520,7 +520,8 @@ def test_eft_that_ships_is_not_planned(tmp_path):
     run = RunDir("tiny", 0, tmp_path)
     home = ROOT / "data/tiny/chain/seed0"
     params = stages.parameters(load("tiny"), Key("01_data_prep"), 0)
-    ships = shipped.marked(home)["key"] == shipped.key_of(params, manifest.identity(ROOT / TINY))
+    key = shipped.key_of(params, manifest.identity(ROOT / TINY))
+    ships = read_json(home / shipped.MARK)["key"] == key
     works = plan.make(load("tiny"), run, [Key("01_data_prep")], GPU, []).works
     assert (len(works) == 1) == ships
     (run.making).mkdir(parents=True)

@@ -34,7 +34,9 @@ def fake_evaluation(home, chance):
     write_jsonl(home / "answers.jsonl.gz", rows)
     write_csv(home / "accuracy.csv", accuracy_rows(rows))
     skills = {f"skill_{name}": 0.5 for name in ("recompute", "copy", "compare")}
-    right = [{"problem_id": f"p/{k // 2}", "correct": chance.random() < 0.9} for k in range(10)]
+    asked = dict.fromkeys(skills, True)
+    right = [{"problem_id": f"p/{k // 2}", "correct": chance.random() < 0.9,
+              "verdict": "AB"[k % 2], **asked} for k in range(10)]  # fmt: skip
     write_jsonl(home / "verdicts.jsonl.gz", right)
     write_json(home / "judge.json", {"n": 10, "accuracy": 0.9, "first_position": 0.5, **skills})
     return rows
@@ -67,13 +69,6 @@ def fake_run(root, method="psrlm", seed=0, rounds=2, split="test", luck=0, prese
             "tokens": {"generated": 1_000_000, "judged": 2_000_000},
         })  # fmt: skip
     return run, answers
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    """A repository of its own, so that the real data/results stays as it is."""
-    monkeypatch.setattr(manifest, "root", lambda: tmp_path)
-    return tmp_path
 
 
 def test_a_summary_holds_every_models_numbers_and_outcomes(root):

@@ -71,12 +71,6 @@ def test_summaries_without_settings_are_not_compared():
     assert unlike.differing(found, BOTH) == {}
 
 
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setattr(manifest, "root", lambda: tmp_path)
-    return tmp_path
-
-
 def test_a_summary_keeps_what_each_stage_was_set_to_and_what_is_mixed(root):
     run, _ = fake_run(root / "runs")
     place = run.model("psrlm", 2) / manifest.NAME
