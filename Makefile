@@ -118,8 +118,9 @@ bench: setup  ## measure search and judging: make bench BENCH="--only rates,call
 fuzz: setup  ## generated model outputs through every parser, one in a hundred graded (see COUNT)
 	@$(PYTHON) -m psr_lib.fuzz --count "$(strip $(COUNT))" --seed "$(strip $(SEED))"
 
+# The order of the files is conftest's: the longest first.
 test: setup  ## run the tests
-	@$(PYTHON) -m pytest -n auto --maxprocesses 8 --dist loadfile
+	@$(PYTHON) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 torture: setup  ## kill a smoke run KILLS times: it must end as one that was never killed
 	@$(PYTHON) tests/torture.py --kills "$(strip $(KILLS))" --seed "$(strip $(SEED))" --set "$(strip $(SET))"

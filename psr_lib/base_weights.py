@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from psr_lib.models import quiet, whole_folder
 from psr_lib.records import PSRError, hash_file, write_json
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -57,6 +56,8 @@ def from_package(home: Path) -> Path:
     file = gguf_file()
     folder = home / f"{PACKAGE}-{metadata.version(PACKAGE)}"
     if not (folder / "config.json").is_file():
+        from psr_lib.models import quiet, whole_folder  # here, as a runner needs no torch
+
         model, tokenizer = _read_model(file), read_tokenizer(file)
         with whole_folder(folder) as part, quiet():
             model.save_pretrained(part)
@@ -92,6 +93,8 @@ def _read_model(file: Path) -> Any:
     """The model of a GGUF file in 32 bits, by transformers."""
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
+
+    from psr_lib.models import quiet
 
     plain = GgufConfig(dequantize=True)  # else the weights can be read but not saved
     with quiet():

@@ -198,11 +198,11 @@ def keep(output: Path) -> None:
     Where Papermill recorded this machine's paths only file names stay, and of each cell's progress
     lines the last one: the rest was for the terminal.
     """
-    import nbformat
-
     part = part_of(output)
     if not part.is_file():
         return
+    import nbformat  # a second, which a make with nothing to do need not wait
+
     try:
         notebook = nbformat.read(part, as_version=4)
     except ValueError:  # cut off by a full disk

@@ -72,14 +72,15 @@ def test_vllm_is_asked_for_on_linux_alone():
 
 
 @pytest.mark.parametrize("python", ["3.11", "3.12"])
-@pytest.mark.parametrize("name", ["full", "laptop", "full with ray", "full with gym and smol"])
+@pytest.mark.parametrize("name", ["laptop", "full"])
 def test_the_pip_sections_resolve(name, python, tmp_path):
+    """With all extras: what resolves with them resolves without."""
     wanted = [*(laptop() if name == "laptop" else full())]
-    wanted += [line for extra in ("ray", "gym", "smol") if extra in name for line in EXTRAS[extra]]
+    wanted += [line for extra in ("ray", "gym", "smol") for line in EXTRAS[extra]]
     resolved = resolve(wanted, python, tmp_path)
     for line in wanted:
         assert line.split(";")[0] in resolved, line
-    assert any(line.startswith("vllm==") for line in resolved) == ("full" in name)
+    assert any(line.startswith("vllm==") for line in resolved) == (name == "full")
 
 
 def resolve(wanted, python, folder):

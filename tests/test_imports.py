@@ -1,5 +1,8 @@
 """psr_lib's files import in one direction: the graph has no circle, lazy imports included."""
 
+import subprocess
+import sys
+
 from conftest import ROOT
 
 from psr_lib import manifest
@@ -60,3 +63,16 @@ def test_records_and_steps_stand_at_the_bottom():
     modules = graph()
     assert modules["records"] == modules["steps"] == []
     assert "runs" not in {name for imports in modules.values() for name in imports}
+
+
+def test_a_command_that_only_looks_does_not_wait_for_torch(tmp_path):
+    """It takes seconds to load, and every make would wait for it."""
+    words = ["status", "--preset", "smoke", "--runs-dir", str(tmp_path)]
+    code = f"""import sys
+from psr_lib.commands import main
+try:
+    main({words})
+finally:
+    print("torch" in sys.modules, "psr_lib.overview" in sys.modules)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False True", done.stderr
