@@ -8,7 +8,7 @@ import pytest
 import tiny_model
 import torch
 
-from psr_lib.engines import attention, forks
+from psr_lib.engines import attention, forks, hf
 from psr_lib.engines.base import Completion, Engine, Usage
 from psr_lib.engines.batch import PlainBatch, SharedBatch
 from psr_lib.engines.groups import Group, Row, chunked, grouped
@@ -180,6 +180,13 @@ def test_items_are_spread_over_processes(tokenizer):
         pids = {place: pid for place, _, pid in found}
         assert len(set(pids.values())) == 2 and os.getpid() not in pids.values()
         assert len({pids[place] for place in range(0, 9, 2)}) == 1  # dealt in turn
+
+
+def test_only_a_small_models_problems_are_divided(tokenizer, monkeypatch):
+    engine = engine_of(tokenizer, workers=2)
+    assert engine.spreads == (engine.shards > 1)
+    monkeypatch.setattr(hf, "SMALL", engine.model.num_parameters() - 1)
+    assert not engine.spreads
 
 
 @pytest.mark.parametrize(("temperature", "most"), [(1e-6, 1), (50.0, 6)])
