@@ -6,6 +6,7 @@ log-probabilities of DPO.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -136,13 +137,22 @@ def _steps(run: RunDir, home: Path, take: Take) -> Row:
     wrote = (evaluated or {}).get("outputs", {}).get("answers.jsonl.gz", {})
     if not made or not wrote or read.get("hash") != wrote["hash"]:
         return {}
-    rows = read_jsonl(take(run.steps / step_counts.FILE))
-    place = home.parent.relative_to(run.path).as_posix()
+    counted = take(run.steps / step_counts.FILE)
+    rows = _by_place(counted, counted.stat().st_mtime_ns)
     found: Row = {"steps": {}, "step_tokens": {}}
-    for row in (row for row in rows if row["place"] == place):
+    for row in rows.get(home.parent.relative_to(run.path).as_posix(), []):
         for name, column in (("steps", "steps"), ("step_tokens", "tokens")):
             found[name].setdefault(row["benchmark"], []).append(str(row[column]))
     return {name: {k: " ".join(v) for k, v in sets.items()} for name, sets in found.items()}
+
+
+@lru_cache(maxsize=1)  # one file holds all models of a run, and they are asked for one by one
+def _by_place(counted: Path, changed: int) -> dict[str, list[Row]]:
+    """The rows of every place in a file of notebook 06; `changed` tells its versions apart."""
+    found: dict[str, list[Row]] = {}
+    for row in read_jsonl(counted):
+        found.setdefault(row["place"], []).append(row)
+    return found
 
 
 def laboratory(homes: list[Path], take: Take) -> Row:

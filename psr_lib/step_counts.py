@@ -49,10 +49,10 @@ def answer_rows(
 
 def run_rows(stage: Any) -> list[Row]:
     """Steps of every greedy answer in the stage's run, model by model."""
-    from psr_lib.models import load_tokenizer, texts_ids
+    from psr_lib.models import load_tokenizer
 
-    tokenizer, rows = load_tokenizer(stage.model(0)), []
-    tokens_of = lambda texts: map(len, texts_ids(tokenizer, texts))  # noqa: E731
+    rows: list[Row] = []
+    tokens_of = counter(load_tokenizer(stage.model(0)))
     for made in stage.holdings():
         path = made.parent / "answers.jsonl.gz"
         if made.parent.name == "eval" and path.is_file():
@@ -60,6 +60,20 @@ def run_rows(stage: Any) -> list[Row]:
             answers = read_jsonl(stage.holding(path))
             rows += answer_rows(place, answers, tokens_of)
     return rows
+
+
+def counter(tokenizer: Any) -> Callable[[list[str]], Iterable[int]]:
+    """Counts tokens of texts; what one model wrote, others write too, and it is counted once."""
+    from psr_lib.models import texts_ids
+
+    known: dict[str, int] = {}
+
+    def tokens_of(texts: list[str]) -> Iterable[int]:
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        known.update(zip(new, map(len, texts_ids(tokenizer, new)), strict=True))
+        return [known[text] for text in texts]
+
+    return tokens_of
 
 
 def table(rows: Sequence[Row]) -> list[Row]:

@@ -97,6 +97,18 @@ def test_a_summary_keeps_what_figures_and_claims_need(root):
     assert len(first["judge_outcomes"]) == 10 and "decodings" not in second
 
 
+def test_counted_steps_are_read_once_for_all_models_and_again_when_they_change(root, monkeypatch):
+    run, answers = fake_run(root / "runs")
+    add_steps(run, answers)
+    file, seen, read = run.steps / step_counts.FILE, [], run_details.read_jsonl
+    monkeypatch.setattr(run_details, "read_jsonl", lambda path: (seen.append(path), read(path))[1])
+    first = results.gather(run, "psrlm", 2)["models"]
+    assert len([model for model in first if "steps" in model]) > 1 and seen.count(file) == 1
+    rows = [{**row, "steps": row["steps"] + 1} for row in read(file)]
+    write_jsonl(file, rows)
+    assert results.gather(run, "psrlm", 2)["models"][1]["steps"]["big"] == "3 3 3"
+
+
 def test_several_ways_in_one_file_and_samples_in_none(root):
     run, answers = fake_run(root / "runs")
     add_search(run, ways=("greedy", "majority", "best-of-N"))

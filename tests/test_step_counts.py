@@ -1,5 +1,7 @@
 """Steps of answers: what is counted, and its averages against plain loops."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from psr_lib import models, step_counts
@@ -34,6 +36,19 @@ def test_many_texts_have_the_ids_of_each_alone(tmp_path):
     texts = ["1 + 2 = 3", "", "Step 1: 4"]
     assert models.texts_ids(tokenizer, texts) == [models.text_ids(tokenizer, t) for t in texts]
     assert models.texts_ids(tokenizer, []) == []
+
+
+def test_a_text_that_several_models_wrote_is_counted_once():
+    asked = []
+
+    def tokenizer(texts, add_special_tokens):
+        asked.extend(texts)
+        return SimpleNamespace(input_ids=[text.split() for text in texts])
+
+    count = step_counts.counter(tokenizer)
+    assert list(count(["a b", "c", "a b"])) == [2, 1, 2]
+    assert list(count(["c", "d e f"])) == [1, 3] and list(count(["c"])) == [1]
+    assert asked == ["a b", "c", "d e f"]
 
 
 def answers(*texts, name="easy"):
