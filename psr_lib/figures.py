@@ -13,9 +13,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import PIL.Image
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from psr_lib.evaluation import write_csv
 from psr_lib.records import atomic, hash_file
@@ -136,6 +137,14 @@ def lines(rows: Sequence[dict], x: str, ys: Sequence[str], title: str, ylabel: s
     if len(ys) > 1:
         axes.legend()
     return figure
+
+
+def log_scale(axes: Axes) -> None:
+    """A logarithmic y axis with plain numbers: 0.5, not 5 times a power of ten."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def bars(rows: Sequence[dict], label: str, value: str, title: str, xlabel: str) -> Figure:

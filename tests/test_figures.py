@@ -100,6 +100,17 @@ def test_a_notebook_shows_every_figure_at_one_size_of_its_letters(tmp_path):
         assert (tmp_path / "one.csv").is_file()
 
 
+def test_a_log_scale_has_plain_numbers():
+    rows = [{"x": k, "y": 4 / 2**k} for k in range(5)]
+    chart = figures.lines(rows, "x", ["y"], "A finding", "y")
+    figures.log_scale(chart.axes[0])
+    chart.canvas.draw()
+    texts = [tick.get_text() for which in (False, True)
+             for tick in chart.axes[0].get_yticklabels(minor=which) if tick.get_text()]  # fmt: skip
+    assert chart.axes[0].get_yscale() == "log" and {"0.5", "1", "2"} <= set(texts)
+    assert all(float(text) for text in texts), "no powers of ten"
+
+
 def test_one_point_is_seen():
     drawn = figures.lines(STEPS[:1], "step", ["rewards/chosen"], "t", "y").axes[0].lines[0]
     assert drawn.get_marker() not in ("", "None", None)
