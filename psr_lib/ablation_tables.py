@@ -151,8 +151,7 @@ def stale(preset: str = "tiny", folder: Path | None = None) -> list[str]:
     for path in kept(preset):
         drawn = _drawn(folder / f"{preset}_{path.stem}.csv")
         wrong += [path.stem] if drawn != _texts(rows_of(*load(path))) else []
-    return [f"{FIGURES}/{preset}_{name}.csv is stale; run make keep-ablation KNOB={name}"
-            for name in wrong]  # fmt: skip
+    return [f"{FIGURES}/{preset}_{name}.csv is stale; run make readme" for name in wrong]
 
 
 def _drawn(path: Path) -> list[Row]:

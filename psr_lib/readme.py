@@ -251,7 +251,10 @@ def contradictions_block() -> str:
 def ablations_block() -> str:
     """What each kept ablation of the small laboratory found, a row a value."""
     rows = [line for path in ablation_tables.kept() for line in ablation_tables.shown(path)]
-    return table(ablation_tables.HEADER, rows) if rows else NOT_RUN
+    grids = [ablation_tables.load(path)[0] for path in ablation_tables.kept()]
+    said = sorted({f"M{grid.n}, seeds {', '.join(map(str, grid.seeds))}" for grid in grids})
+    note = f"\nAll of {'; '.join(said)}, paired by problem.\n"
+    return table(ablation_tables.HEADER, rows) + note if rows else NOT_RUN
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
@@ -288,7 +291,8 @@ def main() -> int:
         print("\n".join(faults) or "README.md is current")
         return int(bool(faults))
     write_text(path, new)
-    for drawn in showcase.draw(kept_evidence()):
+    ablations = map(ablation_tables.draw, ablation_tables.kept())
+    for drawn in (*showcase.draw(kept_evidence()), *ablations):
         print(f"drawn: {drawn.relative_to(manifest.root())}")
     return 0
 
