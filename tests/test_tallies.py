@@ -1,5 +1,6 @@
 """Progress lines tell the numbers so far; they count rightly, change nothing, and can be silent."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -143,6 +144,7 @@ def test_annotation_tells_the_share_that_agrees_with_the_prm():
 def test_a_notebook_run_by_hand_has_one_line_that_is_written_over(loud, capsys, monkeypatch):
     from IPython.core.interactiveshell import InteractiveShell
 
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the shell puts its folder in
     shell, sent = InteractiveShell.instance(), []
     monkeypatch.setattr(shell, "kernel", object(), raising=False)
     monkeypatch.setattr(shell.display_pub, "publish", lambda data, **how: sent.append((data, how)))
@@ -151,6 +153,7 @@ def test_a_notebook_run_by_hand_has_one_line_that_is_written_over(loud, capsys, 
         with progress.track(2, "search") as bar:
             bar.update(1)
             bar.update(2, pairs=3)
+    InteractiveShell.clear_instance()
     assert len(capsys.readouterr().out.splitlines()) == 2, "the runner passes lines on"
     assert [how.get("update", False) for _, how in sent] == [False, True]
     assert len({how["transient"]["display_id"] for _, how in sent}) == 1
