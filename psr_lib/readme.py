@@ -250,11 +250,15 @@ def contradictions_block() -> str:
 
 def ablations_block() -> str:
     """What each kept ablation of the small laboratory found, a row a value."""
-    rows = [line for path in ablation_tables.kept() for line in ablation_tables.shown(path)]
-    grids = [ablation_tables.load(path)[0] for path in ablation_tables.kept()]
-    said = sorted({f"M{grid.n}, seeds {', '.join(map(str, grid.seeds))}" for grid in grids})
-    note = f"\nAll of {'; '.join(said)}, paired by problem.\n"
-    return table(ablation_tables.HEADER, rows) + note if rows else NOT_RUN
+    if not (paths := ablation_tables.kept()):
+        return NOT_RUN
+    knobs: dict[str, list[str]] = {}
+    for grid, _ in map(ablation_tables.load, paths):
+        seeds = ", ".join(map(str, grid.seeds))
+        knobs.setdefault(f"M{grid.n} of seeds {seeds}", []).append(grid.knob)
+    says = "; ".join(f"{whose}: {', '.join(own)}" for whose, own in knobs.items())
+    rows = [line for path in paths for line in ablation_tables.shown(path)]
+    return f"{table(ablation_tables.HEADER, rows)}\n{says}. Changes are paired by problem.\n"
 
 
 BLOCKS: dict[str, Callable[[], str]] = {

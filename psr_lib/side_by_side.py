@@ -26,15 +26,17 @@ if TYPE_CHECKING:
 else:
     Trainer = object
 
-SMALL = 20_000_000  # parameters; on larger models, with larger gradients, the cores work together
 MOST = 4  # micro-batches at once
 DIED = "training: one of its processes died in the middle of an update; run again"
 
 
 def lanes(model: Any, devices: int) -> int:
-    """How many micro-batches to work on at once: one a core for a small model on a CPU, else 1."""
-    small = model.num_parameters() <= SMALL and model.device.type == "cpu" and devices == 1
-    return min(MOST, torch.get_num_threads()) if small else 1
+    """How many micro-batches to work on at once: one a core for a small model on a CPU, else 1.
+
+    On a larger one, with larger gradients, the cores work together.
+    """
+    apart = forks.small(model) and model.device.type == "cpu" and devices == 1
+    return min(MOST, torch.get_num_threads()) if apart else 1
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ RUNNER += ("notebook_runner", "progress", "budgets", "methods", "run_dirs", "loc
 RUNNER += ("integrity", "leftovers", "lineage", "overview", "upkeep", "cards", "architectures")
 RUNNER += ("base_weights", "registry", "building", "targets", "making", "telling")
 
-# Files of minutes, longest first: one of them that begins last would be waited for alone.
+# The files that take longest: one of them that began last would be waited for alone.
 LONGEST = ("test_smoke", "test_runs", "test_environment", "test_reports", "test_upkeep")
 
 ODD = "päth with späces, 空"  # a folder

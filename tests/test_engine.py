@@ -8,7 +8,7 @@ import pytest
 import tiny_model
 import torch
 
-from psr_lib.engines import attention, forks, hf
+from psr_lib.engines import attention, forks
 from psr_lib.engines.base import Completion, Engine, Usage
 from psr_lib.engines.batch import PlainBatch, SharedBatch
 from psr_lib.engines.groups import Group, Row, chunked, grouped
@@ -185,7 +185,7 @@ def test_items_are_spread_over_processes(tokenizer):
 def test_only_a_small_models_problems_are_divided(tokenizer, monkeypatch):
     engine = engine_of(tokenizer, workers=2)
     assert engine.spreads == (engine.shards > 1)
-    monkeypatch.setattr(hf, "SMALL", engine.model.num_parameters() - 1)
+    monkeypatch.setattr(forks, "SMALL", engine.model.num_parameters() - 1)
     assert not engine.spreads
 
 

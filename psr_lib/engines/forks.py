@@ -27,7 +27,13 @@ Tick = Callable[[Any], None]  # takes how many rows were finished, or what was f
 Work = Callable[[Any, Tick], Any]  # one share of a call; the share and its result can be pickled
 
 POSSIBLE = sys.platform == "linux"
+SMALL = 20_000_000  # parameters of a model whose time lies between its operations, not in them
 DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
+
+
+def small(model: Any) -> bool:
+    """Whether a model is so small that each process had better do whole pieces of work with it."""
+    return model.num_parameters() <= SMALL
 
 
 class Workers:

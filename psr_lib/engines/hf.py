@@ -32,7 +32,6 @@ from psr_lib.records import seed_of
 CPU_ROWS, GPU_ROWS = 384, 1024  # rows decoded together
 CPU_PREFILL, GPU_PREFILL = 1024, 16384  # prompt tokens in one forward pass
 LEAST_SHARED = 16  # rows of a call that are worth a second process
-SMALL = 20_000_000  # parameters; up to here the work between a search's calls is worth dividing too
 Job = Callable[["HFEngine", list[Group], Tick], Any]  # can be pickled
 COMPACT = 0.25  # share of idle lanes at which a batch is compacted
 
@@ -165,7 +164,7 @@ class HFEngine:
         A larger model's time is all in its calls. Their rows can be divided evenly; problems can't,
         as nobody knows how much will be written for each.
         """
-        return self.shards > 1 and self.model.num_parameters() <= SMALL
+        return self.shards > 1 and forks.small(self.model)
 
     def spread(
         self, work: Callable[[list[Any]], Iterator[Any]], items: Sequence[Any]
