@@ -77,6 +77,14 @@ def test_two_processes_make_the_updates_of_one(folder, tmp_path):
         assert all(torch.allclose(weights[0][k], weights[1][k], atol=1e-5) for k in weights[0])
 
 
+def test_on_a_cpu_large_pages_are_asked_for_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.delenv(command.LARGE_PAGES, raising=False)
+    asked = command.plan(Train(), "cpu", bf16=False).environment
+    assert asked[command.LARGE_PAGES] == "1"
+    monkeypatch.setenv(command.LARGE_PAGES, "0")
+    assert command.plan(Train(), "cpu", bf16=False).environment[command.LARGE_PAGES] == "0"
+
+
 # --- checkpoints --------------------------------------------------------------------------------
 
 
