@@ -8,8 +8,10 @@ the worked solution, which EFT's problems have (questions of the loop have none)
     aside    all holds, but the solution has no such result, or the step repeats an earlier one
     silent   it states no result that can be read: nothing is shown
 
-One step of a pair must be needed and the other wrong or aside, else the pair stays undecided. A
-right step by another way than the solution's counts as aside; that is what such a judge cannot see.
+A needed step is better than one aside, and that is better than a wrong one: what is not needed can
+still be followed by what is, what is wrong goes into all that follows. Two of a kind stay
+undecided, and so does what is silent. A right step by another way than the solution's counts as
+aside; that is what such a judge cannot see.
 
 >>> solution = "Half of 48 is 48 / 2 = 24. Together that is 48 + 24 = 72."
 >>> explain(solution, [], "Step 1: 48 / 2 = 24.", "Step 1: 48 / 2 = 26.").splitlines()[-1]
@@ -31,6 +33,7 @@ from psr_lib.steps import MARK, body, boxed
 
 WRONG, NEEDED, ASIDE, SILENT = "wrong", "needed", "aside", "silent"
 BOX = re.compile(r"\\boxed\{([^{}]*)\}")
+RANK = {WRONG: 0, ASIDE: 1, NEEDED: 2}
 PLACES = 4  # decimals of a recomputed number
 LONGEST = 1000  # digits that are written out, as many as a plain answer may have
 
@@ -55,6 +58,12 @@ class Worked:
     def step_to(self, result: Fraction | None) -> str:
         """The step that works a result out; the last one for the answer."""
         places = [k for k, found in enumerate(self.results) if result in found]
+        return self.steps[places[0] if places else -1]
+
+    def next_step(self, prefix: Sequence[str]) -> str:
+        """The first step with a result that the prefix does not state; the last one if none has."""
+        stated = {result for text in prefix for result in results(body(text))}
+        places = [k for k, found in enumerate(self.results) if found - stated]
         return self.steps[places[0] if places else -1]
 
 
@@ -119,15 +128,16 @@ def number(value: Fraction) -> str:
 def explain(solution: str, prefix: Sequence[str], step_a: str, step_b: str) -> str:
     """The explanation that ends in a verdict; '' where nothing is decided.
 
-    It writes down the solution's own step to the result first, then what holds of each candidate,
-    so that a model that learns it solves before it compares.
+    It writes down the solution's own step first (to the better step's result, if it has that), then
+    what holds of each candidate, so that a model that learns it solves before it compares.
     """
     known = worked(solution)
     a, b = (find(step, prefix, known) for step in (step_a, step_b))
-    if (a.kind == NEEDED) == (b.kind == NEEDED) or SILENT in (a.kind, b.kind):
+    if a.kind == b.kind or SILENT in (a.kind, b.kind) or not any(known.results):
         return ""
-    name, good = ("A", a) if a.kind == NEEDED else ("B", b)
-    right = BOX.sub(r"\1", known.step_to(good.result)).strip()
+    name, good = ("A", a) if RANK[a.kind] > RANK[b.kind] else ("B", b)
+    own = known.step_to(good.result) if good.kind == NEEDED else known.next_step(prefix)
+    right = BOX.sub(r"\1", own).strip()
     lines = [f"What is needed: {right}", f"Assistant A: {a.why}.", f"Assistant B: {b.why}.",
              f"So assistant {name}'s step is better. [[{name}]]"]  # fmt: skip
     return "" if VERDICT.search(right) else "\n".join(lines)

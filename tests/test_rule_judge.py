@@ -90,8 +90,25 @@ def test_the_needed_step_wins_in_both_slots_and_the_reasons_are_given(worse, slo
     assert by_slot[other] == f"Assistant {other}: {find(worse, [], KNOWN).why}."
 
 
+@pytest.mark.parametrize(("prefix", "own"), [([], "48/2 = 24"), (PREFIX, "48+24 = 72")])
+@pytest.mark.parametrize("slot", ["A", "B"])
+def test_what_holds_but_leads_nowhere_is_better_than_what_is_wrong(slot, prefix, own):
+    a, b = (IDLE, SUM) if slot == "A" else (SUM, IDLE)
+    text = explain(SOLUTION, prefix, a, b)
+    assert Family.verdict(text) == slot
+    assert text.startswith("What is needed: In ") and own in text.split("\n")[0]
+    assert "48 * 2 = 96 is right but 96 is not needed." in text
+    assert "48 / 2 = 26 is wrong, since 48 / 2 = 24." in text
+
+
+def test_a_pair_is_judged_even_where_the_prefix_has_all_results():
+    done = [*PREFIX, "Step 2: 48 + 24 = 72."]
+    text = explain(SOLUTION, done, IDLE, SUM)
+    assert text.startswith("What is needed: In all 48+24 = 72 clips.\nThe answer is 72.")
+
+
 @pytest.mark.parametrize(
-    ("a", "b"), [(RIGHT, RIGHT), (SUM, IDLE), (RIGHT, MUTE), (MUTE, SUM), (IDLE, IDLE)]
+    ("a", "b"), [(RIGHT, RIGHT), (SUM, SUM), (RIGHT, MUTE), (MUTE, SUM), (IDLE, IDLE)]
 )
 def test_what_cannot_be_shown_is_undecided(a, b):
     assert explain(SOLUTION, [], a, b) == explain(SOLUTION, [], b, a) == ""
@@ -101,7 +118,8 @@ def test_what_cannot_be_shown_is_undecided(a, b):
 
 def test_without_a_worked_solution_nothing_is_decided():
     for solutions in ({}, {QUESTION: ""}, {QUESTION: "It follows."}):
-        assert RuleJudge(solutions).answer(Call(QUESTION, (), RIGHT, SUM)).fault == "undecided"
+        for pair in ((RIGHT, SUM), (IDLE, SUM)):
+            assert RuleJudge(solutions).answer(Call(QUESTION, (), *pair)).fault == "undecided"
 
 
 def test_no_verdict_is_read_from_a_solution():
@@ -122,7 +140,7 @@ def test_the_preset_opens_it_and_both_orders_pass_the_filters():
     ends = {"chosen_final": False, "rejected_final": False}
     meta = {"v_chosen": 0.9, "v_rejected": 0.1}
     shared = {"problem_id": "p", "question": QUESTION, "prefix": [], "meta": meta, **ends}
-    siblings = [(RIGHT, SUM), (IDLE, RIGHT), (SUM, IDLE)]
+    siblings = [(RIGHT, SUM), (IDLE, RIGHT), (RIGHT, MUTE)]
     pairs = [StepPair(id=f"p/{k}", chosen=chosen, rejected=rejected, **shared)
              for k, (chosen, rejected) in enumerate(siblings)]  # fmt: skip
     with annotators.opened(stage, pairs, {QUESTION: SOLUTION}) as teacher:
