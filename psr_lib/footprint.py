@@ -54,13 +54,14 @@ def micro_tokens(
     model: Architecture, settings: Any, machine: Machine, rows: int, together: Together = ALONE
 ) -> int:
     """Tokens of the largest micro-batch, if the rows are as long as they may be."""
-    from psr_lib.training import MICRO_TOKENS, plan_batch, tokens_that_fit
+    from psr_lib.training import CPU_MEMORY, MICRO_TOKENS, plan_batch, tokens_that_fit
 
     row, devices = rows * settings.max_length, together.processes
     devices = 1 if settings.batch % devices else devices
     most = MICRO_TOKENS[machine.device]
-    if machine.device == "cuda":
-        most = min(most, tokens_that_fit(machine.memory, model.vocabulary))
+    memory = {"cuda": machine.memory, "cpu": CPU_MEMORY}.get(machine.device)
+    if memory:
+        most = min(most, tokens_that_fit(memory, model.vocabulary))
     return plan_batch(settings.batch, devices, row, most).micro * row
 
 

@@ -38,6 +38,7 @@ Progress = Callable[[int, int, dict[str, float]], None]  # updates done, updates
 MICRO_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 32768}  # padded tokens of one forward pass
 LOGITS = 8  # bytes of a token's logit and of its gradient, for each word of the vocabulary
 LOGS = 200  # rows of a history, about
+CPU_MEMORY = 2 * 2**30  # bytes that a forward pass on a CPU is cut for; more is not quicker there
 LARGE = 500_000_000  # parameters from which activations are recomputed to save GPU memory
 
 
@@ -87,10 +88,12 @@ def tokens_that_fit(memory: int, vocabulary: int) -> int:
 
 
 def budget(model: Any, most: int) -> int:
-    """Padded tokens of one forward pass: `most`, fewer on a GPU that cannot hold their logits."""
-    if sharded.device(model) != "cuda":
+    """Padded tokens of one forward pass: `most`, fewer where their logits would take too much."""
+    memory = CPU_MEMORY
+    if (device := sharded.device(model)) == "cuda":
+        memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    elif device != "cpu":
         return most
-    memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     return min(most, tokens_that_fit(memory, model.config.get_text_config().vocab_size))
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tiny_model import eft, ift, make_tiny_model, random_model, settings, step_pair
 from transformers import TrainingArguments
 
-from psr_lib import dpo, prompts, sft
+from psr_lib import dpo, prompts, sft, training
 from psr_lib.models import check_dtype, load_model, load_tokenizer, save_model, whole_folder
 from psr_lib.records import PSRError, read_json, write_json
 from psr_lib.token_rows import sft_rows
@@ -238,13 +238,17 @@ def test_batch_plan_keeps_the_global_batch():
         plan_batch(32, 3, 10, 4096)
 
 
-def test_a_gpu_takes_no_more_tokens_than_its_memory_holds_logits_of(monkeypatch):
+def test_a_device_takes_no_more_tokens_than_its_memory_holds_logits_of(monkeypatch):
     model = SimpleNamespace(device=torch.device("cuda"), config=random_model(1000).config)
     found = SimpleNamespace(total_memory=32_000_000)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: found)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     assert budget(model, 5000) == 1000 and budget(model, 500) == 500
     model.device = torch.device("cpu")
+    assert budget(model, 5000) == 5000
+    monkeypatch.setattr(training, "CPU_MEMORY", 64_000_000)
+    assert budget(model, 5000) == 2000
+    model.device = torch.device("mps")
     assert budget(model, 5000) == 5000
 
 
