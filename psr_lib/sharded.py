@@ -34,6 +34,16 @@ def wait() -> None:
         torch.distributed.barrier()
 
 
+def leave() -> None:
+    """Part from the other processes, which need nothing more of this one; on CPUs only.
+
+    A process that just ends may be aborted by gloo's threads. NCCL has none, and would have all
+    wait until the main process has saved the model.
+    """
+    if launched() and torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()
+
+
 def shards() -> bool:
     """Whether each process holds a part of the weights only."""
     names = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")

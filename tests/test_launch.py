@@ -15,7 +15,18 @@ import torch
 from safetensors.torch import load_file
 from tiny_model import eft, ift, make_tiny_model, settings, step_pair
 
-from psr_lib import checkpoints, dpo, launch, leftovers, presets, prompts, registry, sft, stages
+from psr_lib import (
+    checkpoints,
+    dpo,
+    launch,
+    leftovers,
+    presets,
+    prompts,
+    registry,
+    sft,
+    sharded,
+    stages,
+)
 from psr_lib.checkpoints import MARK, Checkpoints, updates_kept
 from psr_lib.launch import command, job, worker
 from psr_lib.models import load_tokenizer
@@ -381,6 +392,15 @@ def test_a_host_that_fails_ends_the_launch_at_once(folder, tmp_path, monkeypatch
     with pytest.raises(PSRError, match=words):
         launch.run(plan, [here])
     assert time.monotonic() - start < 60
+
+
+def test_a_process_that_is_done_leaves_no_thread_that_waits_for_messages(tmp_path):
+    """A launch ended in `terminate called without an active exception` now and then."""
+    sharded.leave()  # nobody there
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/group", rank=0, world_size=1)
+    assert sharded.launched()
+    sharded.leave()
+    assert not torch.distributed.is_initialized()
 
 
 def test_a_launcher_that_starts_too_few_is_found_out():

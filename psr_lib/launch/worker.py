@@ -24,12 +24,15 @@ def main(folders: Sequence[str]) -> int:
     """Join the other processes and carry out every job; errors go to a file beside it."""
     from transformers import TrainingArguments
 
+    from psr_lib import sharded
+
     # Made before any model is loaded: it joins the processes, and with DeepSpeed ZeRO-3 a model is
     # divided among them while it is read. It must live as long as the models do.
     joined = TrainingArguments(output_dir=folders[0], report_to="none")
     try:
         for folder in map(Path, folders):
             carry_out(folder)
+        sharded.leave()
     except PSRError as error:
         write_text(folder / f"{job.ERROR}{joined.process_index:05}", str(error))
         return 1
