@@ -111,7 +111,8 @@ def test_a_call_within_a_flow_answers_both(engine):
         ("To serve at least one request with the model's max seq len (4096), (0.3 GiB KV cache is "
          "needed, which is larger than the available", "; raise engine.gpu_memory or"),
         ("CUDA out of memory. Tried to allocate 1 GiB", "; raise engine.tensor_parallel, take"),
-        ("Engine core initialization failed. See root cause above.", "; by what it wrote above: "),
+        ("Engine core initialization failed. See root cause above.",
+         "; VLLM_LOGGING_LEVEL=INFO shows"),
     ],
 )  # fmt: skip
 def test_a_start_without_memory_names_what_helps_then(said, way, monkeypatch, tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+from psr_lib.engines import vllm_log
 from psr_lib.engines.base import Completion, EngineError
 from psr_lib.engines.calls import Item, Keep, Place, Request, one_line
 from psr_lib.engines.flow import FlowingEngine
@@ -87,22 +88,25 @@ class VLLMEngine(FlowingEngine):
             check_weights(folder, ADAPTER)
         lora = _lora_request(folder) if adapted else None
         settings |= {"enable_lora": True, "max_lora_rank": _rank(folder)} if adapted else {}
+        start = vllm_log.place()
         try:
-            llm = vllm.LLM(
-                model=str(base),
-                dtype=dtype or "auto",
-                tensor_parallel_size=tensor_parallel,
-                gpu_memory_utilization=gpu_memory,
-                max_model_len=context or None,
-                trust_remote_code=trust_remote_code,
-                load_format="safetensors",
-                enable_prefix_caching=True,
-                logits_processors=["psr_lib.engines.vllm_noise:SeededNoise"],
-                **settings,
-            )
+            with vllm_log.aside():
+                llm = vllm.LLM(
+                    model=str(base),
+                    dtype=dtype or "auto",
+                    tensor_parallel_size=tensor_parallel,
+                    gpu_memory_utilization=gpu_memory,
+                    max_model_len=context or None,
+                    trust_remote_code=trust_remote_code,
+                    load_format="safetensors",
+                    enable_prefix_caching=True,
+                    logits_processors=["psr_lib.engines.vllm_noise:SeededNoise"],
+                    **settings,
+                )
         except Exception as error:  # weights, memory or device: one line either way
+            reason = one_line(vllm_log.reason(error, start))
             raise PSRError(
-                f"engine vllm: cannot start on {base} ({one_line(error)}); {_way_out(error)}"
+                f"engine vllm: cannot start on {base} ({reason}); {_way_out(error, start)}"
             ) from error
         return cls(llm, tokenizer, eos=eos_ids(base, tokenizer), lora=lora)
 
@@ -206,17 +210,14 @@ class VLLMEngine(FlowingEngine):
         self.llm.llm_engine.engine_core.shutdown()
 
 
-def _way_out(error: BaseException) -> str:
-    """What helps, by vLLM's own words; where its process kept them they stand above, as it says."""
-    said = ""
+def _way_out(error: BaseException, start: int) -> str:
+    """What helps, by vLLM's own words and those that its processes printed since the start."""
+    said = vllm_log.since(start)
     cause: BaseException | None = error
     while cause:
         said, cause = f"{said} {cause}", cause.__cause__ or cause.__context__
     found = next((way for words, way in WAYS.items() if re.search(words, said)), None)
-    return found or (
-        f"by what it wrote above: free memory less than desired: {FREE}; no memory for the cache: "
-        f"{CACHE}; else engine.kind=hf"
-    )
+    return found or f"{vllm_log.LEVEL}=INFO shows what it writes; or take engine.kind=hf"
 
 
 def _sums(items: list[Item], found: dict[Text, dict[int, Any]]) -> Iterator[tuple[Place, float]]:
@@ -232,8 +233,9 @@ def _stopped() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the engine's process died, or refused a row
+        reason = one_line(vllm_log.reason(error))
         raise EngineError(
-            f"engine vllm: stopped in the middle of a call ({one_line(error)}); run "
+            f"engine vllm: stopped in the middle of a call ({reason}); run "
             "again, with a lower engine.gpu_memory if memory ran out"
         ) from error
 
@@ -263,12 +265,12 @@ def _watched(client: Any) -> Iterator[None]:
 
 def import_vllm() -> Any:
     """The package; raises PSRError in one line where it is missing or broken."""
-    # Two settings that vLLM reads when it is imported: the noise is written for the first runner,
-    # and a line a start is enough.
+    # Two settings that vLLM reads when it is imported; the noise is written for the first runner.
     os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault(vllm_log.LEVEL, vllm_log.USUAL)
     try:
-        import vllm
+        with vllm_log.aside():
+            import vllm
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "vllm":
             raise PSRError(MISSING) from None
