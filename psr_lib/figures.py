@@ -139,12 +139,16 @@ def lines(rows: Sequence[dict], x: str, ys: Sequence[str], title: str, ylabel: s
     return figure
 
 
-def log_scale(axes: Axes) -> None:
-    """A logarithmic y axis with plain numbers: 0.5, not 5 times a power of ten."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
+def log_scale(axes: Axes, which: str = "y", between: Sequence[int] = (1, 2, 5)) -> None:
+    """A logarithmic axis (`x` or `y`) with plain numbers: 0.5, not 5 times a power of ten.
+
+    `between`: the multiples of each power of ten that have a number.
+    """
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=between))
+    axis.set_major_formatter("{x:,.10g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def bars(rows: Sequence[dict], label: str, value: str, title: str, xlabel: str) -> Figure:

@@ -5,6 +5,7 @@ trains a model and what measures it have no template in common. The templates we
 test problems; a pool that may hold none of those is screened by n-grams as every other (`hygiene`).
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -68,7 +69,9 @@ def _all_of(split: str) -> Iterator[Problem]:
 
 def _reasoning_gym() -> Any:
     try:
-        import reasoning_gym
+        with warnings.catch_warnings():  # a package that it needs is compiled with some
+            warnings.simplefilter("ignore", SyntaxWarning)
+            import reasoning_gym
     except ImportError as error:
         raise PSRError(f"{NAME}: {error.name} is not installed; pip install -e '.[gym]'") from None
     return reasoning_gym

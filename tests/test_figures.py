@@ -111,6 +111,17 @@ def test_a_log_scale_has_plain_numbers():
     assert all(float(text) for text in texts), "no powers of ten"
 
 
+def test_a_log_scale_of_counts_lies_along_x():
+    rows = [{"what": name, "count": n} for name, n in (("few", 13), ("many", 30_000))]
+    chart = figures.bars(rows, "what", "count", "A finding", "count (log scale)")
+    figures.log_scale(chart.axes[0], "x", between=[1])
+    chart.axes[0].set_xlim(0.7)
+    chart.canvas.draw()
+    texts = [tick.get_text() for tick in chart.axes[0].get_xticklabels()]
+    assert {"1", "10", "100", "1,000", "10,000"} <= set(texts)
+    assert chart.axes[0].get_yscale() == "linear"
+
+
 def test_one_point_is_seen():
     drawn = figures.lines(STEPS[:1], "step", ["rewards/chosen"], "t", "y").axes[0].lines[0]
     assert drawn.get_marker() not in ("", "None", None)
