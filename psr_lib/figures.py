@@ -132,6 +132,8 @@ def lines(rows: Sequence[dict], x: str, ys: Sequence[str], title: str, ylabel: s
                   marker=mark if len(kept) < 20 else "", ms=3.5)  # fmt: skip
     axes.set(xlabel=x, ylabel=ylabel)
     axes.xaxis.get_major_locator().set_params(integer=True)  # there is no update 1.5
+    if len(rows) == 1:
+        axes.set_xlim(float(rows[0][x]) - 1, float(rows[0][x]) + 1)
     if rows and float(rows[-1][x]) > 1e5:
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))  # 10 M, not 1.0 with 1e7 aside
     if len(ys) > 1:

@@ -337,10 +337,15 @@ def training_story(history: Sequence[Mapping[str, float]]) -> tuple[str, list[st
     A reward is beta times the log-ratio to the reference, so batches of longer and shorter steps
     can be compared; log-probabilities cannot.
     """
-    pair = ["rewards/chosen", "rewards/rejected"]
+    pair, ends = ["rewards/chosen", "rewards/rejected"], (history[0], history[-1])
+    alone = len(history) == 1  # what is logged is of before the update
     if pair[0] not in history[0]:
-        title = f"The loss goes from {history[0]['loss']:.2f} to {history[-1]['loss']:.2f}"
+        first, last = (f"{row['loss']:.2f}" for row in ends)
+        title = f"One update, at a loss of {first}" if alone else (
+            f"The loss goes from {first} to {last}")  # fmt: skip
         return title, ["loss"], "loss (nats per scored token)"
-    ends = (round(row[pair[0]] - row[pair[1]], 3) + 0 for row in (history[0], history[-1]))
-    title = "Reward margin from {:.3f} to {:.3f}".format(*ends)  # "+ 0" makes -0 a 0
+    margins = (round(row[pair[0]] - row[pair[1]], 3) + 0 for row in ends)  # "+ 0" makes -0 a 0
+    first, last = (f"{margin:.3f}" for margin in margins)
+    title = f"One update, at a reward margin of {first}" if alone else (
+        f"Reward margin from {first} to {last}")  # fmt: skip
     return title, pair, "reward (β × log-ratio)"

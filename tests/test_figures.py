@@ -100,6 +100,13 @@ def test_a_notebook_shows_every_figure_at_one_size_of_its_letters(tmp_path):
         assert (tmp_path / "one.csv").is_file()
 
 
+def test_one_update_has_a_tick_of_its_own():
+    chart = figures.lines([{"step": 1, "loss": 0.7}], "step", ["loss"], "A finding", "loss")
+    chart.canvas.draw()
+    texts = [tick.get_text() for tick in chart.axes[0].get_xticklabels()]
+    assert "1" in texts and all(float(text) % 1 == 0 for text in texts)
+
+
 def test_a_log_scale_has_plain_numbers():
     rows = [{"x": k, "y": 4 / 2**k} for k in range(5)]
     chart = figures.lines(rows, "x", ["y"], "A finding", "y")

@@ -100,6 +100,8 @@ def test_training_story_tells_margins_for_dpo_and_loss_for_controls():
     assert "from 0.000 to 0.750" in title and columns == ["rewards/chosen", "rewards/rejected"]
     title, columns, _ = rounds.training_story([{"loss": 1.0}, {"loss": 0.25}])
     assert "1.00 to 0.25" in title and columns == ["loss"]
+    assert rounds.training_story(dpo[:1])[0] == "One update, at a reward margin of 0.000"
+    assert rounds.training_story([{"loss": 1.0}])[0] == "One update, at a loss of 1.00"
 
 
 def shot(k, better, words=1):
