@@ -54,14 +54,11 @@ def micro_tokens(
     model: Architecture, settings: Any, machine: Machine, rows: int, together: Together = ALONE
 ) -> int:
     """Tokens of the largest micro-batch, if the rows are as long as they may be."""
-    from psr_lib.training import CPU_MEMORY, MICRO_TOKENS, plan_batch, tokens_that_fit
+    from psr_lib.training import MICRO_TOKENS, capped, plan_batch
 
     row, devices = rows * settings.max_length, together.processes
     devices = 1 if settings.batch % devices else devices
-    most = MICRO_TOKENS[machine.device]
-    memory = {"cuda": machine.memory, "cpu": CPU_MEMORY}.get(machine.device)
-    if memory:
-        most = min(most, tokens_that_fit(memory, model.vocabulary))
+    most = capped(MICRO_TOKENS[machine.device], machine.device, machine.memory, model.vocabulary)
     return plan_batch(settings.batch, devices, row, most).micro * row
 
 

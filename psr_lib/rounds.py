@@ -337,15 +337,17 @@ def training_story(history: Sequence[Mapping[str, float]]) -> tuple[str, list[st
     A reward is beta times the log-ratio to the reference, so batches of longer and shorter steps
     can be compared; log-probabilities cannot.
     """
-    pair, ends = ["rewards/chosen", "rewards/rejected"], (history[0], history[-1])
-    alone = len(history) == 1  # what is logged is of before the update
+    pair = ["rewards/chosen", "rewards/rejected"]
     if pair[0] not in history[0]:
-        first, last = (f"{row['loss']:.2f}" for row in ends)
-        title = f"One update, at a loss of {first}" if alone else (
-            f"The loss goes from {first} to {last}")  # fmt: skip
-        return title, ["loss"], "loss (nats per scored token)"
-    margins = (round(row[pair[0]] - row[pair[1]], 3) + 0 for row in ends)  # "+ 0" makes -0 a 0
-    first, last = (f"{margin:.3f}" for margin in margins)
-    title = f"One update, at a reward margin of {first}" if alone else (
-        f"Reward margin from {first} to {last}")  # fmt: skip
+        losses = [f"{row['loss']:.2f}" for row in history]
+        return _title("loss", losses), ["loss"], "loss (nats per scored token)"
+    margins = (round(row[pair[0]] - row[pair[1]], 3) + 0 for row in history)  # "+ 0": no -0
+    title = _title("reward margin", [f"{margin:.3f}" for margin in margins])
     return title, pair, "reward (β × log-ratio)"
+
+
+def _title(what: str, values: Sequence[str]) -> str:
+    """What is logged is of before an update, so a single one has no before and after."""
+    if len(values) == 1:
+        return f"One update, at a {what} of {values[0]}"
+    return f"{what.capitalize()} from {values[0]} to {values[-1]}"

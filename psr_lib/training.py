@@ -82,19 +82,22 @@ def plan_batch(batch: int, devices: int, row_tokens: int, budget: int, lanes: in
     return BatchPlan(batch, max(fits), share // max(fits), devices)
 
 
-def tokens_that_fit(memory: int, vocabulary: int) -> int:
-    """Tokens whose logits and gradients take a quarter of a device's memory (in bytes)."""
-    return memory // 4 // (LOGITS * vocabulary)
+def capped(most: int, device: str, memory: int, vocabulary: int) -> int:
+    """`most` tokens of a forward pass, or as many as have logits in a quarter of the memory.
+
+    `memory`: bytes of a GPU; a CPU has CPU_MEMORY.
+    """
+    if device == "mps":
+        return most
+    return min(most, (CPU_MEMORY if device == "cpu" else memory) // 4 // (LOGITS * vocabulary))
 
 
 def budget(model: Any, most: int) -> int:
-    """Padded tokens of one forward pass: `most`, fewer where their logits would take too much."""
-    memory = CPU_MEMORY
-    if (device := sharded.device(model)) == "cuda":
+    """Padded tokens of one forward pass of a model where it is: `most` or fewer, as `capped`."""
+    device, memory = sharded.device(model), 0
+    if device == "cuda":
         memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-    elif device != "cpu":
-        return most
-    return min(most, tokens_that_fit(memory, model.config.get_text_config().vocab_size))
+    return capped(most, device, memory, model.config.get_text_config().vocab_size)
 
 
 class BatchesByLength(Sampler[int]):

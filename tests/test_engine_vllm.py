@@ -2,10 +2,12 @@
 
 import sys
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import tiny_model
 
+from psr_lib.engines import vllm_log
 from psr_lib.engines.base import EngineError
 from psr_lib.engines.tasks import Choose, drive
 from psr_lib.engines.vllm import VLLMEngine
@@ -139,6 +141,17 @@ def test_an_engine_that_stops_ends_the_flow_in_one_line(engine):
     with pytest.raises(EngineError, match=r"engine vllm: stopped in the middle.*its process"):
         next(flow)
     assert not engine.waiting
+
+
+def test_an_engine_that_stops_is_not_explained_by_what_was_printed_before_it(engine, monkeypatch):
+    monkeypatch.delenv(vllm_log.LEVEL, raising=False)
+    with vllm_log.aside():
+        print("ValueError: an earlier engine's end")
+    late = VLLMEngine(engine.llm, engine.tokenizer, eos=[1])
+    engine.llm.step = Mock(side_effect=RuntimeError("EngineCore encountered an issue"))
+    for told, owner in (("an issue", late), ("an earlier engine's end", engine)):
+        with pytest.raises(EngineError, match=told):
+            owner.choose(["14"], ["A"])
 
 
 def test_flows_know_nothing_of_each_other(engine):

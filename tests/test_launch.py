@@ -96,6 +96,26 @@ def test_on_a_cpu_large_pages_are_asked_for_unless_the_user_says_otherwise(monke
     assert command.plan(Train(), "cpu", bf16=False).environment[command.LARGE_PAGES] == "0"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux preloads so")
+def test_on_a_cpu_an_allocator_is_taken_that_is_there_and_no_other(monkeypatch, tmp_path):
+    def asked():
+        return command.plan(Train(), "cpu", bf16=False).environment.get(command.PRELOAD)
+
+    monkeypatch.delenv(command.PRELOAD, raising=False)
+    monkeypatch.setattr(command, "ALLOCATOR", "libnothing.so.4")
+    assert asked() is None
+    monkeypatch.setattr(command, "ALLOCATOR", "libm.so.6")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libm.so.6").write_text("no library")
+    assert asked() == "libm.so.6"
+    monkeypatch.setenv(command.PRELOAD, "libmine.so")
+    assert asked() is None  # the launcher inherits the user's own
+    monkeypatch.delenv(command.PRELOAD)
+    there = command.Plan(Path("ddp.yaml"), 2, False, ("", "node2"), {command.PRELOAD: "here.so"})
+    assert "here.so" not in " ".join(there.commands(tmp_path)[1])
+
+
 # --- checkpoints --------------------------------------------------------------------------------
 
 

@@ -54,6 +54,7 @@ class VLLMEngine(FlowingEngine):
         self.llm, self.tokenizer, self.eos, self.lora = llm, tokenizer, eos, lora
         self.waiting: dict[str, tuple[Told, Any]] = {}  # request under way: who is told, its owner
         self.numbers = count()
+        self.said = vllm_log.place()  # what its processes print stands after it
         config = llm.llm_engine.model_config
         self.context = config.max_model_len
         exact = str(config.dtype) == "torch.float32"
@@ -175,14 +176,14 @@ class VLLMEngine(FlowingEngine):
 
         params.output_kind, name = RequestOutputKind.FINAL_ONLY, str(next(self.numbers))
         self.waiting[name] = told, owner
-        with _stopped():
+        with _stopped(self.said):
             core = self.llm.llm_engine
             (prompt,) = core.renderer.render_cmpl([{"prompt_token_ids": ids}])
             core.add_request(name, prompt, params, lora_request=self.lora)
 
     def work(self) -> None:
         """Let vLLM work until something has ended, or for one step of its own."""
-        with _stopped():
+        with _stopped(self.said):
             if not self.waiting:
                 raise RuntimeError("it has nothing to do, and more is waited for")
             outputs = [one for one in self.llm.llm_engine.step() if one.finished]
@@ -228,12 +229,15 @@ def _sums(items: list[Item], found: dict[Text, dict[int, Any]]) -> Iterator[tupl
 
 
 @contextmanager
-def _stopped() -> Iterator[None]:
-    """What vLLM raises within the block as an EngineError of one line."""
+def _stopped(said: int) -> Iterator[None]:
+    """What vLLM raises within the block as an EngineError of one line.
+
+    `said`: the place in what is printed after which the engine's own errors stand.
+    """
     try:
         yield
     except Exception as error:  # the engine's process died, or refused a row
-        reason = one_line(vllm_log.reason(error))
+        reason = one_line(vllm_log.reason(error, said))
         raise EngineError(
             f"engine vllm: stopped in the middle of a call ({reason}); run "
             "again, with a lower engine.gpu_memory if memory ran out"

@@ -49,15 +49,13 @@ def place() -> int:
     return os.fstat(_file().fileno()).st_size
 
 
-def since(start: int = 0) -> str:
+def since(start: int) -> str:
     """What stands after a place, the end of it where that is long."""
     start = max(start, place() - LONGEST)
     return os.pread(_file().fileno(), place() - start, start).decode(errors="replace")
 
 
-def reason(error: BaseException, start: int = 0) -> str:
+def reason(error: BaseException, start: int) -> str:
     """What the error says; where that only says where to look, the last error that was printed."""
-    found = ERROR.findall(since(start))
-    vague = [line for line in found if VAGUE.search(line)]
-    told = [line for line in found if line not in vague]
+    told = [line for line in ERROR.findall(since(start)) if not VAGUE.search(line)]
     return told[-1] if VAGUE.search(str(error)) and told else str(error) or type(error).__name__

@@ -24,6 +24,7 @@ from psr_lib.presets import suggest
 from psr_lib.records import PSRError, read_json
 
 LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"  # torch's name; read when it first takes memory
+PRELOAD, ALLOCATOR = "LD_PRELOAD", "libtcmalloc_minimal.so.4"
 SINGLE = "single"
 SHIPPED = {path.stem: path for path in Path(__file__).parent.glob("*.yaml")}
 PORT = 29500  # of the main process where there are several machines
@@ -80,7 +81,8 @@ class Plan:
         """The line for another host's shell; there is nobody there to look after."""
         kept = {name: os.environ[name] for name in FORWARDED if name in os.environ}
         given = {**kept, **self.environment}
-        given.pop(worker.CALLER, None)
+        for own in (worker.CALLER, PRELOAD):
+            given.pop(own, None)
         words = ["env", *(f"{name}={value}" for name, value in given.items()), *line]
         return f"cd {shlex.quote(str(manifest.root()))} && {shlex.join(words)}"
 
@@ -114,10 +116,25 @@ def _environment(device: str) -> dict[str, str]:
               worker.CALLER: str(os.getpid())}  # fmt: skip
     if device != "cpu":
         return shared
-    # Activations of a larger model are memory fresh from the system, cleared at each call: by pages
-    # of two megabytes that costs less than by pages of four kilobytes.
+    # Activations of a larger model may be memory fresh from the system, cleared at each call: by
+    # pages of two megabytes that costs less than by pages of four kilobytes.
     large_pages = {LARGE_PAGES: os.environ.get(LARGE_PAGES, "1")}
-    return shared | {"ACCELERATE_USE_CPU": "true"} | large_pages
+    return shared | {"ACCELERATE_USE_CPU": "true"} | large_pages | _allocator()
+
+
+def _allocator() -> dict[str, str]:
+    """A malloc that keeps what is freed for the next call, where one is there.
+
+    The C library's own gives larger activations back and takes them anew, cleared, at each call.
+    """
+    if PRELOAD in os.environ or sys.platform != "linux":
+        return {}
+    for name in (str(Path(sys.prefix, "lib", ALLOCATOR)), ALLOCATOR):
+        found = {PRELOAD: name}
+        tried = subprocess.run(["true"], env=os.environ | found, stderr=subprocess.PIPE)
+        if not tried.stderr:  # the loader complains of what it cannot find or use
+            return found
+    return {}
 
 
 def read_config(name: str) -> tuple[Path, dict[str, Any]]:
