@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from psr_lib import curve_rows, figures, manifest, results
+from psr_lib import curve_rows, figures, manifest, presets, results
 from psr_lib.ablations import FOLDER, Grid
 from psr_lib.evaluation import is_number, read_csv
 from psr_lib.evidence import GREEDY, JUDGE, Evidence
@@ -92,7 +92,7 @@ def source_of(grid: Grid, found: Sequence[Row]) -> str:
     place = found[0]["run"].split(f"/{grid.knob}/")[0]
     commit = ", ".join(sorted({(one["git"]["commit"] or "no commit")[:8] for one in found}))
     seeds = " ".join(map(str, grid.seeds))
-    return (f"{grid.preset} laboratory, {grid.method}, seed {seeds}, {place}/{grid.knob}/"
+    return (f"{presets.title(grid.preset)}, {grid.method}, seed {seeds}, {place}/{grid.knob}/"
             f"{{{','.join(grid.values)}}}, {commit}")  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from psr_lib import manifest, preflight, prompts, stages, stand_in
 from psr_lib.engines import opening
 from psr_lib.environ import variables
 from psr_lib.launch import command
+from psr_lib.models import device_of, slow_bfloat16
 from psr_lib.preflight import CHECKED, OPEN, REPLACED, WRONG, Row
 from psr_lib.presets import PROCEDURAL, Preset
 from psr_lib.records import PSRError
@@ -79,7 +80,7 @@ def replaced(preset: Preset, home: Path) -> dict[str, tuple[Any, str]]:
     found["data.ift_more"] = (min(MORE, preset.data.ift_more), "")
     found["sft.batch"] = (processes * -(-BATCH // processes), "")
     found["model.base"] = (manifest.shown(base), STANDS)
-    return found | _data(preset) | engine | launch
+    return found | _formats(preset) | _data(preset) | engine | launch
 
 
 def _data(preset: Preset) -> dict[str, tuple[Any, str]]:
@@ -97,6 +98,15 @@ def _data(preset: Preset) -> dict[str, tuple[Any, str]]:
     found["data.benchmark_folder"] = ("data/tiny", "they lie in the repository")
     found["data.split"] = ("dev", "test problems are for confirmation alone")
     return found
+
+
+def _formats(preset: Preset) -> dict[str, tuple[Any, str]]:
+    """float32 where this CPU would be many times slower in bfloat16."""
+    if not slow_bfloat16(device_of(preset.model.device)):
+        return {}
+    swaps = {f"{part}.bf16": "false" for part in ("sft", "dpo", "prm")}
+    swaps |= {f"{part}.dtype": "float32" for part in ("model", "engine")}
+    return {key: (value, "this CPU has no bfloat16") for key, value in swaps.items()}
 
 
 def _engine(preset: Preset) -> dict[str, tuple[Any, str]]:

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from psr_lib import presets
 from psr_lib.evaluation import write_csv
 from psr_lib.records import atomic, hash_file
 
@@ -120,7 +121,7 @@ def source_of(stage: Any) -> str:
     from psr_lib.manifest import git_state
 
     commit = (git_state().get("commit") or "")[:8] or "no commit"
-    return f"{stage.preset.name} laboratory, seed {stage.seed}, {stage.key}, {commit}"
+    return f"{presets.title(stage.preset.name)}, seed {stage.seed}, {stage.key}, {commit}"
 
 
 def lines(rows: Sequence[dict], x: str, ys: Sequence[str], title: str, ylabel: str) -> Figure:

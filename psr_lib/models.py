@@ -6,6 +6,7 @@ other weight files can run code when they are opened.
 """
 
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,6 +101,13 @@ def check_dtype(dtype: str, device: torch.device) -> None:
             f"bfloat16: {torch.cuda.get_device_name(device)} has none; set model.dtype to float16 "
             "or float32, and sft.bf16, dpo.bf16 and prm.bf16 to false"
         )
+
+
+def slow_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is many times slower than float32 there: on x86 without AVX-512."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    basic = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+    return device.type == "cpu" and x86 and basic
 
 
 def load_model(

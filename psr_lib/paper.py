@@ -17,6 +17,7 @@ from psr_lib import (
     maps,
     more_tables,
     paper_tables,
+    presets,
     prompt_sheets,
     results,
     tables,
@@ -128,13 +129,13 @@ def _some(rows: Sequence[dict]) -> Sequence[dict]:
 
 
 def source_of(evidence: Evidence) -> str:
-    """What a figure's footer and metadata name: laboratory, seeds, and the runs' commits."""
+    """What a figure's footer and metadata name: preset, seeds, and the runs' commits."""
     if not evidence.all:
         return "no run"
     numbers = sorted({one["seed"] for one in evidence.all})
     commits = sorted({(one["git"]["commit"] or "no commit")[:8] for one in evidence.all})
     seeds = f"seed{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
-    return f"{evidence.all[0]['preset']} laboratory, {seeds}, run at {', '.join(commits)}"
+    return f"{presets.title(evidence.all[0]['preset'])}, {seeds}, run at {', '.join(commits)}"
 
 
 def write_prompts(stage: Any) -> str:

@@ -9,7 +9,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from psr_lib import architectures, base_weights, machines, manifest, plan, sources, symbolic
+from psr_lib import (
+    architectures,
+    base_weights,
+    machines,
+    manifest,
+    plan,
+    requirements,
+    sources,
+    symbolic,
+)
 from psr_lib.engines import opening
 from psr_lib.launch import command
 from psr_lib.models import check_dtype, device_of
@@ -80,13 +89,17 @@ def _files(preset: Preset) -> Iterator[Row]:
 
 
 def _dtype(preset: Preset) -> Iterator[Row]:
-    bf16 = any(getattr(preset, section).bf16 for section in ("sft", "dpo"))
+    trained = ("sft", "dpo", *(["prm"] if preset.data.eft_from == "chain" else []))
+    bf16 = any(getattr(preset, section).bf16 for section in trained)
+    state = WRONG
     try:
         device = device_of(preset.model.device)
         for dtype in (preset.model.dtype, *(["bfloat16"] if bf16 else [])):
             check_dtype(dtype, device)
+        state = WARNING  # a run would stop, but a dry run is for another machine
+        requirements.check_speed(preset, True, trained)
     except PSRError as error:
-        yield Row("number formats", WRONG, str(error))
+        yield Row("number formats", state, str(error))
         return
     yield Row("number formats", CHECKED, f"{preset.model.dtype} on {device.type}")
 

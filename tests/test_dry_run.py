@@ -1,12 +1,23 @@
 """A dry run: narrow copies of real architectures, checks, and nothing of a real run touched."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from conftest import ROOT
 
-from psr_lib import architectures, commands, dry_run, preflight, presets, prompts, stand_in, targets
+from psr_lib import (
+    architectures,
+    commands,
+    dry_run,
+    models,
+    preflight,
+    presets,
+    prompts,
+    stand_in,
+    targets,
+)
 from psr_lib.models import load_model, load_tokenizer
 from psr_lib.presets.sections import Train
 from psr_lib.records import PSRError
@@ -106,7 +117,8 @@ def test_every_real_preset_gets_settings_that_need_nobody(name, tmp_path):
     assert dry.teacher.ift == dry.teacher.judge == "oracle" and dry.data.eft_from == "direct"
     assert (ROOT / dry.model.base / "config.json").is_file()
     check(dry, [Key("02_init", "psrlm", 1), Key("03_search_judge", "psrlm", 2)])
-    assert dry.dpo == presets.load(name).dpo and dry.prompts == "paper"
+    assert dry.dpo == replace(presets.load(name).dpo, bf16=dry.dpo.bf16)
+    assert dry.prompts == "paper"
 
 
 def test_a_dry_runs_batch_goes_round_the_processes_that_will_be_started(tmp_path, monkeypatch):
@@ -156,8 +168,9 @@ def test_only_an_iteration_has_a_dry_run(capsys):
 # --- what a machine lacks -----------------------------------------------------------------------
 
 
-def test_what_is_missing_is_said_before_the_first_stage():
+def test_what_is_missing_is_said_before_the_first_stage(monkeypatch):
     """A missing engine would else be found after M1 was trained."""
+    monkeypatch.setattr("psr_lib.models.slow_bfloat16", lambda device: False)
     search, train = Key("03_search_judge", "psrlm", 2), Key("02_init", "psrlm", 1)
     with pytest.raises(PSRError, match="vllm is not installed"):
         check(presets.load("smol", "engine.kind=vllm"), [train, search])
@@ -167,3 +180,35 @@ def test_what_is_missing_is_said_before_the_first_stage():
     uneven = presets.load("smol", "train.launch=ddp train.processes=3 model.device=cpu dpo.batch=3")
     with pytest.raises(PSRError, match=r"sft\.batch of \d+ rows does not divide over 3"):
         check(uneven, [train, Key("04_step_dpo", "psrlm", 2)])
+
+
+@pytest.mark.parametrize(
+    ("machine", "capability", "slow"),
+    [("x86_64", "AVX2", True), ("AMD64", "DEFAULT", True), ("x86_64", "AVX512", False),
+     ("arm64", "DEFAULT", False)],
+)  # fmt: skip
+def test_a_cpu_without_bfloat16_is_known(machine, capability, slow, monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert models.slow_bfloat16(torch.device("cpu")) is slow
+    assert not models.slow_bfloat16(torch.device("cuda"))
+
+
+def test_bfloat16_on_a_cpu_that_has_none_names_the_settings(monkeypatch, tmp_path):
+    for place in (models, dry_run):
+        monkeypatch.setattr(place, "slow_bfloat16", lambda device: True)
+    data, train = Key("01_data_prep"), Key("02_init", "psrlm", 1)
+    smol = presets.load("smol", "model.device=cpu")
+    with pytest.raises(PSRError, match=r"; set sft\.bf16=false$"):
+        check(smol, [train])
+    with pytest.raises(PSRError) as caught:
+        check(smol, [data, train])
+    found = str(caught.value).partition("; set ")[2]
+    assert found == "model.dtype=float32 prm.bf16=false sft.bf16=false"
+    check(presets.load("smol", f"model.device=cpu {found}"), [data, train])
+    with pytest.raises(PSRError, match=r"set engine\.dtype=float32$"):
+        check(presets.load("tiny", "engine.dtype=bfloat16"), [data])
+    assert states(look("smol", "model.device=cpu"), "number formats") == ["warning"]
+    swaps = dry_run.replaced(smol, tmp_path)
+    dry = presets.load("smol", " ".join(f"{key}={value}" for key, (value, _) in swaps.items()))
+    check(dry, [data, train, Key("04_step_dpo", "psrlm", 2)])

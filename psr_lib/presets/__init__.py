@@ -25,7 +25,7 @@ from psr_lib.presets.values import build, items, suggest
 from psr_lib.records import PSRError
 
 __all__ = ["FOLDER", "PROCEDURAL", "Preset", "Srlm", "all_keys", "check_method", "load", "names",
-           "plain", "registered", "split_overrides", "suggest"]  # fmt: skip
+           "plain", "registered", "split_overrides", "suggest", "title"]  # fmt: skip
 FOLDER = Path(__file__).parent
 
 
@@ -46,6 +46,16 @@ def load(name: str, overrides: Iterable[str] | str = ()) -> Preset:
     preset = build(Preset, values, f"preset {name}")
     together.check(preset)
     return preset
+
+
+def title(name: str) -> str:
+    """How figures name a preset: those of procedural problems alone are a laboratory.
+
+    >>> title("tiny"), title("paper-7b"), title("mine")
+    ('tiny laboratory', 'preset paper-7b', 'preset mine')
+    """
+    made_here = name in names() and load(name).data.source == PROCEDURAL
+    return f"{name} laboratory" if made_here else f"preset {name}"
 
 
 def _import_extensions(found: Any) -> None:
