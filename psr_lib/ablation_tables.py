@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from psr_lib import curve_rows, figures, manifest, presets, results
-from psr_lib.ablations import FOLDER, Grid
+from psr_lib.ablations import FOLDER, Grid, file_name
 from psr_lib.evaluation import is_number, read_csv
 from psr_lib.evidence import GREEDY, JUDGE, Evidence
 from psr_lib.methods import SEARCH
@@ -69,7 +69,7 @@ def finding(grid: Grid, rows: Sequence[Row]) -> str:
     level = [row["setting"] for row in others if row["setting"] not in (*better, *worse)]
     parts = (("better", better), ("worse", worse), ("not clearly different", level))
     said = "; ".join(f"{', '.join(names)} {word}" for word, names in parts if names)
-    return f"{grid.knob} against {grid.base}: {said}"
+    return f"{grid.title} against {grid.base}: {said}"
 
 
 def chart(grid: Grid, rows: Sequence[Row]) -> Figure:
@@ -106,13 +106,13 @@ def write(grid: Grid, found: Sequence[Row], rows: Sequence[Row], runs_dir: Path 
 def keep(grid: Grid, found: Sequence[Row]) -> list[Path]:
     """Store the summary in data/results/ablations, and the figure that it gives.
 
-    Raises PSRError where the runs are not on dev problems.
+    A grid of another method, or of a preset that SET has changed, has a file of its own. Raises
+    PSRError where the runs are not on dev problems.
     """
     if grid.split != "dev":
         raise PSRError(f"{grid.knob}: runs on {grid.split} problems are not kept, as no choice may "
                        "be made on them; leave data.split at dev")  # fmt: skip
-    name = f"{grid.knob}.json" if grid.method == "psrlm" else f"{grid.knob}.{grid.method}.json"
-    path = results.folder() / FOLDER / grid.preset / name
+    path = results.folder() / FOLDER / grid.preset / f"{file_name(grid.title)}.json"
     write_json(path, {"grid": asdict(grid), "runs": list(found)})
     return [path, draw(path)]
 
@@ -174,7 +174,7 @@ def _cells(grid: Grid, row: Row) -> list[str]:
     interval = lambda *ends: " to ".join(f"{row[end]:.1f}" for end in ends)  # noqa: E731
     change = f"{row['change']:+.1f}" if "change" in row else "–"
     around = f"{row['change_low']:+.1f} to {row['change_high']:+.1f}" if "change" in row else "–"
-    return [grid.knob, row["setting"] + mark, f"{row['accuracy']:.1f}", interval("low", "high"),
+    return [grid.title, row["setting"] + mark, f"{row['accuracy']:.1f}", interval("low", "high"),
             change, around, f"{row['judge']:.1f}", f"{row['pairs']:.0f}"]  # fmt: skip
 
 

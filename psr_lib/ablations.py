@@ -27,7 +27,8 @@ Build = Callable[[Request, Sequence[Key]], Any]
 class Grid:
     """What is varied: a setting, its values as they were written, and the preset's own among them.
 
-    `n`: the model that is evaluated; `own` is '' where the preset's value is not among them.
+    `n`: the model that is evaluated; `own` is '' where the preset's value is not among them;
+    `changed` what SET changes of the preset for all values.
     """
 
     preset: str
@@ -38,11 +39,18 @@ class Grid:
     own: str
     split: str
     seeds: tuple[int, ...]
+    changed: str = ""
 
     @property
     def base(self) -> str:
         """The value that the others are compared with: the preset's own, or the first."""
         return self.own or self.values[0]
+
+    @property
+    def title(self) -> str:
+        """The setting, and what tells this grid from the one of psrlm and the preset as it is."""
+        method = "" if self.method == "psrlm" else f", {self.method}"
+        return f"{self.knob}{method}" + (f", with {self.changed}" if self.changed else "")
 
 
 def run(args: argparse.Namespace, build: Build) -> tuple[Grid, list[dict[str, Any]]]:
@@ -75,7 +83,7 @@ def plan(args: argparse.Namespace) -> tuple[Grid, dict[tuple[str, int], Request]
     values = tuple(presets.split_overrides(args.values))
     if not args.knob or len(values) < 2:
         raise PSRError('KNOB and two or more VALUES are needed: KNOB=search.width VALUES="2 4 6 8"')
-    if len(set(map(_name, values))) < len(values):
+    if len(set(map(file_name, values))) < len(values):
         raise PSRError(f"VALUES={args.values}: two of them have one name; write each once")
     seeds = tuple(args.seeds.replace(",", " ").split() or [args.seed])
     requests = {(value, seed): _request(args, value, seed) for value in values for seed in seeds}
@@ -84,19 +92,20 @@ def plan(args: argparse.Namespace) -> tuple[Grid, dict[tuple[str, int], Request]
     same = [v for v in values if _value(requests[v, seeds[0]].preset, args) == _value(own, args)]
     n = first.round(args.n, low=1) if args.n else first.preset.rounds
     grid = Grid(args.preset, first.method, n, args.knob, values, next(iter(same), ""),
-                first.preset.data.split, tuple(map(int, seeds)))  # fmt: skip
+                first.preset.data.split, tuple(map(int, seeds)),
+                " ".join(presets.split_overrides(args.overrides)))  # fmt: skip
     return grid, {(value, int(seed)): request for (value, seed), request in requests.items()}
 
 
 def _request(args: argparse.Namespace, value: str, seed: str) -> Request:
     """The run of a value; what SET says goes before the split, and the value before all."""
     changes = f"data.split=dev {args.overrides} {args.knob}={value}"
-    folder = f"{args.runs_dir}/{FOLDER}/{args.knob}/{_name(value)}"
+    folder = f"{args.runs_dir}/{FOLDER}/{args.knob}/{file_name(value)}"
     own = argparse.Namespace(**{**vars(args), "overrides": changes, "runs_dir": folder})
     return Request(own, seed=seed)
 
 
-def _name(value: str) -> str:
+def file_name(value: str) -> str:
     """A value as a folder's name."""
     return re.sub(r"[^\w.+-]+", "_", value).strip("_")
 

@@ -83,6 +83,7 @@ def report(request: Request) -> None:
         print(line)
     print(f"executed notebooks: {place}/base, data and {method}/M*, each in notebooks/")
     print("figures: figures/ beside each stage's results, as PNG, PDF and CSV")
+    print("next: make report (one page with every table and figure), or make lab to look inside")
 
 
 def judge(args: argparse.Namespace) -> None:

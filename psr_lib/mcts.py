@@ -22,10 +22,9 @@ from psr_lib.engines.tasks import Task
 from psr_lib.judge import Judge
 from psr_lib.prompts import Family
 from psr_lib.records import Question, seed_of
+from psr_lib.robins import SLOTS
 from psr_lib.search import Search, step_pair
 from psr_lib.traces import Expansion, SearchTrace
-
-SLOTS = {"both_slots": 2}  # wins that one opponent can give; elsewhere one
 
 
 @dataclass

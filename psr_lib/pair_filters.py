@@ -17,6 +17,7 @@ from psr_lib.records import PSRError, StepPair
 from psr_lib.registry import register
 
 Filter = Callable[[StepPair, Any], bool]
+WAYS = {"margin": "lower dpo.min_margin", "length": "lower dpo.length_ratio"}
 
 
 def gap(pair: StepPair) -> float:
@@ -53,8 +54,9 @@ def kept(pairs: Sequence[StepPair], settings: Any) -> tuple[list[StepPair], Coun
     lost = Counter(name for name in out if name)
     if not left:
         said = ", ".join(f"{name} {count}" for name, count in lost.items())
+        ways = " or ".join(WAYS.get(name, f"take {name} out of dpo.filters") for name in lost)
         raise PSRError(f"dpo.filters: none of {len(pairs)} pairs is left (left out by {said}); "
-                       "lower dpo.min_margin or dpo.length_ratio")  # fmt: skip
+                       f"{ways}")  # fmt: skip
     return left, lost
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 from psr_lib import manifest, prompts, rounds, show
 from psr_lib.engines import opening
-from psr_lib.engines.base import Engine
+from psr_lib.engines.base import Engine, close
 from psr_lib.engines.tasks import alone
 from psr_lib.methods import SRLM
 from psr_lib.records import PSRError, Question
 from psr_lib.search import Search
 from psr_lib.traces import SearchTrace
 
+OUTSIDE = "paper"  # prompts of models that were not trained here
 PAUSE = 1.0  # seconds between two visits, for whoever watches
 WORD = re.compile(r"[^\W\d_]+")
 
@@ -33,10 +34,13 @@ def visits(search: Search, question: Question) -> Iterator[SearchTrace]:
     search.judge.forget(question)
 
 
-def open_search(stage: Any, engine: Engine) -> Search:
-    """The step search of the stage's preset with this engine as policy and judge."""
+def open_search(stage: Any, engine: Engine, family: str = "") -> Search:
+    """The step search of the stage's preset with this engine as policy and judge.
+
+    `family`: other prompts than the preset's.
+    """
     return Search(
-        engine, prompts.load(stage.preset.prompts), engine.tokenizer, stage.preset.search,
+        engine, prompts.load(family or stage.preset.prompts), engine.tokenizer, stage.preset.search,
         rounds.make_judge(stage, engine), stage.seed, select=False, max_tokens=0,
     )  # fmt: skip
 
@@ -44,16 +48,30 @@ def open_search(stage: Any, engine: Engine) -> Search:
 def watch(stage: Any, engine: Engine, text: str, model: Path | str = "") -> SearchTrace | None:
     """Display one search on a typed problem as it happens; the trace at its end.
 
-    `model`: the folder of another model that proposes and judges; '' takes the stage's engine.
-    Raises PSRError where the problem is empty or the folder holds no model.
+    `model`: the folder of another model that proposes and judges; '' takes the stage's engine. A
+    name as in `model.base` is a model that knows none of the rounds, and reads the paper's prompts.
+    Raises PSRError where the problem is empty or no such model is to be had.
     """
-    from IPython.display import display
-
     if stage.method == SRLM:
         print(f"models of {SRLM} score whole solutions; watch a search with method psrlm")
         return None
-    question, trace = asked(text), None
-    search = open_search(stage, _opened(stage, model) if model else engine)
+    if stage.preset.search.kind != "step":
+        print(f"search.kind={stage.preset.search.kind}: what is watched here is the step search")
+    question = asked(text)
+    if not model:
+        return _watched(open_search(stage, engine), question)
+    other = opening.open_engine(stage.preset.engine, stage.preset.model, stage.weights(str(model)))
+    named = not (manifest.root() / Path(model).expanduser()).exists()
+    try:
+        return _watched(open_search(stage, other, OUTSIDE if named else ""), question)
+    finally:
+        close(other)
+
+
+def _watched(search: Search, question: Question) -> SearchTrace | None:
+    from IPython.display import display
+
+    trace = None
     if strange := unknown_words(search.tokenizer, question.text):
         print("words that this model has never read:", ", ".join(strange))
     shown = display(show.search(SearchTrace(question)), display_id=True)
@@ -68,11 +86,6 @@ def asked(text: str) -> Question:
     if not text.strip():
         raise PSRError("question: it is empty; write a problem as in the data, with its question")
     return Question(id="typed", text=" ".join(text.split()))
-
-
-def _opened(stage: Any, model: Path | str) -> Engine:
-    folder = manifest.root() / model
-    return opening.open_engine(stage.preset.engine, stage.preset.model, folder)
 
 
 def unknown_words(tokenizer: Any, text: str) -> list[str]:

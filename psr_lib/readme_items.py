@@ -96,7 +96,7 @@ def _ablations(knob: str, shown: str, column: str) -> Found:
     value = shown.removesuffix(ablation_tables.OWN)
     loaded = ((path, ablation_tables.load(path)[0]) for path in ablation_tables.kept(PRESET))
     path, grid = next((path, grid) for path, grid in loaded
-                      if grid.knob == knob and value in grid.values)  # fmt: skip
+                      if grid.title == knob and value in grid.values)  # fmt: skip
     change = column in ("change", "95 % interval of it")
     file = path.relative_to(manifest.root()).as_posix()
     kept = [f"{file}={one}" for one in ((grid.base, value) if change else (value,))]

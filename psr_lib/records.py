@@ -35,6 +35,10 @@ SUM = re.compile(rb', "sum": "([0-9a-f]{16})"\}\n?$')  # the end of a line with 
 class PSRError(ValueError):
     """An error that a user can act on: one line that names the thing and the way out."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it: the line, and not where in psr_lib it was found."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Question:

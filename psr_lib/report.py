@@ -77,7 +77,8 @@ def page(run: RunDir, preset: Preset, made: Sequence[dict[str, Any]]) -> str:
 def title_of(run: RunDir) -> str:
     """What the page is about."""
     seeds = [part.seed for part in run.parts]
-    return f"{run.preset}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    many = "s" if len(seeds) > 1 else ""
+    return f"Process-based self-rewarding: {run.preset}, seed{many} {', '.join(map(str, seeds))}"
 
 
 def tables_of(found: Sequence[Table]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from psr_lib.records import PSRError
 
 FREE_JUDGES = ("random", "oracle")  # they ask no model
 SCORINGS = ("ordered", "both_slots", "single_order", "agreement")
+SLOTS = {"both_slots": 2}  # wins that one opponent can give; elsewhere one
 Answer = Callable[[int, int], str | None]
 
 

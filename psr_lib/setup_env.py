@@ -64,7 +64,9 @@ def set_up() -> None:
     if not has_pip():
         make_venv()
     pip("install", "--upgrade", MODERN_PIP)
+    print("setup: 1 of 2, PyTorch", flush=True)
     install_torch()
+    print("setup: 2 of 2, the other packages", flush=True)
     pip("install", "--editable", f"{ROOT}[dev]")
     refuse_cuda(installed())
     STAMP.write_text(stamp, encoding="utf-8")

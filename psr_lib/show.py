@@ -1,6 +1,7 @@
 """Looking inside, in a notebook: searches, verdicts, solutions, pairs and tokens, drawn.
 
     show.search(trace)                                   a search as a tree
+    show.path(trace)                                     what it kept, by its judge and the oracle
     show.judge(trace)                                    its judge's verdicts and explanations
     show.solution(question, text)                        each step marked by the oracle
     show.answers(question, {"M1": text, "M4": text})     what changed from model to model
@@ -18,14 +19,14 @@ from psr_lib import show_matrix, show_steps, show_tree
 from psr_lib.log_ratios import affordable, log_ratios
 from psr_lib.markup import View, note
 from psr_lib.show_examples import complete, differing, local_sets, models, solutions, verdicts
-from psr_lib.show_steps import answers, both_orders, pair, searched, solution, verdict
+from psr_lib.show_steps import answers, both_orders, pair, solution, verdict
 from psr_lib.show_tokens import tokens
 from psr_lib.solution_traces import SolutionTrace
 from psr_lib.token_rows import StepRow
 from psr_lib.traces import SearchTrace
 
 __all__ = ["View", "answers", "both_orders", "complete", "differing", "judge", "local_sets",
-           "models", "moved", "pair", "search", "searched", "solution", "solutions", "telling",
+           "models", "moved", "pair", "path", "search", "solution", "solutions", "telling",
            "tokens", "verdict", "verdicts"]  # fmt: skip
 Trace = SearchTrace | SolutionTrace
 
@@ -33,6 +34,19 @@ Trace = SearchTrace | SolutionTrace
 def search(trace: Trace) -> View:
     """A search as a tree; under `srlm` its solutions with their points."""
     return show_steps.scored(trace) if isinstance(trace, SolutionTrace) else show_tree.tree(trace)
+
+
+def path(trace: Trace, scoring: str = "ordered") -> View:
+    """The solution that came of a search: each step by the oracle, and its share of wins.
+
+    `scoring`: the search's, which says how many wins a step could have. Under `srlm` the chosen
+    solution, which has points as a whole.
+    """
+    if not isinstance(trace, SolutionTrace):
+        return show_steps.searched(trace, scoring)
+    if trace.chosen is None:
+        return note("no solution was chosen")
+    return solution(trace.question.text, trace.solutions[trace.chosen].text)
 
 
 def judge(trace: Trace, visit: int = 0) -> View:

@@ -12,6 +12,7 @@ from psr_lib import show_marks
 from psr_lib.lab_pairs import PairRow
 from psr_lib.markup import Html, View, bar, chip, fold, join, note, tag
 from psr_lib.records import JudgeExample, StepPair
+from psr_lib.robins import SLOTS
 from psr_lib.solution_traces import SolutionTrace
 from psr_lib.steps import boxed, join_steps, split_steps
 from psr_lib.traces import SearchTrace
@@ -34,15 +35,18 @@ def solution(question: str, text: str, shares: Sequence[float] = (), gold: str =
     return View(join(parts), "\n".join([question, *lines, end]))
 
 
-def searched(trace: SearchTrace, gold: str = "") -> View:
-    """The path that a search kept, each step with the share of wins that its judge gave it."""
+def searched(trace: SearchTrace, scoring: str = "ordered", gold: str = "") -> View:
+    """The path that a search kept, each step with the share of wins that its judge gave it.
+
+    `scoring`: the search's, which says how many wins a step could have.
+    """
     latest = {tuple(e.prefix): e for e in trace.expansions if e.chosen is not None}
     shares = []
     for k in range(len(trace.path)):
         e = latest[tuple(trace.path[:k])]
-        scores = [score for score in e.scores if score is not None]
+        others = sum(score is not None for score in e.scores) - 1
         wins = e.scores[e.chosen] if e.chosen is not None else None
-        shares.append((wins or 0) / max(1, len(scores) - 1, *scores))
+        shares.append((wins or 0) / max(1, others * SLOTS.get(scoring, 1)))
     return solution(trace.question.text, trace.text, shares, gold)
 
 

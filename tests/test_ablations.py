@@ -269,6 +269,18 @@ def test_what_is_kept_gives_the_same_figure_which_names_its_runs(tmp_path, monke
     assert named.encode() in figure.read_bytes(), "in the picture's own title too"
 
 
+def test_a_changed_preset_and_another_method_are_kept_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(ablation_tables.results, "folder", lambda: tmp_path / "results")
+    monkeypatch.setattr(ablation_tables, "FIGURES", str(tmp_path / "figures"))
+    changed = Grid(**{**vars(GRID), "method": "srlm", "changed": "dpo.beta=0.3 rounds=2"})
+    paths = [ablation_tables.keep(grid, FOUND)[0] for grid in (GRID, changed)]
+    assert [path.name for path in paths] == [
+        "search.width.json", "search.width_srlm_with_dpo.beta_0.3_rounds_2.json"
+    ]  # fmt: skip
+    assert ablation_tables.load(paths[1])[0] == changed
+    assert ablation_tables.shown(paths[1])[0][0] == "search.width, srlm, with dpo.beta=0.3 rounds=2"
+
+
 def test_runs_on_test_problems_are_not_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(ablation_tables.results, "folder", lambda: tmp_path)
     with pytest.raises(PSRError, match=r"leave data\.split at dev"):

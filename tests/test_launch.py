@@ -450,6 +450,12 @@ def test_a_launch_that_fails_is_one_line_with_its_log(tmp_path):
     line[2] = "print('Signal 9 (SIGKILL) received'); raise SystemExit(1)"
     with pytest.raises(PSRError, match="was killed, most often for want of memory; lower max_"):
         launch.run(plan, [tmp_path])
+    line[2] = "raise RuntimeError('no such node')"
+    with pytest.raises(PSRError, match="no such node"):  # and not what an earlier launch said
+        launch.run(plan, [tmp_path])
+    line[2] = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    with pytest.raises(PSRError, match="was killed, most often for want of memory; lower max_"):
+        launch.run(plan, [tmp_path])
     said = tmp_path / f"{job.ERROR}00001"
     line[2] = f"open({str(said)!r}, 'w').write('no memory; lower it'); raise SystemExit(1)"
     with pytest.raises(PSRError, match=r"^no memory; lower it$"):

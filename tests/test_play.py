@@ -62,7 +62,8 @@ def seen(monkeypatch):
 def stage(method="psrlm"):
     preset = SimpleNamespace(prompts="compact", search=search_settings(), judge=judge_settings(),
                              engine=None, model=None)  # fmt: skip
-    return SimpleNamespace(preset=preset, method=method, seed=0)
+    weights = lambda name: manifest.root() / name  # noqa: E731
+    return SimpleNamespace(preset=preset, method=method, seed=0, weights=weights)
 
 
 TYPED = "Tom has 4 pens.\n  Tom buys 3 pens. How many pens does Tom have?"
@@ -92,12 +93,24 @@ def test_what_cannot_be_watched_says_why(seen, capsys, tmp_path):
     assert "method psrlm" in capsys.readouterr().out and seen.views == []
 
 
-def test_another_models_folder_is_opened(seen, monkeypatch):
-    asked = []
+def test_another_model_is_opened_and_closed_and_reads_the_prompts_it_knows(seen, monkeypatch):
+    asked, closed, families = [], [], []
     engine, *_ = opened(3)
+    engine.close = lambda: closed.append(engine)
     monkeypatch.setattr(play.opening, "open_engine", lambda *args: asked.append(args) or engine)
-    assert play.watch(stage(), None, TYPED, "runs/x/model").expansions
-    assert asked == [(None, None, manifest.root() / "runs/x/model")]
+    load = play.prompts.load
+    monkeypatch.setattr(play.prompts, "load", lambda name: families.append(name) or load("compact"))
+    for name in ("data/tiny/base", "owner/name"):
+        assert play.watch(stage(), None, TYPED, name).expansions
+        assert asked.pop() == (None, None, manifest.root() / name)
+    assert families[0] == "compact" and "paper" in families and closed == [engine, engine]
+
+
+def test_what_is_watched_of_a_tree_search_is_said(seen, capsys):
+    one = stage()
+    one.preset.search = search_settings(kind="mcts")
+    play.watch(one, opened(7)[0], TYPED)
+    assert "search.kind=mcts: what is watched here is the step search" in capsys.readouterr().out
 
 
 def test_the_readers_cell_makes_nothing_stale(tmp_path):

@@ -199,7 +199,17 @@ def test_a_searched_path_shows_the_share_of_wins_of_each_step():
     dropped = expansion([candidate(FIRST)] * 3, {}, chosen=0)
     trace = SearchTrace(Question(id="q", text=TEXT), path=[FIRST, LAST],
                         expansions=[dropped, first, last])  # fmt: skip
-    assert re.findall(r"\d+%", Page(show.searched(trace)).text) == ["50%", "100%"]
+    assert re.findall(r"\d+%", Page(show.path(trace)).text) == ["50%", "100%"]
+    halves = Page(show.path(trace, "both_slots")).text  # two wins of each opponent
+    assert re.findall(r"\d+%", halves) == ["25%", "50%"]
+
+
+def test_the_solution_that_was_chosen_is_shown_where_whole_ones_are_searched():
+    trace = solution_trace(f"{FIRST}\n{LAST}")
+    page = Page(show.path(trace)).text
+    assert "%" not in page and "answer 80" in page
+    trace.chosen = None
+    assert "no solution was chosen" in Page(show.path(trace)).text
 
 
 def test_answers_are_compared_word_by_word_with_the_model_before():
@@ -248,7 +258,7 @@ def evil_views(tokenizer):
                    swapped="A")  # fmt: skip
     return {
         "search": show.search(evil_search()), "judge": show.judge(evil_search()),
-        "searched": show.searched(evil_search()), "solution": show.solution(EVIL, EVIL, gold=EVIL),
+        "path": show.path(evil_search()), "solution": show.solution(EVIL, EVIL, gold=EVIL),
         "answers": show.answers(EVIL, {EVIL: EVIL, "other": "x"}), "orders": show.both_orders(both),
         "pair": show.pair(step_pair(1, question=EVIL, chosen=EVIL, prefix=[EVIL])),
         "verdict": show.verdict(asked, told), "tokens": show.tokens(tokenizer, row),

@@ -69,7 +69,8 @@ def test_a_filter_from_outside_takes_its_turn_and_nothing_left_is_one_line(monke
     pairs = [scored(0, 1, 0, chosen_final=True), scored(1, 3, 0, chosen_final=False),
              scored(2, 3, 0, chosen_final=True)]  # fmt: skip
     assert pair_filters.kept(pairs, mine) == ([pairs[2]], Counter(margin=1, final=1))
-    with pytest.raises(PSRError, match=r"none of 2 pairs is left \(left out by margin 1, final 1"):
+    with pytest.raises(PSRError, match=r"none of 2 pairs is left \(left out by margin 1, final 1"
+                       r"\); lower dpo\.min_margin or take final out of dpo\.filters"):  # fmt: skip
         pair_filters.kept(pairs[:2], mine)
 
 
@@ -159,6 +160,19 @@ def test_a_soft_label_mixes_the_loss_with_that_of_the_swapped_pair():
     one = 0.7 * math.log1p(math.exp(-x)) + 0.3 * math.log1p(math.exp(x))
     assert found.tolist() == pytest.approx([one, math.log1p(math.exp(0.8))])
     assert torch.equal(losses.softened(losses.sigmoid, ratios, None), losses.sigmoid(ratios))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [("dpo.loss=hinge", "TRL's loss 'hinge' takes none"),
+     ("search.scoring=single_order", "judged in one order alone"),
+     ("judge.early_stop=true", "some are not judged")],
+)  # fmt: skip
+def test_what_leaves_no_soft_labels_is_refused_before_anything_runs(change, reason):
+    presets.load("smoke", change)
+    for kind in ("pair", "round"):
+        with pytest.raises(PSRError, match=f"preset smoke: dpo.soft_labels={kind}: .*{reason}"):
+            presets.load("smoke", f"dpo.soft_labels={kind} {change}")
 
 
 def test_soft_labels_ask_for_a_loss_that_is_a_function():

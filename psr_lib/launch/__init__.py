@@ -92,9 +92,10 @@ def run(
     for path in [path for folder in folders for path in folder.glob(f"{job.ERROR}*")]:
         path.unlink()
     with open(folders[0] / LOG, "a", encoding="utf-8") as log:
+        start = log.tell()  # what stands before is of earlier launches
         codes = _run(plan, folders, on_progress, lock, log)
     if any(codes) or not all((folder / job.RESULT).is_file() for folder in folders):
-        raise PSRError(_reason(folders, codes, plan.hosts))
+        raise PSRError(_reason(folders, codes, plan.hosts, start))
 
 
 def _run(
@@ -155,13 +156,18 @@ def _end(process: subprocess.Popen) -> None:
         process.stdout.close()
 
 
-def _reason(folders: Sequence[Path], codes: list[int], hosts: Sequence[str] = ("",)) -> str:
-    """The error of the first process that had one, else where the log lies."""
+def _reason(
+    folders: Sequence[Path], codes: list[int], hosts: Sequence[str] = ("",), start: int = 0
+) -> str:
+    """The error of the first process that had one, else where the log lies.
+
+    `start`: bytes of the log that earlier launches wrote.
+    """
     for path in sorted(path for folder in folders for path in folder.glob(f"{job.ERROR}*")):
         return path.read_text(encoding="utf-8").strip()
     log = folders[0] / LOG
-    text = log.read_text(encoding="utf-8", errors="replace")
-    if "SIGKILL" in text:
+    text = log.read_bytes()[start:].decode("utf-8", errors="replace")
+    if -signal.SIGKILL in codes or "SIGKILL" in text:
         return ("training: one of its processes was killed, most often for want of memory; lower "
                 "max_length, set lora_r, or take more or larger devices, then run again: it goes "
                 "on from the last checkpoint")  # fmt: skip

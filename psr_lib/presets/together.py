@@ -31,6 +31,8 @@ def check(preset: Preset) -> None:
             f"preset {preset.name}: {key}={value} does not go with data.source="
             f"{preset.data.source}; set it to {way}"
         )
+    for reason in _against_soft_labels(preset):
+        raise PSRError(f"preset {preset.name}: dpo.soft_labels={preset.dpo.soft_labels}: {reason}")
     if wrong := next(_without_effect(preset), None):
         key, value, way = wrong
         raise PSRError(f"preset {preset.name}: {key}={value} has no effect here; {way}")
@@ -53,6 +55,20 @@ def check_method(preset: Preset, method: str) -> None:
     if method == SRLM and preset.data.eft_from == "chain" and not registry.known("scorer", name):
         raise PSRError(f"teacher.judge={name}: it judges pairs, and {SRLM} needs who scores whole "
                        "solutions; register a scorer of that name too")  # fmt: skip
+
+
+def _against_soft_labels(preset: Preset) -> Iterator[str]:
+    """Settings that leave soft labels nothing to be computed from, and the way out."""
+    if preset.dpo.soft_labels == "none":
+        return
+    if preset.dpo.loss in set(registry.KINDS["loss"].built_in) - {"sigmoid"}:
+        yield (f"TRL's loss {preset.dpo.loss!r} takes none; set dpo.loss to sigmoid or to a loss "
+               "of your own")  # fmt: skip
+    if preset.search.scoring == "single_order":
+        yield ("each pair is judged in one order alone, so there are no two to compare; take "
+               "search.scoring=ordered")  # fmt: skip
+    if preset.judge.early_stop:
+        yield "both orders are compared, and some are not judged; set judge.early_stop=false"
 
 
 def _without_effect(preset: Preset) -> Iterator[tuple[str, str, str]]:
