@@ -141,6 +141,8 @@ def trained_prm(stage: Any, labelled: Labelled) -> tuple[PRM, str]:
     """The step PRM and its weights' hash; its report on held-out problems is written."""
     settings, home = stage.preset.prm, stage.run.making / "prm"
     base = stage.weights(settings.base) if settings.base else stage.model(0)
+    made_from = {"settings": asdict(replace(settings, heldout=1, bins=2)),
+                 "labels": hash_rows(labelled[0]), "prm_base": manifest.identity(base)}  # fmt: skip
 
     def build(folder: Path) -> None:
         launch.call(
@@ -150,8 +152,6 @@ def trained_prm(stage: Any, labelled: Labelled) -> tuple[PRM, str]:
             trust_remote_code=stage.preset.model.trust_remote_code,
         )  # fmt: skip
 
-    made_from = {"settings": asdict(replace(settings, heldout=1, bins=2)),
-                 "labels": _hash(labelled[0])}  # fmt: skip
     ready = stage.source(settings.model) if settings.model else None
     folder = ready or cached(stage, home, made_from, build) / "model"
     return _scored(stage, folder, labelled[1]), manifest.identity(folder)
@@ -188,7 +188,7 @@ def policy(stage: Any, ift: Sequence[IFTExample]) -> Path | str:
             device=preset.model.device, trust_remote_code=preset.model.trust_remote_code,
         )  # fmt: skip
 
-    made_from = {"settings": asdict(settings), "ift": _hash(ift)}
+    made_from = {"settings": asdict(settings), "ift": hash_rows(ift)}
     return cached(stage, making(stage) / "policy", made_from, build) / "model"
 
 
@@ -198,7 +198,7 @@ def search_trees(
     """A tree a question; a call after one that was cut short goes on with those that are left."""
     settings, folder = stage.preset.tree, policy(stage, ift)
     engine = open_engine(stage, folder, beside=True)
-    made_from = {"settings": asdict(replace(settings, live=1)), "questions": _hash(questions),
+    made_from = {"settings": asdict(replace(settings, live=1)), "questions": hash_rows(questions),
                  "weights": [manifest.identity(folder), weights]}  # fmt: skip
     journal = Journal(stage.run.making / "trees.jsonl", common(stage) | made_from)
     found = tallies.Pairs(sibling_pairs, map(Tree.from_row, journal.rows()))
@@ -299,13 +299,17 @@ def _contents(folder: Path, key: str) -> dict[str, str]:
 
 
 def common(stage: Any) -> dict[str, Any]:
-    """What all parts depend on: code, seed, the base model, prompts."""
-    inputs = stage.made_from["inputs"]
-    return {"code": stage.code, "seed": stage.seed, "inputs": inputs,
+    """What all parts depend on: code, seed, the base model, prompts.
+
+    Whatever else a part reads it names itself, by content: the inputs of the stage so far would
+    change with what is read after the part was made.
+    """
+    return {"code": stage.code, "seed": stage.seed, "base": manifest.identity(stage.model(0)),
             "model": asdict(stage.preset.model), "prompts": stage.preset.prompts}  # fmt: skip
 
 
-def _hash(rows: Sequence[Any]) -> str:
+def hash_rows(rows: Sequence[Any]) -> str:
+    """sha256 of rows, by which a part names those that it was made from."""
     return hash_json([to_dict(row) for row in rows])
 
 

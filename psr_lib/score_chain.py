@@ -40,12 +40,12 @@ def contests(stage: Any) -> tuple[list[Contest], dict[str, str]]:
 def _solved(stage: Any, problems: Sequence[Problem]) -> list[SolutionTrace]:
     folder = chain.policy(stage, read_jsonl(stage.input("data/ift.jsonl"), IFTExample))
     engine, family = chain.open_engine(stage, folder), prompts.load(stage.preset.prompts)
+    questions = [problem.ask() for problem in problems]
     made_from = chain.common(stage) | {
         "srlm": asdict(stage.preset.srlm), "tree": asdict(replace(stage.preset.tree, live=1)),
-        "weights": manifest.identity(folder),
+        "questions": chain.hash_rows(questions), "weights": manifest.identity(folder),
     }  # fmt: skip
     journal = Journal(chain.making(stage) / "solutions.jsonl", made_from)
-    questions = [problem.ask() for problem in problems]
     tally = tallies.Sampled(problems, map(SolutionTrace.from_row, journal.rows()))
     with track(len(questions), "solutions", journal.count) as progress:
         search_into(

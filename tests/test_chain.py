@@ -238,25 +238,61 @@ def test_a_server_cannot_hold_the_chains_weights(copied):
         data_prep.make_pools(opened(copied, "engine.kind=server"))
 
 
+def noted(name, done):
+    """A training that only copies its base, and notes that it was asked for."""
+
+    def train(model_dir, tokenizer, rows, settings, folder, *rest, **more):
+        done.append(name)
+        shutil.copytree(model_dir, folder / "model")
+
+    return train
+
+
 def test_all_is_trained_before_an_engine_holds_a_device(tmp_path, monkeypatch):
     done = []
-
-    def training(name):
-        def train(model_dir, tokenizer, rows, settings, folder, *rest, **more):
-            done.append(name)
-            shutil.copytree(model_dir, folder / "model")
-
-        return train
 
     def opening(*args, **more):
         raise PSRError("enough")
 
     for name in ("train_sft", "train_prm"):
-        monkeypatch.setattr(chain, name, training(name))
+        monkeypatch.setattr(chain, name, noted(name, done))
     monkeypatch.setattr(chain, "open_engine", opening)
     with pytest.raises(PSRError, match="enough"):
         data_prep.make_pools(opened(tmp_path))
     assert done == ["train_sft", "train_prm"]
+
+
+def trained_parts(stage):
+    """Which of the chain's models are trained for this stage, in the order of `make_eft`."""
+    done = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("train_sft", "train_prm"):
+            patch.setattr(chain, name, noted(name, done))
+        patch.setattr(chain, "_scored", lambda *args: None)
+        chain.policy(stage, [])
+        chain.trained_prm(stage, ([], []))
+        chain.policy(stage, [])  # by the tree search
+    return done
+
+
+def test_what_is_read_after_the_policy_trains_it_no_second_time(tmp_path):
+    mine = shutil.copytree(ROOT / "data/tiny/base", tmp_path / "mine")
+    both, base = ["train_sft", "train_prm"], f"prm.base={mine}"
+    assert trained_parts(opened(tmp_path / "base", base)) == both
+    assert trained_parts(opened(tmp_path / "model", f"prm.model={mine}")) == ["train_sft"]
+    again = opened(tmp_path / "base", base)
+    again.source("data/tiny/test")  # read by who makes the rows, and in another order
+    assert trained_parts(again) == []
+
+
+def test_a_model_that_the_chain_begins_with_and_that_was_changed_is_trained_on_anew(tmp_path):
+    home, mine = (shutil.copytree(ROOT / "data/tiny/base", tmp_path / name) for name in "ab")
+    changes, both = f"model.base={home} prm.base={mine}", ["train_sft", "train_prm"]
+    assert trained_parts(opened(tmp_path / "runs", changes)) == both
+    (mine / "added.txt").write_text("other weights")
+    assert trained_parts(opened(tmp_path / "runs", changes)) == ["train_prm"]
+    (home / "added.txt").write_text("other weights")
+    assert trained_parts(opened(tmp_path / "runs", changes)) == both
 
 
 def test_step_prm_and_policy_share_the_workers_of_ray(copied, monkeypatch):

@@ -138,6 +138,15 @@ def test_a_stage_that_was_cut_short_asks_only_for_what_is_left(stage, policy, mo
     assert len(policy.asked) == 9
 
 
+def test_solutions_of_other_questions_are_not_taken(stage, policy, monkeypatch):
+    score_data.make_data(stage)
+    policy.asked.clear()
+    rows = read_jsonl(stage.input(score_chain.PROBLEMS), Problem)
+    monkeypatch.setattr(score_chain, "read_jsonl", lambda path, kind: rows[1:])
+    score_chain._solved(stage, rows[1:])
+    assert len(policy.asked) == 13
+
+
 def test_too_few_contests_are_an_error_that_says_what_to_raise(stage, policy, monkeypatch):
     monkeypatch.setattr(policy, "_one", lambda text, k: ended(99))
     with pytest.raises(PSRError, match=r"0 scored pairs are left of 0; raise tree.questions or"):
