@@ -8,8 +8,26 @@ from typing import Any
 from psr_lib import prices
 from psr_lib.engines.base import EngineError
 from psr_lib.engines.chat import Chat, Messages
+from psr_lib.methods import DATA, SRLM
 from psr_lib.paid import Paid
+from psr_lib.presets import PROCEDURAL, Preset
 from psr_lib.records import PSRError
+from psr_lib.run_dirs import Key
+
+# What a teacher is asked for, and the setting that asks an API for it.
+SETTINGS = {"segment": "teacher.ift", "judge": "teacher.judge", "score": "teacher.judge"}
+
+
+def uses(preset: Preset, keys: Iterable[Key]) -> list[str]:
+    """The uses for which these stages ask a teacher behind an API."""
+    data, teacher, due = preset.data, preset.teacher, set(keys)
+    judged = teacher.judge == "api" and data.eft_from == "chain"
+    asked = {
+        "segment": Key(DATA) in due and teacher.ift == "api" and data.source != PROCEDURAL,
+        "judge": Key(DATA) in due and judged,
+        "score": Key(DATA, SRLM) in due and judged,
+    }
+    return [use for use, is_asked in asked.items() if is_asked]
 
 
 @contextmanager

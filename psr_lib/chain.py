@@ -330,6 +330,5 @@ def open_engine(stage: Any, folder: Path | str, beside: bool = False) -> Engine:
     settings = stage.preset.engine
     if beside and settings.kind == "ray":
         settings = replace(settings, workers=max(1, settings.workers // 2))
-    if settings.kind == "server":
-        raise PSRError("data.eft_from=chain loads its own weights; set engine.kind to hf or vllm")
+    opening.check_own(settings)
     return opening.open_engine(settings, stage.preset.model, folder)

@@ -7,8 +7,6 @@ device that cannot hold the run is one line of warning.
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import SimpleNamespace
 
 from psr_lib import (
     architectures,
@@ -16,7 +14,6 @@ from psr_lib import (
     fitting,
     footprint,
     machines,
-    manifest,
     plan_check,
     rate_table,
     shipped,
@@ -29,11 +26,10 @@ from psr_lib.expected import LARGE, Expected
 from psr_lib.fitting import Use
 from psr_lib.footprint import Parts
 from psr_lib.machines import GIB, Machine
-from psr_lib.methods import DATA
 from psr_lib.presets import Preset
 from psr_lib.rate_table import Rate
 from psr_lib.run_dirs import Key, RunDir
-from psr_lib.stages import parameters, stage_preset
+from psr_lib.stages import stage_preset
 from psr_lib.teacher_bill import bills
 from psr_lib.work import Case, Work, case_of
 
@@ -64,20 +60,13 @@ def make(
     machine = spread.reached(preset, machine)
     spread.training(preset.train, machine)  # its configuration is found wanting here
     own = architectures.of(preset.model.base)
-    ships = preset.data.eft_from == "chain" and bool(_shipped(preset, run))
+    ships = preset.data.eft_from == "chain" and bool(shipped.ahead(preset, run))
     case, parts = case_of(preset, own.parameters >= LARGE, shipped=ships), []
     for one in workload.of_stages(case, keys):
         model = architectures.of(one.base) if one.base else own
         seen = stage_preset(preset, one.key)
         parts.append((one, model, durations.of(one, seen, model, machine, rates)))
     return Plan(case, machine, parts)
-
-
-def _shipped(preset: Preset, run: RunDir) -> Path | None:
-    """Where EFT of just this run lies in the repository, if it ships."""
-    params, base = parameters(preset, Key(DATA), run.seed), manifest.root() / preset.model.base
-    stage = SimpleNamespace(seed=run.seed, run=run, params=params, model=lambda _: base)
-    return shipped.find(stage)
 
 
 def printed(preset: Preset, method: str, run: RunDir, keys: Iterable[Key], on: str = "") -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from psr_lib import (
     architectures,
+    asking,
     base_weights,
     machines,
     manifest,
@@ -20,6 +21,7 @@ from psr_lib import (
     symbolic,
 )
 from psr_lib.engines import opening
+from psr_lib.engines.http_json import KEY
 from psr_lib.launch import command
 from psr_lib.models import check_dtype, device_of
 from psr_lib.presets import PROCEDURAL, Preset
@@ -28,7 +30,6 @@ from psr_lib.run_dirs import Key, RunDir
 
 CHECKED, REPLACED, OPEN = "checked", "replaced", "not checked"
 WRONG, WARNING = "wrong", "warning"
-KEY = "OPENAI_API_KEY"
 
 
 class Row(NamedTuple):
@@ -43,21 +44,14 @@ def look(preset: Preset, run: RunDir, keys: list[Key]) -> list[Row]:
     """Every check of a preset for the stages of a run; nothing is loaded and nothing written."""
     checks: list[Callable[[], Iterator[Row]]] = [
         lambda: _models(preset), lambda: _files(preset), lambda: _dtype(preset),
-        lambda: _engine(preset), lambda: _training(preset), lambda: _sizes(preset, run, keys),
-        lambda: _api(preset),
+        lambda: _engine(preset, run, keys), lambda: _training(preset),
+        lambda: _sizes(preset, run, keys), lambda: _api(preset, keys),
     ]  # fmt: skip
     return [row for check in checks for row in check()]
 
 
-def bases(preset: Preset) -> list[str]:
-    """The models that a run of this preset begins with: the base, and that of the step PRM."""
-    prm = preset.prm
-    needed = preset.data.eft_from == "chain" and prm.base and not prm.model
-    return list(dict.fromkeys([preset.model.base] + ([prm.base] if needed else [])))
-
-
 def _models(preset: Preset) -> Iterator[Row]:
-    for base in bases(preset):
+    for base in requirements.bases(preset):
         try:
             found = architectures.of(base)
         except PSRError as error:
@@ -104,19 +98,23 @@ def _dtype(preset: Preset) -> Iterator[Row]:
     yield Row("number formats", CHECKED, f"{preset.model.dtype} on {device.type}")
 
 
-def _engine(preset: Preset) -> Iterator[Row]:
-    """Whether the engine is installed, and whether the model's heads can be divided as asked."""
+def _engine(preset: Preset, run: RunDir, keys: list[Key]) -> Iterator[Row]:
+    """Whether the engine can do what is asked, is installed, and the model's heads divide."""
     engine = preset.engine
+    try:
+        requirements.check_chain(preset, run, keys)
+    except PSRError as error:
+        yield Row("data.eft_from=chain", WRONG, str(error))
     try:
         opening.check_installed(engine)
         yield Row(f"engine.kind={engine.kind}", CHECKED, "installed")
     except PSRError as error:
         yield Row(f"engine.kind={engine.kind}", OPEN, str(error))
-    if "vllm" not in (engine.kind, engine.worker if engine.kind == "ray" else ""):
+    if not requirements.by_vllm(preset):
         return
-    split, gpus = engine.tensor_parallel, _gpus()
-    for base in bases(preset):
-        if heads := _heads(base):
+    split, gpus = engine.tensor_parallel, requirements.gpus()
+    for base in requirements.bases(preset):
+        if heads := requirements.heads(base):
             state = WRONG if heads % split else CHECKED
             yield Row(f"{base}, heads", state, f"{heads} heads over tensor_parallel={split}")
     if gpus < split:
@@ -160,27 +158,13 @@ def _sizes(preset: Preset, run: RunDir, keys: list[Key]) -> Iterator[Row]:
         yield Row("memory and disk", WARNING, warning.removeprefix("warning: "))
 
 
-def _api(preset: Preset) -> Iterator[Row]:
-    asked = [use for use in ("ift", "judge") if getattr(preset.teacher, use) == "api"]
+def _api(preset: Preset, keys: list[Key]) -> Iterator[Row]:
+    asked = dict.fromkeys(asking.SETTINGS[use] for use in asking.uses(preset, keys))
     if not asked:
         return
     there = "is set, and was not used" if os.environ.get(KEY) else "is not set"
-    uses = " and ".join(f"teacher.{use}" for use in asked)
-    yield Row(uses, OPEN, f"{preset.teacher.model} at {preset.teacher.url}; {KEY} {there}")
-
-
-def _heads(base: str) -> int:
-    """Attention heads of a model; 0 where its configuration is not at hand."""
-    try:
-        return architectures.config(base)[0].get_text_config().num_attention_heads
-    except PSRError:
-        return 0
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
+    detail = f"{preset.teacher.model} at {preset.teacher.url}; {KEY} {there}"
+    yield Row(" and ".join(asked), OPEN, detail)
 
 
 def table(rows: list[Row]) -> str:

@@ -10,9 +10,12 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from psr_lib import manifest
+from psr_lib.methods import DATA
+from psr_lib.presets import Preset
 from psr_lib.records import (
     JudgeExample,
     PSRError,
@@ -24,8 +27,8 @@ from psr_lib.records import (
     write_json,
     write_jsonl,
 )
-from psr_lib.run_dirs import RunDir
-from psr_lib.stages import FORCED
+from psr_lib.run_dirs import Key, RunDir
+from psr_lib.stages import FORCED, parameters
 
 HOME = "data/tiny/chain"
 ROWS = ("eft", "eft_heldout")
@@ -56,6 +59,13 @@ def find(stage: Any) -> Path | None:
         return None
     key = key_of(stage.params, manifest.identity(stage.model(0)))
     return folder if read_json(folder / MARK)["key"] == key else None
+
+
+def ahead(preset: Preset, run: RunDir) -> Path | None:
+    """Where the rows of this run's data stage will be found, before it is opened."""
+    params, base = parameters(preset, Key(DATA), run.seed), manifest.root() / preset.model.base
+    stage = SimpleNamespace(seed=run.seed, run=run, params=params, model=lambda _: base)
+    return find(stage)
 
 
 def take(stage: Any, folder: Path) -> dict[str, list[JudgeExample]]:

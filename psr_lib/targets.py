@@ -47,7 +47,7 @@ def _step(request: Request, due: Sequence[Key], target: bool, extra: dict[str, A
         notebook_runner.settle(request.run.notebook(key))
         print(f"{key}: up to date", flush=True)
         return False
-    requirements.check(request.preset, due)
+    requirements.check(request.preset, request.run, due)
     if forced and key == Key(DATA):
         stages.make_anew(request.run)
     reason = state.reason or "forced"

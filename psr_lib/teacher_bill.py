@@ -7,9 +7,8 @@ The price table, the rule of thumb and the answers paid for so far are those of 
 from collections.abc import Iterable
 
 from psr_lib import asking, prices, prompts, workload
-from psr_lib.methods import DATA, EVALUATE, REFERENCE, SRLM
+from psr_lib.methods import EVALUATE, REFERENCE
 from psr_lib.paid import Paid
-from psr_lib.presets import PROCEDURAL
 from psr_lib.run_dirs import Key, RunDir
 from psr_lib.stages import stage_preset
 from psr_lib.work import Case, Work
@@ -17,15 +16,9 @@ from psr_lib.work import Case, Work
 
 def bills(case: Case, run: RunDir, works: Iterable[Work]) -> list[str]:
     """A line for each use of an API in these works; none where nobody is paid."""
-    keys, found = {work.key for work in works}, []
-    data, teacher = case.preset.data, case.preset.teacher
-    made = Key(DATA) in keys
-    if made and teacher.ift == "api" and data.source != PROCEDURAL:
-        found.append(_line(case, run, "segment", *_segmented(case)))
-    if made and teacher.judge == "api" and data.eft_from == "chain":
-        found.append(_line(case, run, "judge", *_judged(case)))
-    if Key(DATA, SRLM) in keys and teacher.judge == "api" and data.eft_from == "chain":
-        found.append(_line(case, run, "score", *_scored(case)))
+    keys = {work.key for work in works}
+    counted = {"segment": _segmented, "judge": _judged, "score": _scored}
+    found = [_line(case, run, use, *counted[use](case)) for use in asking.uses(case.preset, keys)]
     return found + ([_reference(case)] if Key(EVALUATE, REFERENCE) in keys else [])
 
 

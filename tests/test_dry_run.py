@@ -15,17 +15,23 @@ from psr_lib import (
     preflight,
     presets,
     prompts,
+    requirements,
+    shipped,
     stand_in,
     targets,
 )
 from psr_lib.models import load_model, load_tokenizer
 from psr_lib.presets.sections import Train
 from psr_lib.records import PSRError
-from psr_lib.requirements import check
 from psr_lib.run_dirs import Key, RunDir
 
 FAMILY = prompts.load("paper")
 REAL = ("smol", "qwen2.5-math-1.5b", "paper-7b", "paper-72b")
+
+
+def check(preset, keys, seed=0):
+    """What a run of these stages needs of this machine, said as `targets` has it said."""
+    requirements.check(preset, RunDir(preset.name, seed, "nowhere"), keys)
 
 
 def states(rows, what):
@@ -180,6 +186,84 @@ def test_what_is_missing_is_said_before_the_first_stage(monkeypatch):
     uneven = presets.load("smol", "train.launch=ddp train.processes=3 model.device=cpu dpo.batch=3")
     with pytest.raises(PSRError, match=r"sft\.batch of \d+ rows does not divide over 3"):
         check(uneven, [train, Key("04_step_dpo", "psrlm", 2)])
+
+
+@pytest.mark.parametrize("changes", ["engine.kind=server", "engine.kind=ray engine.workers=1"])
+def test_an_engine_that_cannot_hold_the_chains_weights_is_found_before_they_are_trained(
+    changes, monkeypatch
+):
+    data, search = Key("01_data_prep"), Key("03_search_judge", "psrlm", 2)
+    monkeypatch.setattr("psr_lib.engines.opening.find_spec", lambda name: True)
+    words = r"engine\.kind to hf or vllm" if "server" in changes else r"engine\.workers=1: the tree"
+    preset = presets.load("smoke", f"data.eft_from=chain {changes}")
+    with pytest.raises(PSRError, match=words):
+        check(preset, [data, search])
+    check(preset, [search])
+    check(presets.load("smoke", changes), [data, search])  # the oracle builds its pairs
+    rows = preflight.look(preset, RunDir("smoke"), [data])
+    assert states(rows, "data.eft_from=chain") == ["wrong"]
+
+
+def test_rows_that_ship_need_no_engine_of_their_own(monkeypatch):
+    preset, data = presets.load("tiny", "engine.kind=server"), Key("01_data_prep")
+    monkeypatch.setattr(shipped, "ahead", lambda preset, run: ROOT if run.seed == 0 else None)
+    check(preset, [data])
+    with pytest.raises(PSRError, match=r"set engine\.kind to hf or vllm"):
+        check(preset, [data], seed=7)
+    with pytest.raises(PSRError, match=r"set engine\.kind to hf or vllm"):
+        check(preset, [Key("01_data_prep", "srlm")])
+
+
+def test_a_key_that_will_be_asked_for_is_missed_before_the_first_stage(tmp_path, monkeypatch):
+    monkeypatch.setattr("psr_lib.models.slow_bfloat16", lambda device: False)
+    monkeypatch.setenv(preflight.KEY, "a secret")
+    data, srlm, search = (
+        Key("01_data_prep"), Key("01_data_prep", "srlm"), Key("03_search_judge", "psrlm", 2)
+    )  # fmt: skip
+    here, measured = RunDir("smol", 0, tmp_path), Key("05_evaluate", "reference")
+    asked = [("teacher.judge=api", data, "teacher.judge=api"),
+             ("teacher.judge=api", srlm, "teacher.judge=api"),
+             ("teacher.ift=api", data, "teacher.ift=api"),
+             ("engine.kind=server engine.url=https://host/v1", search, "engine.kind=server"),
+             ("", measured, "METHOD=reference")]  # fmt: skip
+    for changes, key, _ in asked:
+        requirements.check(presets.load("smol", changes), here, [key])
+    monkeypatch.delenv(preflight.KEY)
+    for changes, key, name in asked:
+        with pytest.raises(PSRError, match=f"^{name}: OPENAI_API_KEY is not set, and https://"):
+            requirements.check(presets.load("smol", changes), here, [key])
+    judged = presets.load("smol", "teacher.judge=api")
+    for without in ("teacher.url=http://127.0.0.1:8000/v1", "teacher.dry_run=true"):
+        requirements.check(presets.load("smol", f"teacher.judge=api {without}"), here, [data])
+    requirements.check(judged, here, [search])
+    here.paid.mkdir()
+    (here.paid / "o1-judge.jsonl").touch()  # there may be no more to ask
+    requirements.check(judged, here, [data])
+
+
+def test_a_model_that_vllm_cannot_divide_is_found_before_it_is_trained(monkeypatch):
+    monkeypatch.setattr("psr_lib.models.slow_bfloat16", lambda device: False)
+    monkeypatch.setattr("psr_lib.engines.opening.find_spec", lambda name: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setenv(preflight.KEY, "a secret")
+    search = Key("03_search_judge", "psrlm", 2)
+
+    def load(changes):
+        return presets.load("paper-7b", f"train.launch=single {changes}")
+
+    check(load(""), [search])
+    with pytest.raises(PSRError, match=r"=8: the 28 attention heads of Qwen/Qwen2\.5-Math"):
+        check(load("engine.tensor_parallel=8"), [search])
+    with pytest.raises(PSRError, match=r"=7: the 64 attention heads of Qwen/Qwen2\.5-72B do not"):
+        check(load("engine.tensor_parallel=7"), [Key("01_data_prep"), search])
+    check(load("engine.tensor_parallel=7"), [search])  # the step PRM has done its work
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(PSRError, match=r"=4: more than the 2 GPUs .* set it to 2 or lower, or"):
+        check(load(""), [search])
+    check(load("engine.kind=ray"), [search])  # a cluster may have more
+    check(load("engine.kind=hf"), [search])
+    monkeypatch.setattr(requirements.metadata, "version", lambda name: "0.32.0+cpu")
+    check(load(""), [search])
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,17 @@ def checked_url(url: str, section: str = "engine") -> str:
     return url.rstrip("/")
 
 
+def check_key(url: str, name: str) -> None:
+    """Raise PSRError where a server will ask for a key that is not there, before work comes first.
+
+    Over http the key would be read on its way: such a server is one's own and may do without.
+    `name`: the setting by which the server is asked.
+    """
+    if url.startswith("https://") and not _key():
+        raise PSRError(f"{name}: {KEY} is not set, and {url} will ask for a key; set it in the "
+                       "environment (to any word where that server takes none)")  # fmt: skip
+
+
 def readable(text: str) -> str:
     """The text without halves of surrogate pairs: JSON can spell them, no file can hold them."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -34,8 +34,15 @@ def check_installed(settings: Any) -> None:
             raise PSRError(missing)
 
 
+def check_own(settings: Any) -> None:
+    """Raise PSRError for a server: it has its own weights, and the chain has made some."""
+    if settings.kind == "server":
+        raise PSRError("data.eft_from=chain loads its own weights; set engine.kind to hf or vllm")
+
+
 def check_beside(settings: Any) -> None:
-    """Raise PSRError where Ray could not hold a tree search's step PRM and policy at once."""
+    """Raise PSRError where an engine could not hold a tree search's step PRM and policy at once."""
+    check_own(settings)
     if settings.kind == "ray" and settings.workers < 2:
         raise PSRError("engine.workers=1: the tree search needs a worker for its step PRM and one "
                        "for its policy; set engine.workers=2 or more")  # fmt: skip
