@@ -148,10 +148,14 @@ def _announced(swaps: dict[str, tuple[Any, str]]) -> list[Row]:
 
 
 def _stage(request: Request, key: Key) -> Row:
-    """A row for a stage: gone through, or not."""
-    found = manifest.read(request.run.folder(key))
-    if found is None:
+    """A row for a stage: gone through with these settings, or not.
+
+    What lies there may be an earlier dry run's; its manifest is set aside where a stage failed.
+    """
+    whole = (request.run.folder(key) / manifest.NAME).is_file()
+    if not whole or stages.stage_state(request.run, key, request.preset).word != "current":
         return Row(str(key), WRONG, "was not gone through")
+    found = manifest.read(request.run.folder(key)) or {}
     counts = {name: found["counts"].get(name) for name in ("pairs", "updates")}
     counts["tokens written"] = sum(found["tokens"].values())
     made = "".join(f", {count:,} {name}" for name, count in counts.items() if count)

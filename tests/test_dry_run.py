@@ -11,6 +11,7 @@ from psr_lib import (
     architectures,
     commands,
     dry_run,
+    manifest,
     models,
     preflight,
     presets,
@@ -164,6 +165,28 @@ def test_a_dry_run_uses_the_runner_in_a_folder_of_its_own(tmp_path, capsys):
     for words in ("procedural: problems", "untrained, narrow", "vllm is not installed",
                   "gone through in", "what was checked", "it may be removed"):  # fmt: skip
         assert words in said, words
+
+
+def test_a_stage_that_failed_is_not_checked_by_what_an_earlier_dry_run_left(tmp_path, monkeypatch):
+    words = ["iteration", "--preset", "smoke", "--n", "1", "--dry", "--runs-dir", str(tmp_path)]
+    key, seen = Key("00_base_model"), []
+    monkeypatch.setattr(preflight, "look", lambda *args: [])
+
+    def first(request, keys):
+        seen.append(request)
+        return targets.build(request, [key])
+
+    with pytest.raises(PSRError, match="dry run"):
+        dry_run.rehearse(commands.make_parser().parse_args(words), first)
+    (request,) = seen
+    folder = request.run.folder(key)
+    assert dry_run._stage(request, key).state == "checked"
+    request.preset = replace(request.preset, prompts="paper")
+    assert dry_run._stage(request, key).state == "wrong"
+    request.preset = replace(request.preset, prompts="compact")
+    assert dry_run._stage(request, key).state == "checked"
+    manifest.set_aside(folder)
+    assert manifest.read(folder) and dry_run._stage(request, key).state == "wrong"
 
 
 def test_only_an_iteration_has_a_dry_run(capsys):
