@@ -8,11 +8,12 @@ downloaded. What was checked, replaced and left open is printed at the end.
 
 import argparse
 import copy
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from psr_lib import manifest, preflight, prompts, stages, stand_in
+from psr_lib import manifest, preflight, prompts, requirements, stages, stand_in
 from psr_lib.engines import opening
 from psr_lib.environ import variables
 from psr_lib.launch import command
@@ -110,7 +111,7 @@ def _formats(preset: Preset) -> dict[str, tuple[Any, str]]:
 
 
 def _engine(preset: Preset) -> dict[str, tuple[Any, str]]:
-    """`hf` where the preset's engine is not installed, or is somebody else's server."""
+    """What this machine has: `hf` where it lacks the preset's engine, else as many GPUs."""
     kind = preset.engine.kind
     if kind == "server":
         return {"engine.kind": ("hf", "a server has no narrow copy")}
@@ -118,7 +119,26 @@ def _engine(preset: Preset) -> dict[str, tuple[Any, str]]:
         opening.check_installed(preset.engine)
     except PSRError:
         return {"engine.kind": ("hf", f"{kind} is not installed here, or not its worker")}
-    return {}
+    if kind == "ray" and os.environ.get("RAY_ADDRESS"):
+        return {}  # the machines of that cluster are not this one
+    return _split(preset)
+
+
+def _split(preset: Preset) -> dict[str, tuple[Any, str]]:
+    """GPUs that hold one model, and workers of Ray that have so many, as they are here."""
+    engine, have = preset.engine, requirements.gpus()
+    by_vllm = requirements.by_vllm(preset)
+    if by_vllm and not have and not requirements.vllm_on_cpu():
+        return {"engine.kind": ("hf", f"{engine.kind} needs a GPU for vLLM, and there is none")}
+    if not (by_vllm or (engine.kind == "ray" and have)):
+        return {}
+    heads, most = requirements.heads(preset.model.base), min(engine.tensor_parallel, have)
+    split = next((k for k in range(most, 1, -1) if not heads % k), 1)
+    workers = min(engine.workers, have // split or engine.workers)
+    why = f"{have} GPUs are here"
+    found = {"tensor_parallel": split} if most < engine.tensor_parallel else {}
+    found |= {"workers": workers} if engine.kind == "ray" and workers < engine.workers else {}
+    return {f"engine.{name}": (value, why) for name, value in found.items()}
 
 
 def _launch(preset: Preset) -> dict[str, tuple[Any, str]]:

@@ -137,6 +137,33 @@ def test_a_dry_runs_batch_goes_round_the_processes_that_will_be_started(tmp_path
     assert dry_run.replaced(six, tmp_path)["sft.batch"] == (6, "")
 
 
+@pytest.mark.parametrize(
+    ("changes", "have", "build", "wanted"),
+    [
+        ("", 8, "0.32.0", {}),
+        ("", 4, "0.32.0", {}),
+        ("", 3, "0.32.0", {"engine.tensor_parallel": 2}),
+        ("", 1, "0.32.0", {"engine.tensor_parallel": 1}),
+        ("", 0, "0.32.0+cpu", {"engine.tensor_parallel": 1}),
+        ("", 0, "0.32.0", {"engine.kind": "hf"}),
+        ("engine.kind=ray", 8, "0.32.0", {}),
+        ("engine.kind=ray", 4, "0.32.0", {"engine.workers": 1}),
+        ("engine.kind=ray", 2, "0.32.0", {"engine.tensor_parallel": 2, "engine.workers": 1}),
+        ("engine.kind=ray engine.worker=hf", 0, "0.32.0", {}),
+        ("engine.kind=hf", 1, "0.32.0", {}),
+    ],
+)
+def test_a_dry_run_takes_the_gpus_that_are_here(changes, have, build, wanted, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("psr_lib.engines.opening.find_spec", lambda name: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: have)
+    monkeypatch.setattr(requirements, "vllm_on_cpu", lambda: "cpu" in build)
+    swaps = dry_run._engine(presets.load("paper-7b", changes))
+    assert {name: value for name, (value, _) in swaps.items()} == wanted
+    rows = dry_run._announced(swaps)
+    assert [row.what for row in rows[:-1]] == list(wanted), "each is announced with its reason"
+
+
 def test_a_dry_run_has_rows_for_ift_more_where_the_run_has(tmp_path):
     more = [dry_run.replaced(presets.load(name), tmp_path)["data.ift_more"][0] for name in REAL]
     assert [bool(rows) for rows in more] == [presets.load(n).data.ift_more > 0 for n in REAL]
