@@ -139,22 +139,27 @@ def divide(rows: Sequence[StepLabels], heldout: int, seed: int) -> Labelled:
 
 def trained_prm(stage: Any, labelled: Labelled) -> tuple[PRM, str]:
     """The step PRM and its weights' hash; its report on held-out problems is written."""
-    settings, home = stage.preset.prm, stage.run.making / "prm"
+    ready = stage.preset.prm.model
+    folder = stage.source(ready) if ready else _prm_folder(stage, labelled[0])
+    return _scored(stage, folder, labelled[1]), manifest.identity(folder)
+
+
+def _prm_folder(stage: Any, rows: Sequence[StepLabels]) -> Path:
+    """The folder of the PRM that is trained on these rows."""
+    settings = stage.preset.prm
     base = stage.weights(settings.base) if settings.base else stage.model(0)
     made_from = {"settings": asdict(replace(settings, heldout=1, bins=2)),
-                 "labels": hash_rows(labelled[0]), "prm_base": manifest.identity(base)}  # fmt: skip
+                 "labels": hash_rows(rows), "prm_base": manifest.identity(base)}  # fmt: skip
 
     def build(folder: Path) -> None:
         launch.call(
-            stage.preset.train, train_prm, base, _tokenizer(stage, base), labelled[0], settings,
+            stage.preset.train, train_prm, base, _tokenizer(stage, base), rows, settings,
             folder, stage.seed, _family(stage), settings.tag, show("step PRM"),
             device=stage.preset.model.device,
             trust_remote_code=stage.preset.model.trust_remote_code,
         )  # fmt: skip
 
-    ready = stage.source(settings.model) if settings.model else None
-    folder = ready or cached(stage, home, made_from, build) / "model"
-    return _scored(stage, folder, labelled[1]), manifest.identity(folder)
+    return cached(stage, stage.run.making / "prm", made_from, build) / "model"
 
 
 def _scored(stage: Any, folder: Path | str, heldout: Sequence[StepLabels]) -> PRM:
@@ -305,7 +310,7 @@ def common(stage: Any) -> dict[str, Any]:
     change with what is read after the part was made.
     """
     return {"code": stage.code, "seed": stage.seed, "base": manifest.identity(stage.model(0)),
-            "model": asdict(stage.preset.model), "prompts": stage.preset.prompts}  # fmt: skip
+            "model": asdict(stage.preset.model), "templates": _family(stage).hashes}  # fmt: skip
 
 
 def hash_rows(rows: Sequence[Any]) -> str:
