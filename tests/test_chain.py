@@ -279,7 +279,8 @@ def test_what_is_read_after_the_policy_trains_it_no_second_time(tmp_path):
     mine = shutil.copytree(ROOT / "data/tiny/base", tmp_path / "mine")
     both, base = ["train_sft", "train_prm"], f"prm.base={mine}"
     assert trained_parts(opened(tmp_path / "base", base)) == both
-    assert trained_parts(opened(tmp_path / "model", f"prm.model={mine}")) == ["train_sft"]
+    ready = f"prm.model={mine} prm.base=nobody/none"  # which nothing then asks for
+    assert trained_parts(opened(tmp_path / "model", ready)) == ["train_sft"]
     again = opened(tmp_path / "base", base)
     again.source("data/tiny/test")  # read by who makes the rows, and in another order
     assert trained_parts(again) == []
