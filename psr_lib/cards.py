@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from psr_lib import architectures, manifest, prompts
+from psr_lib import architectures, integrity, manifest, prompts
 from psr_lib.base_weights import is_hub_id
 from psr_lib.methods import BORROWED_PAIRS, METHODS, SRLM
 from psr_lib.presets import PROCEDURAL
@@ -19,6 +19,7 @@ from psr_lib.records import PSRError, read_json, write_text
 from psr_lib.run_dirs import RunDir
 
 MODEL, DATA = "MODEL_CARD.md", "DATA_CARD.md"
+NOT_EVALUATED = "Not evaluated."
 PAPER = "arXiv:2503.03746"
 CITATION = (
     "The method is by Zhang et al., Process-based Self-Rewarding Language Models, "
@@ -66,7 +67,8 @@ def model_card(run: RunDir, method: str, n: int) -> str:
 
     Raises PSRError where M[n] is not complete.
     """
-    made, evaluated = _complete(run.model(method, n)), _evaluation(run.eval(method, n))
+    made = _complete(run.model(method, n))
+    evaluated, missing = _evaluation(run, method, n)
     rows = accuracy(run.eval(method, n)) if evaluated else []
     split = evaluated["params"].get("data", {}).get("split", "") if evaluated else ""
     settings = made["params"].get("dpo") or made["params"].get("sft") or {}
@@ -75,7 +77,7 @@ def model_card(run: RunDir, method: str, n: int) -> str:
         f"M{n} of method `{made['method']}` ({METHODS[made['method']]}), preset "
         f"`{made['preset']}`, seed {made['seed']}; base model `{_public(_base(made))}`, stage "
         f"`{made['stage']}`.",
-        "## Results", _results(run.eval(method, n), rows, split),
+        "## Results", missing or _results(run.eval(method, n), rows, split),
         "## Made from", _inputs(made),
         "## Training", table(["setting", "value"], settings.items()),
         table(["count", "value"], _plain(made["counts"]).items()),
@@ -86,10 +88,17 @@ def model_card(run: RunDir, method: str, n: int) -> str:
     return _front(_model_data(made, rows, split)) + "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _evaluation(home: Path) -> Manifest | None:
-    """The manifest of an evaluation whose files are as it left them; None where there is none."""
+def _evaluation(run: RunDir, method: str, n: int) -> tuple[Manifest | None, str]:
+    """The manifest of an evaluation of this very M[n], its files unchanged; or what is missing."""
+    home = run.eval(method, n)
     made = manifest.read(home)
-    return made if made and not manifest.damage(home, made) else None
+    if not made or manifest.damage(home, made):
+        return None, NOT_EVALUATED
+    if integrity.outdated(run, made):
+        again = f"make evaluate{integrity.model_words(run, made['method'], n)}"
+        return None, f"{NOT_EVALUATED} What its last evaluation read has changed since; evaluate " \
+                     f"it anew: `{again}`, with the `SET` that it was made with."  # fmt: skip
+    return made, ""
 
 
 def name_of(made: Manifest) -> str:
@@ -132,7 +141,7 @@ def _result(row: Mapping[str, str], split: str) -> dict[str, Any]:
 def _results(home: Path, rows: Sequence[Mapping[str, str]], split: str) -> str:
     """Accuracy with its interval, and the model as a judge."""
     if not rows:
-        return "Not evaluated."
+        return NOT_EVALUATED
     cells = [[row["benchmark"], row["n"], f"{_percent(row['accuracy'])}", _interval(row)]
              for row in rows]  # fmt: skip
     found = [f"Greedy accuracy on the `{split}` problems, in percent (the boxed answer).",

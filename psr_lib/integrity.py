@@ -88,10 +88,19 @@ def remedy(run: RunDir, key: Key) -> str:
     if isinstance(run, SeedsDir):
         seeds = " ".join(map(str, run.seeds))
         return f'{key} has to run again: make paper SEEDS="{seeds}"{preset} FORCE=1'
-    method = f" METHOD={key.method}" if key.method not in ("", MAIN) else ""
-    n = "" if key.stage in (BASE, DATA, *REPORTS) else f" N={key.n}"
-    words = f"STAGE={key.stage[:2]}{method}{n}{preset}" + (f" SEED={run.seed}" if run.seed else "")
+    n = None if key.stage in (BASE, DATA, *REPORTS) else key.n
+    words = f"STAGE={key.stage[:2]}{model_words(run, key.method, n)}"
     return f"{key} has to run again, after make clean-stage {words}"
+
+
+def model_words(run: RunDir, method: str, n: int | None) -> str:
+    """What make is told of a model where it is not the usual, such as ` METHOD=srlm N=2 SEED=1`."""
+    return "".join((
+        f" METHOD={method}" if method not in ("", MAIN) else "",
+        "" if n is None else f" N={n}",
+        "" if run.preset == USUAL else f" PRESET={run.preset}",
+        f" SEED={run.seed}" if run.seed else "",
+    ))  # fmt: skip
 
 
 def fault_of(run: RunDir, folder: Path, found: dict[str, Any]) -> str:

@@ -90,6 +90,18 @@ def test_results_that_were_changed_by_hand_are_not_shown(run):
     assert "Not evaluated" in text and "92.5" not in text
 
 
+def test_results_of_the_model_that_was_there_before_are_not_shown(run):
+    weights = run.model("psrlm", 2)
+    read = {"run:psrlm/M2/model": {"hash": manifest.fingerprint(weights)}}
+    finish(run, Key("05_evaluate", "psrlm", 2), read)
+    assert rows(cards.model_card(run, "psrlm", 2), "easy")
+    write_json(weights / "model.safetensors", {"of": "another"})
+    finish(run, Key("04_step_dpo", "psrlm", 2))
+    text = cards.model_card(run, "psrlm", 2)
+    assert not rows(text, "easy") and ModelCard(text).data.eval_results is None
+    assert "Not evaluated. What its last" in text and "`make evaluate N=2 PRESET=smoke`" in text
+
+
 def test_a_model_that_was_not_evaluated_says_so(run):
     text = cards.model_card(run, "psrlm", 1)
     assert "Not evaluated." in text and ModelCard(text).data.eval_results is None
