@@ -108,7 +108,7 @@ def _from_hub(stage: Any, name: str) -> list[Problem]:
         known = sorted(registry.names("benchmark"))
         raise PSRError(f"benchmark {name!r} has no place on the hub; choose from {known}")
     hub = HUB[name]
-    return _problems(name, sources.read_hub(stage.hub(hub), hub.split, SETTING), "", [])
+    return _problems(name, stage.hub(hub, hub.split, SETTING), "", [])
 
 
 def _problems(name: str, rows: Any, path: str, origins: list[str]) -> list[Problem]:

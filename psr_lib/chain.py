@@ -115,7 +115,7 @@ def _prm800k(stage: Any) -> tuple[Iterable[Any], str]:
     """The rows of PRM800K, of the hub or of a file, and how messages name them."""
     name = stage.preset.prm.labels
     if name == "prm800k":
-        return sources.read_hub(stage.hub(sources.KNOWN[name]), "train", "prm.labels"), name
+        return stage.hub(sources.KNOWN[name], "train", "prm.labels"), name
     path = stage.source(name)
     return iter_jsonl(path), str(path)
 

@@ -35,6 +35,7 @@ from psr_lib.run_dirs import Key, RunDir
 from psr_lib.stages import State, stage_state
 
 __all__ = ["Key", "RunDir", "Stage", "State", "open_stage", "stage_state"]
+DATA_SETS = "hub:datasets/"  # before the name of one, which a model may bear too
 WHERE = ("train",)  # where a stage computes, which is no part of what it makes
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -113,10 +114,23 @@ class Stage:
                            "or restore it with git")  # fmt: skip
         return self._record(path)
 
-    def hub(self, data_set: Any) -> Any:
-        """Note a data set of the hub as an input; its name stands for its content."""
-        self._inputs[f"hub:{data_set.repo}"] = {"hash": f"{data_set}"}
-        return data_set
+    def hub(self, data_set: Any, split: str, setting: str) -> Any:
+        """Rows of a data set of the hub, an input at the commit that this run read first.
+
+        Raises PSRError that names the `setting` where they are not to be had, or nothing tells at
+        which commit.
+        """
+        from psr_lib import sources
+
+        repo = f"{DATA_SETS}{data_set.repo}"
+        commit = self._commit_of(repo) or sources.newest(data_set.repo)
+        rows = sources.read_hub(data_set, split, setting, commit)
+        if not (commit := commit or sources.commit_of(rows)):
+            raise PSRError(f"{data_set.repo}: its cache does not tell which commit it holds, nor "
+                           f"does the hub; {sources.WAYS.format(setting=setting)}")  # fmt: skip
+        name = data_set.read_as(split).removeprefix(data_set.repo)
+        self._inputs[f"{repo}{name}"] = {"hash": commit}
+        return rows
 
     def pairs(self) -> Path:
         """The step pairs of this round: the method's own, or psrlm's for controls that borrow."""
@@ -151,12 +165,14 @@ class Stage:
         return self._record(path)
 
     def _commit_of(self, name: str) -> str:
-        """The commit of a hub model that this run has read before, '' where it is new to it.
+        """The commit of a model or data set of the hub that this run has read, '' where it has not.
 
-        So that all stages of a run read the same weights, whatever is uploaded meanwhile.
+        So that all stages of a run read the same, whatever is uploaded meanwhile.
         """
-        made = lineage.records(self.run, damaged=False).values()
-        found = (one["inputs"][name] for one in made if name in one.get("inputs", ()))
+        made = [{"inputs": self._inputs}, *lineage.records(self.run, damaged=False).values()]
+        inputs = (pair for one in made for pair in one.get("inputs", {}).items())
+        # A data set's name goes on with the part and the split that were read.
+        found = (entry for label, entry in inputs if f"{label}/".startswith(f"{name}/"))
         return next((one.get("commit", one["hash"]) for one in found), "")
 
     def _record(self, path: Path) -> Path:

@@ -77,17 +77,15 @@ def eft(
 
 
 def open_sources(stage: Any) -> list[sources.Source]:
-    """The preset's sources; a file that one reads is an input of the stage."""
+    """The preset's sources; what they read is an input of the stage."""
     settings = stage.preset.data
     found = sources.open_sources(
         settings.source, settings.source_split, manifest.root(), fields=settings.fields,
-        calculator=settings.calculator, seed=seed_of("source", stage.seed),
+        calculator=settings.calculator, seed=seed_of("source", stage.seed), read=stage.hub,
     )  # fmt: skip
     for source in found:
         if source.path:
             stage.source(source.path)
-        elif source.hub:
-            stage.hub(source.hub)
     return found
 
 

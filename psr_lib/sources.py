@@ -5,7 +5,8 @@ repository's root), or several of them joined by `+`. Rows are read when they ar
 large set need not fit into memory.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from psr_lib.records import Problem, PSRError, read_json, read_jsonl
 
 SUBJECTS = ("algebra", "counting_and_probability", "geometry", "intermediate_algebra",
             "number_theory", "prealgebra", "precalculus")  # fmt: skip
+COMMIT = re.compile("[0-9a-f]{40}")
+Rows = Sequence[Mapping[str, Any]]
 WAYS = "download it and set {setting} to its folder, or check the name and the connection"
 
 
@@ -29,6 +32,18 @@ class Hub:
     configs: tuple[str, ...] = ("",)
     split: str = ""
     files: str = ""
+
+    def read_as(self, split: str) -> str:
+        """What is read of it, as manifests name it; another split is another name.
+
+        >>> Hub("openai/gsm8k", ("main",)).read_as("train")
+        'openai/gsm8k/main/train'
+        """
+        parts = (self.repo, "+".join(self.configs), self.files, self.split or split)
+        return "/".join(filter(None, parts))
+
+
+Read = Callable[[Hub, str, str], Rows]  # what `read_hub` takes
 
 
 KNOWN = {
@@ -44,12 +59,11 @@ class Source:
     """Rows of a data set, read as problems by one layout; `path` is what was read, '' for none."""
 
     name: str
-    rows: Sequence[Mapping[str, Any]]
+    rows: Rows
     layout: Mapping[str, str]
     path: str = ""
     calculator: bool = False
     origins: Sequence[str] = field(default=(), repr=False)
-    hub: Hub | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,15 +83,16 @@ class Source:
 
 def open_sources(
     names: str, split: str, root: Path, *, fields: Mapping[str, str] | None = None,
-    calculator: bool = False, seed: int = 0,
+    calculator: bool = False, seed: int = 0, read: Read | None = None,
 ) -> list[Source]:  # fmt: skip
     """Every source that `data.source` names, joined by `+` where they are several.
 
-    Raises PSRError as `open_source` does, and where two have one name, which their problems bear.
+    `read` reads a data set of the hub in the place of `read_hub`. Raises PSRError as `open_source`
+    does, and where two have one name, which their problems bear.
     """
     parts = [names] if _local(names, root).exists() else [n.strip() for n in names.split("+")]
     found = [
-        open_source(part, split, root, fields=fields, calculator=calculator, seed=seed)
+        open_source(part, split, root, fields=fields, calculator=calculator, seed=seed, read=read)
         for part in parts
     ]
     labels = [source.name for source in found]
@@ -88,20 +103,19 @@ def open_sources(
 
 def open_source(
     name: str, split: str, root: Path, *, fields: Mapping[str, str] | None = None,
-    calculator: bool = False, seed: int = 0,
+    calculator: bool = False, seed: int = 0, read: Read | None = None,
 ) -> Source:  # fmt: skip
     """The source of a name; a relative path lies below `root`.
 
     Raises PSRError where it is not there, holds no rows, or its fields are not known.
     """
     local = _local(name, root)
-    rows, path, origins, hub = _rows(name, local, split, seed)
+    rows, path, origins = _rows(name, local, split, seed, read or read_hub)
     label = name if not path else local.name.split(".")[0]
     where = origins[0] if origins else f"{path or name}, row 1"
     if not len(rows):
         raise PSRError(f"{path or name}: no rows; set data.source to a file that holds some")
-    source = Source(label, rows, find_layout(rows[0], where, fields), path, calculator,
-                    origins, hub)  # fmt: skip
+    source = Source(label, rows, find_layout(rows[0], where, fields), path, calculator, origins)
     if isinstance(rows, list):  # in memory, so few enough to be checked at once
         for index in range(len(source)):
             source.problem(index)
@@ -109,18 +123,18 @@ def open_source(
 
 
 def _rows(
-    name: str, local: Path, split: str, seed: int
-) -> tuple[Sequence[Mapping[str, Any]], str, Sequence[str], Hub | None]:
-    """The rows; the path and the origins of a local set, or the data set of the hub."""
+    name: str, local: Path, split: str, seed: int, read: Read
+) -> tuple[Rows, str, Sequence[str]]:
+    """The rows; the path and the origins of a local set."""
     if name == symbolic.NAME:
-        return symbolic.Rows("train", seed), "", [], None
+        return symbolic.Rows("train", seed), "", []
     if name in KNOWN or (not local.exists() and is_hub_id(name)):
         hub = KNOWN.get(name) or _hub(name)
-        return read_hub(hub, split, "data.source"), "", [], hub
+        return read(hub, split, "data.source"), "", []
     if local.exists():
         path = split_file(local, split) or local
         rows, origins = read_local(path, split, "data.source")
-        return rows, str(path), origins, None
+        return rows, str(path), origins
     names = ", ".join((PROCEDURAL, symbolic.NAME, *KNOWN))
     raise PSRError(
         f"data.source {name!r}: no such file or folder, and none of {names}; a data set of the "
@@ -137,22 +151,49 @@ def _hub(name: str) -> Hub:
     return next((hub for hub in KNOWN.values() if hub.repo == name), Hub(name))
 
 
-def read_hub(hub: Hub, split: str, setting: str) -> Sequence[Mapping[str, Any]]:
-    """Rows of a data set of the hub, mapped from its cache; raises a one-line PSRError."""
+def newest(repo: str) -> str:
+    """The newest commit of a data set of the hub, '' where the hub does not tell."""
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().dataset_info(repo, timeout=30).sha or ""
+    except Exception:  # no common base; without a connection the cache may hold the data set
+        return ""
+
+
+def commit_of(rows: Rows) -> str:
+    """The commit that rows of the hub were read at: it names their folder in the cache; or ''."""
+    files = getattr(rows, "cache_files", ())
+    folders = (Path(file["filename"]).parent.name for file in files)
+    return next(filter(COMMIT.fullmatch, folders), "")
+
+
+def read_hub(hub: Hub, split: str, setting: str, commit: str = "") -> Rows:
+    """Rows of a data set of the hub at a commit, the newest if '', mapped from its cache.
+
+    Raises a one-line PSRError where they are not to be had, or not at that commit.
+    """
     files = {"data_files": hub.files} if hub.files else {}
+    way = WAYS.format(setting=setting)
     try:
         from datasets import concatenate_datasets, load_dataset
 
-        parts = [load_dataset(hub.repo, config or None, split=hub.split or split, **files)
+        parts = [load_dataset(hub.repo, config or None, split=hub.split or split,
+                              revision=commit or None, **files)
                  for config in hub.configs]  # fmt: skip
-        return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
+        rows = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
     except Exception as error:  # the library's errors have no common base
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        way = WAYS.format(setting=setting)
         raise PSRError(f"{hub.repo}: not to be had from the hub ({reason}); {way}") from None
+    # Without a connection the library takes what it read last, whatever it is asked for.
+    found = {commit, *map(commit_of, parts)} - {""}
+    if len(found) > 1:
+        raise PSRError(f"{hub.repo}: not to be had at one commit, as the hub does not answer and "
+                       f"its cache holds another ({', '.join(sorted(found))}); {way}")  # fmt: skip
+    return rows
 
 
-def read_local(path: Path, split: str, setting: str) -> tuple[Sequence[Mapping[str, Any]], list]:
+def read_local(path: Path, split: str, setting: str) -> tuple[Rows, list]:
     """Rows of a file or folder, and where each is from if not from one file (one JSON file each).
 
     A folder holds `<split>.jsonl`, `.jsonl.gz`, `.json` or parquet files of the split, as data sets
@@ -201,7 +242,7 @@ def _objects(rows: list[Any], path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _parquet(paths: list[Path]) -> Sequence[Mapping[str, Any]]:
+def _parquet(paths: list[Path]) -> Rows:
     try:
         from datasets import load_dataset
 

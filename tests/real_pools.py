@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from conftest import ROOT
 
-from psr_lib import presets
+from psr_lib import presets, sources
 
 
 def write(path, rows):
@@ -31,9 +31,9 @@ class FakeStage:
         self.inputs.append(name)
         return ROOT / name
 
-    def hub(self, data_set):
+    def hub(self, data_set, split, setting):
         self.inputs.append(data_set.repo)
-        return data_set
+        return sources.read_hub(data_set, split, setting)
 
     def output(self, name):
         return self.folder / name

@@ -212,10 +212,12 @@ def test_labels_may_come_from_the_hub(copied, monkeypatch):
 
     asked = []
     monkeypatch.setattr(chain.sources, "read_hub", lambda *a: asked.append(a) or [PHASE_1, PHASE_2])
+    monkeypatch.setattr(chain.sources, "newest", lambda repo: "4f2a")
     stage = opened(copied, "prm.labels=prm800k prm.heldout=1")
     train, heldout = chain.labels_of(stage, set())
     assert len(train) + len(heldout) == 6 and asked[0][0].repo == "tasksource/PRM800K"
-    assert "hub:tasksource/PRM800K" in stage.made_from["inputs"]
+    name = "hub:datasets/tasksource/PRM800K/phase2_train.jsonl/train"
+    assert stage.made_from["inputs"][name] == asked[0][3] == "4f2a"
 
 
 def test_held_out_problems_are_whole_and_leave_some_to_train_on():

@@ -5,9 +5,10 @@ import sys
 import types
 
 import pytest
+from chain_runs import by_the_runner, opened
 from real_pools import FakeStage, many, stage_of, write
 
-from psr_lib import benchmarks, data_prep, source_pools, sources
+from psr_lib import benchmarks, data_prep, runs, source_pools, sources
 from psr_lib.hygiene import Screen
 from psr_lib.layouts import declared, find_layout, read_problem
 from psr_lib.records import IFTExample, Problem, PSRError, Question, read_jsonl, to_dict
@@ -179,7 +180,7 @@ def test_hub_names(tmp_path, monkeypatch, name, asked, parts):
     hub = FakeHub([NUMINA])
     monkeypatch.setitem(sys.modules, "datasets", hub)
     source = sources.open_source(name, "train", tmp_path)
-    assert len(source) == parts == len(hub.asked) and source.hub.repo == asked[0]
+    assert len(source) == parts == len(hub.asked)
     assert hub.asked[0][0] == asked and hub.asked[0][1]["split"] == "train"
     assert source.problem(0).answer == "2" and source.path == ""
 
@@ -191,6 +192,101 @@ def test_an_unreachable_hub_is_one_line_that_says_what_to_do(tmp_path, monkeypat
     ) as caught:
         sources.open_source("gsm8k", "train", tmp_path)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+class Mapped(list):
+    """Rows that lie in the library's cache, below the folder of their commit."""
+
+    def __init__(self, rows, commit):
+        super().__init__(rows)
+        self.cache_files = [{"filename": f"/cache/openai___gsm8k/main/0.0.0/{commit}/x.arrow"}]
+
+
+class CachedHub(FakeHub):
+    """A datasets library whose rows are of the commit that is asked for, or of `cached` alone."""
+
+    cached = ""
+
+    def load_dataset(self, *args, **settings):
+        return Mapped(super().load_dataset(*args, **settings), self.cached or settings["revision"])
+
+
+OLD, NEW = "0" * 40, "1" * 40
+GSM8K_HUB = sources.Hub("openai/gsm8k", ("main",))
+
+
+@pytest.fixture
+def cached(monkeypatch):
+    """The hub's libraries: `newest` is what the hub says, an error where it does not answer."""
+    hub = CachedHub([GSM8K])
+    hub.newest = OLD
+
+    def dataset_info(repo, **_):
+        if isinstance(hub.newest, Exception):
+            raise hub.newest
+        return types.SimpleNamespace(sha=hub.newest)
+
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    by_the_runner(monkeypatch)
+    api = types.SimpleNamespace(dataset_info=dataset_info)
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: api)
+    return hub
+
+
+def read_as_01(tmp_path, *splits):
+    """The data stage of a run, which has read these splits of GSM8K."""
+    stage = opened(tmp_path / "runs")
+    for split in splits:
+        stage.hub(GSM8K_HUB, split, "data.source")
+    return stage
+
+
+def test_both_splits_of_a_data_set_are_inputs_at_the_commit_that_was_read(tmp_path, cached):
+    stage = read_as_01(tmp_path, "train")
+    cached.newest = NEW
+    stage.hub(GSM8K_HUB, "test", "data.benchmark_folder")
+    assert stage.made_from["inputs"] == {
+        "hub:datasets/openai/gsm8k/main/train": OLD, "hub:datasets/openai/gsm8k/main/test": OLD
+    }  # fmt: skip
+    assert [settings["revision"] for _, settings in cached.asked] == [OLD, OLD]
+
+
+def test_pools_and_test_sets_are_read_at_one_commit(tmp_path, cached):
+    real = "data.source=gsm8k teacher.ift=rule data.eft_from=none data.benchmark_folder=hub"
+    stage = opened(tmp_path / "runs", f"{real} data.benchmarks=[gsm8k] data.benchmark_size=1")
+    assert [source.name for source in source_pools.open_sources(stage)] == ["gsm8k"]
+    cached.newest = NEW
+    assert benchmarks.open_sets(stage)["gsm8k"][0].answer == "7"
+    assert set(stage.made_from["inputs"].values()) == {OLD} and len(stage.made_from["inputs"]) == 2
+
+
+def test_later_stages_read_the_data_set_at_the_first_ones_commit(tmp_path, cached):
+    stage = read_as_01(tmp_path, "train")
+    stage.output("ift.jsonl").write_text("{}\n")
+    assert stage.finish()["inputs"]["hub:datasets/openai/gsm8k/main/train"] == {"hash": OLD}
+    cached.newest = NEW
+    names = {"preset": "smoke", "runs_dir": str(tmp_path / "runs"), "iteration": 1}
+    later = runs.open_stage("05_evaluate", **names)
+    later.hub(GSM8K_HUB, "test", "data.benchmark_folder")
+    assert cached.asked[-1][1]["revision"] == OLD
+    later.hub(sources.KNOWN["numina"], "train", "data.source")
+    assert cached.asked[-1][1]["revision"] == NEW, "another data set"
+
+
+def test_without_a_connection_the_commit_is_that_of_the_cache(tmp_path, cached):
+    cached.newest, cached.cached = ConnectionError("no route"), NEW
+    stage = read_as_01(tmp_path, "train")
+    assert stage.made_from["inputs"] == {"hub:datasets/openai/gsm8k/main/train": NEW}
+    cached.cached = "an old folder"
+    with pytest.raises(PSRError, match=r"gsm8k: its cache does not tell which commit .* data.sour"):
+        read_as_01(tmp_path / "other", "train")
+
+
+def test_a_cache_that_holds_another_commit_than_the_run_read_is_refused(tmp_path, cached):
+    stage = read_as_01(tmp_path, "train")
+    cached.newest, cached.cached = ConnectionError("no route"), NEW
+    with pytest.raises(PSRError, match=rf"one commit, .* holds another \({OLD}, {NEW}\); down"):
+        stage.hub(GSM8K_HUB, "test", "data.source")
 
 
 # --- hygiene
