@@ -79,7 +79,7 @@ def model_card(run: RunDir, method: str, n: int) -> str:
         f"`{made['stage']}`.",
         "## Results", missing or _results(run.eval(method, n), rows, split),
         "## Made from", _inputs(made),
-        "## Training", table(["setting", "value"], settings.items()),
+        "## Training", table(["setting", "value"], _public(settings).items()),
         table(["count", "value"], _plain(made["counts"]).items()),
         "## Prompts", _prompts(made["params"]),
         "## Limits", _limits(run, method, n),
@@ -274,10 +274,26 @@ def _flat(values: Mapping[str, Any]) -> str:
 
 
 def _public(value: Any) -> Any:
-    """A value without the folders of this machine, which a card that is shared should not tell."""
-    if isinstance(value, str) and value.removeprefix("path:").startswith(("/", "~")):
-        return f"…/{Path(value).name}"
-    return value
+    """A value without the folders of this machine, which a card that is shared should not tell.
+
+    >>> _public("gsm_symbolic+/home/me/sets/mine.jsonl"), _public(["~/a/b", "data/tiny"])
+    ('gsm_symbolic+…/mine.jsonl', ['…/b', 'data/tiny'])
+    """
+    if isinstance(value, Mapping):
+        return {key: _public(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_public(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    whole = value.startswith("path:")
+    parts = [value.removeprefix("path:")] if whole else value.split("+")  # as in data.source
+    return "+".join(map(_last_name, parts))
+
+
+def _last_name(text: str) -> str:
+    """A path that leads out of the repository by its last name alone; any other text as it is."""
+    outside = text.strip().startswith(("/", "~", "../"))
+    return f"…/{Path(text.strip()).name}" if outside else text
 
 
 def _data_limits(settings: Mapping[str, Any]) -> str:

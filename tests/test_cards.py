@@ -168,10 +168,20 @@ def test_cards_tell_no_folder_and_no_address_of_the_machine(run):
         made["params"].setdefault("model", {})["base"] = "/home/me/secret/base"
         if "data" in made["params"]:
             made["params"]["data"]["source"] = "~/secret/problems.jsonl"
+            made["params"]["lab"] = {"audit": ["/home/me/secret/a.jsonl", "data/b", "../secret/c"]}
         write_json(folder / manifest.NAME, made)
     shown = [cards.data_card(run, "psrlm", n) for n in (1, 2)] + [cards.model_card(run, "psrlm", 2)]
     assert all("secret" not in text and "127.0.0.1" not in text for text in shown)
     assert "`…/base`" in shown[2] and "source: …/problems.jsonl" in shown[0]
+    assert "audit: ['…/a.jsonl', 'data/b', '…/c']" in shown[0]
+
+
+def test_of_several_sources_each_is_told_by_its_last_name(run):
+    made = json.loads((run.data / manifest.NAME).read_text())
+    made["params"]["data"]["source"] = "gsm_symbolic+/home/me/secret/mine.jsonl+openai/gsm8k"
+    write_json(run.data / manifest.NAME, made)
+    text = cards.data_card(run, "psrlm", 1)
+    assert "secret" not in text and text.count("gsm_symbolic+…/mine.jsonl+openai/gsm8k") == 2
 
 
 def test_the_limits_name_the_laboratory_before_an_evaluation_too(run):
