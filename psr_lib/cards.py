@@ -44,15 +44,19 @@ Manifest = dict[str, Any]
 
 
 def refresh(run: RunDir, method: str, rounds: int) -> list[Path]:
-    """Write the cards of every M[n] that is complete; those that would not change are left."""
+    """Write the cards of every M[n] that is complete; those that would not change are left.
+
+    A card of what is missing or damaged goes: why it is is for `make status` to say.
+    """
     written = []
     for n in range(1, rounds + 1):
-        try:
-            cards = {MODEL: model_card(run, method, n), DATA: data_card(run, method, n)}
-        except PSRError:  # a stage is missing or damaged, which is for `make status` to say
-            continue
-        for name, text in cards.items():
+        for name, make in ((MODEL, model_card), (DATA, data_card)):
             path = run.round(method, n) / name
+            try:
+                text = make(run, method, n)
+            except PSRError:
+                path.unlink(missing_ok=True)
+                continue
             if not path.is_file() or path.read_text(encoding="utf-8") != text:
                 write_text(path, text)
                 written.append(path)

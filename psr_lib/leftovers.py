@@ -4,7 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-from psr_lib import manifest, notebook_runner
+from psr_lib import cards, manifest, notebook_runner
 from psr_lib.methods import DATA, DPO, INIT
 from psr_lib.run_dirs import Key, RunDir
 
@@ -70,13 +70,17 @@ def _trained(launch: Path) -> int:
 
 
 def files_of(run: RunDir, key: Key) -> list[Path]:
-    """Every file that belongs to one stage and to no other, its executed notebook last."""
+    """Every file that belongs to one stage and to no other, its executed notebook last.
+
+    A model's cards, which say what is in it, are among them.
+    """
     folder, notebook = run.folder(key), run.notebook(key)
     own = [folder / name for name in manifest.files_in(folder)] if folder.is_dir() else []
     own += [folder / manifest.NAME, folder / manifest.BEFORE, *folder.glob("*.part*")]
     if key.stage in (INIT, DPO):
         beside = [folder.parent / name for name in ("adapter", LAUNCH)]
         own += [path for part in beside for path in part.rglob("*") if path.is_file()]
+        own += [folder.parent / name for name in (cards.MODEL, cards.DATA)]
     own += [notebook, notebook_runner.part_of(notebook)]
     return [path for path in dict.fromkeys(own) if path.is_file()]
 

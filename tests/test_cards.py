@@ -217,6 +217,13 @@ def test_a_model_that_is_not_there_has_no_card(run):
     assert {path.parent.name for path in cards.refresh(run, "psrlm", 4)} == {"M1"}
 
 
+def test_the_cards_of_a_model_that_has_gone_go_too(run):
+    cards.refresh(run, "psrlm", 2)
+    (run.model("psrlm", 2) / manifest.NAME).unlink()
+    assert cards.refresh(run, "psrlm", 2) == []
+    assert {path.parent.name for path in run.path.rglob("*_CARD.md")} == {"M1"}
+
+
 def test_no_cell_breaks_its_table():
     assert cards.table(["a", "b"], [["x|y", "1\n2"]]).splitlines()[2] == r"| x\|y | 1 2 |"
     assert cards.table(["a"], []) == ""

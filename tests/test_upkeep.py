@@ -226,6 +226,15 @@ def test_clean_stage_takes_the_adapter_and_clears_a_damaged_manifest(repo):
     assert not (repo.root / M2 / "model").exists() and not (repo.root / M2 / "adapter").exists()
 
 
+def test_clean_stage_takes_the_cards_of_the_model(repo):
+    cards = {f"psrlm/M2/{name}_CARD.md" for name in ("MODEL", "DATA")}
+    assert cards <= files(repo)
+    assert repo.call("clean-stage", "--stage", "05", "--n", "2").returncode == 0
+    assert cards <= files(repo), "they are the model's"
+    assert repo.call("clean-stage", "--stage", "04", "--n", "2").returncode == 0
+    assert not cards & files(repo)
+
+
 def test_what_takes_long_belongs_to_the_data_that_all_methods_share(tmp_path, monkeypatch):
     run, forgot = RunDir("smoke", 0, tmp_path), []
     (run.making / "prm").mkdir(parents=True)
