@@ -19,7 +19,7 @@ from psr_lib.environ import variables
 from psr_lib.launch import command
 from psr_lib.models import device_of, slow_bfloat16
 from psr_lib.preflight import CHECKED, OPEN, REPLACED, WRONG, Row
-from psr_lib.presets import PROCEDURAL, Preset
+from psr_lib.presets import PROCEDURAL, Preset, quoted
 from psr_lib.records import PSRError
 from psr_lib.request import Request
 from psr_lib.run_dirs import Key
@@ -54,7 +54,8 @@ def rehearse(args: argparse.Namespace, build: Callable[[Request, list[Key]], Any
           f"below mean nothing\n{preflight.table(_announced(swaps))}", flush=True)  # fmt: skip
     dry = copy.copy(args)
     dry.runs_dir, dry.dry = str(home), False
-    dry.overrides = " ".join([real.overrides, *(f"{k}={v[0]}" for k, v in swaps.items())])
+    changes = (f"{key}={quoted(value)}" for key, (value, _) in swaps.items())
+    dry.overrides = " ".join([real.overrides, *changes])
     request = Request(dry)
     try:
         with variables(dict.fromkeys(OFFLINE, "1")):

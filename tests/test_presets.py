@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from psr_lib import presets
-from psr_lib.presets import load, names, split_overrides
+from psr_lib.presets import load, names, quoted, split_overrides
 from psr_lib.records import PSRError
 
 
@@ -86,6 +86,39 @@ def test_overrides_take_the_type_of_their_field():
 def test_overrides_split_at_commas_and_spaces_but_not_in_lists():
     assert split_overrides(" a=1,b=2  c=[1, 2] ") == ["a=1", "b=2", "c=[1, 2]"]
     assert split_overrides("") == [] and split_overrides(["a=1", "b=2"]) == ["a=1", "b=2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("model.base='/my models/x', rounds=2", ["model.base='/my models/x'", "rounds=2"]),
+        ('model.base="/o\'neil/a, b" rounds=2', ['model.base="/o\'neil/a, b"', "rounds=2"]),
+        ("lab.audit=['a b/c]', \"d, e\"] a=1", ["lab.audit=['a b/c]', \"d, e\"]", "a=1"]),
+        ("data.fields={question: 'my }', b: c} a=1", ["data.fields={question: 'my }', b: c}",
+                                                     "a=1"]),
+        ("model.base=/o'neil/x data.source=o'hara/y", ["model.base=/o'neil/x",
+                                                      "data.source=o'hara/y"]),
+        ("model.base='open a=1", ["model.base='open", "a=1"]),
+        ("lab.audit=[it's] model.base='x y'", ["lab.audit=[it's]", "model.base='x y'"]),
+        ("a='' b=1", ["a=''", "b=1"]),
+    ],
+)  # fmt: skip
+def test_quotes_keep_a_value_whole(text, pieces):
+    assert split_overrides(text) == pieces
+
+
+def test_a_quoted_value_is_read_without_its_quotes():
+    changed = load("tiny", "model.base='/my models/x' lab.audit=['a, b', c d] search.width='4'")
+    assert changed.model.base == "/my models/x" and changed.search.width == 4
+    assert changed.lab.audit == ("a, b", "c d")
+    with pytest.raises(PSRError, match=r"override 'models/x': .* in quotes: model\.base='my mod"):
+        load("tiny", "model.base=/my models/x")
+
+
+@pytest.mark.parametrize("value", ["/a b/c", "/o'neil/a b", "x,y", "[1, 2]", "plain", "", 3])
+def test_a_quoted_text_comes_back(value):
+    (piece,) = split_overrides(f"key={quoted(value)}")
+    assert piece.removeprefix("key=").strip("'\"") == str(value)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import yaml
 
 from psr_lib import registry
 from psr_lib.presets import together
-from psr_lib.presets.overrides import all_keys, apply, split_overrides
+from psr_lib.presets.overrides import all_keys, apply, quoted, split_overrides
 from psr_lib.presets.preset import Preset, plain
 from psr_lib.presets.sections import Srlm
 from psr_lib.presets.together import PROCEDURAL, check_method
@@ -25,7 +25,7 @@ from psr_lib.presets.values import build, items, suggest
 from psr_lib.records import PSRError
 
 __all__ = ["FOLDER", "PROCEDURAL", "Preset", "Srlm", "all_keys", "check_method", "load", "names",
-           "plain", "registered", "split_overrides", "suggest", "title"]  # fmt: skip
+           "plain", "quoted", "registered", "split_overrides", "suggest", "title"]  # fmt: skip
 FOLDER = Path(__file__).parent
 
 

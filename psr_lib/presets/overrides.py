@@ -11,15 +11,34 @@ from psr_lib.presets.preset import Preset
 from psr_lib.presets.values import number, suggest
 from psr_lib.records import PSRError
 
+# Quotes hold a value together where they stand around all of it; elsewhere they are letters.
+QUOTED = r"""(?<![^\s=,:\[{])(?:'[^']*'|"[^"]*")(?![^\s,:\]}])"""
+PIECE = re.compile(rf"(?:{QUOTED}|\[(?:{QUOTED}|[^\]])*\]?|\{{(?:{QUOTED}|[^}}])*\}}?|[^\s,\[{{])+")
+
 
 def split_overrides(overrides: Iterable[str] | str) -> list[str]:
-    """Assignments from a text separated by commas or spaces; [...] and {...} stay whole.
+    """Assignments from a text separated by commas or spaces; [...], {...} and quotes stay whole.
 
     >>> split_overrides("search.width=4, data.questions=[10, 20]")
     ['search.width=4', 'data.questions=[10, 20]']
+    >>> split_overrides("rounds=2 model.base='/my models/x'")
+    ['rounds=2', "model.base='/my models/x'"]
     """
     joined = overrides if isinstance(overrides, str) else " ".join(overrides)
-    return re.findall(r"(?:\[[^\]]*\]?|\{[^}]*\}?|[^\s,\[{])+", joined)
+    return PIECE.findall(joined)
+
+
+def quoted(value: Any) -> str:
+    """A value as an override holds it: in quotes where it would be divided.
+
+    >>> quoted(4), quoted("[1, 2]"), quoted("/my models/x")
+    ('4', '[1, 2]', "'/my models/x'")
+    """
+    text = str(value)
+    if split_overrides(text) == [text]:
+        return text
+    mark = '"' if "'" in text else "'"
+    return f"{mark}{text}{mark}"
 
 
 def apply(values: dict[str, Any], override: str) -> None:
@@ -28,7 +47,12 @@ def apply(values: dict[str, Any], override: str) -> None:
     Raises PSRError where it is no assignment, or where its key or its value is wrong.
     """
     key, sign, raw = override.partition("=")
-    if not sign or not key or not raw:
+    if not sign:
+        raise PSRError(
+            f"override {override!r}: write it as key=value, such as search.width=4; "
+            "a value with blanks or commas in quotes: model.base='my models/x'"
+        )
+    if not key or not raw:
         raise PSRError(f"override {override!r}: write it as key=value, such as search.width=4")
     spec = _field(key)
     if key == "name" or is_dataclass(spec.type):
@@ -61,6 +85,8 @@ def all_keys() -> list[str]:
 
 def _read(kind: Any, raw: str, override: str) -> Any:
     """The override's text as a value of the field's type (a float may be written 1e-3)."""
+    if re.fullmatch(QUOTED, raw):
+        raw = raw[1:-1]
     if kind is str:
         return raw
     if kind is float:
