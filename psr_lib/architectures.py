@@ -80,7 +80,7 @@ def config(base: str, shipped_first: bool = False) -> tuple[Any, str]:
 
     Raises PSRError where none is at hand, or it cannot be read.
     """
-    folder = manifest.root() / base
+    folder = manifest.root() / Path(base).expanduser()
     if (folder / "config.json").is_file():
         return _read(folder, base), manifest.shown(folder)
     ways = (_shipped, _from_cache) if shipped_first else (_from_cache, _shipped)
@@ -102,7 +102,7 @@ def _shipped(base: str) -> tuple[Any, str] | None:
 
 
 def _from_cache(base: str) -> tuple[Any, str] | None:
-    if not (manifest.root() / base).exists() and (cached := _cached(base)):
+    if not (manifest.root() / Path(base).expanduser()).exists() and (cached := _cached(base)):
         return _read(cached.parent, base), "the hub's cache"
     return None
 

@@ -8,6 +8,7 @@ attention that stores no score matrix), or 2 h for its input alone where the res
 
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from psr_lib import launch, manifest
@@ -122,6 +123,10 @@ def engine_kind(preset: Preset) -> str:
     return preset.engine.worker if preset.engine.kind == "ray" else preset.engine.kind
 
 
+def _folder(base: str) -> Path:
+    return manifest.root() / Path(base).expanduser()
+
+
 def disk(parts: Iterable[tuple[Work, Architecture]], preset: Preset) -> Parts:
     """Bytes that the stages leave on the disk, by part; models are saved whole, in 32 bits.
 
@@ -141,7 +146,7 @@ def disk(parts: Iterable[tuple[Work, Architecture]], preset: Preset) -> Parts:
             trained = model.trained(getattr(preset, work.section).lora_r)
             apart = how.launch != command.SINGLE or 2 * model.parameters > launch.SMALL
             kept = max(kept, (KEPT + 1) * 12 * trained if apart and how.save_every else 0)
-    away = [model for name, model in models.items() if not (manifest.root() / name).is_dir()]
+    away = [model for name, model in models.items() if not _folder(name).is_dir()]
     base = {f"{model.name} from the hub (16 bits)": 2 * model.parameters for model in away}
     texts = {f"texts and traces (at most, {LETTERS:.0f} bytes a token)": LETTERS * tokens}
     return base | found | ({"checkpoints meanwhile": kept} if kept else {}) | texts

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -44,7 +45,7 @@ def of(preset: Preset) -> Lengths:
 
 def counter(base: str) -> tuple[Callable[[str], int], str]:
     """What counts a text's tokens, and its name: the base model's tokenizer, or a rule of thumb."""
-    folder = manifest.root() / base
+    folder = manifest.root() / Path(base).expanduser()
     if not folder.is_dir():
         return lambda text: round(len(text) / LETTERS), "4 letters a token"
     from psr_lib.models import load_tokenizer, text_ids

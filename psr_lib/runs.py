@@ -108,7 +108,7 @@ class Stage:
 
     def source(self, name: str) -> Path:
         """A file or folder that the stage reads, such as 'data/tiny/test', or one of the user's."""
-        path = manifest.root() / name
+        path = manifest.root() / Path(name).expanduser()
         if not path.exists():
             raise PSRError(f"{manifest.shown(path)}: no such file; correct its name in the preset, "
                            "or restore it with git")  # fmt: skip

@@ -63,7 +63,8 @@ def find(stage: Any) -> Path | None:
 
 def ahead(preset: Preset, run: RunDir) -> Path | None:
     """Where the rows of this run's data stage will be found, before it is opened."""
-    params, base = parameters(preset, Key(DATA), run.seed), manifest.root() / preset.model.base
+    params = parameters(preset, Key(DATA), run.seed)
+    base = manifest.root() / Path(preset.model.base).expanduser()
     stage = SimpleNamespace(seed=run.seed, run=run, params=params, model=lambda _: base)
     return find(stage)
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 from conftest import ROOT
 from safetensors import safe_open
-from tiny_model import random_model
+from tiny_model import make_tiny_model, random_model
 
 from psr_lib import (
     architectures,
@@ -25,6 +25,7 @@ from psr_lib import (
     manifest,
     plan,
     plan_check,
+    preflight,
     presets,
     rate_table,
     results,
@@ -110,6 +111,20 @@ def test_sizes_of_a_known_model_are_told_alike_where_the_hub_has_been(monkeypatc
     assert architectures.config(base)[1] == "the hub's cache", "a stand-in is cut from the whole"
     assert architectures.of.__wrapped__(base) == architectures.of(base)
     assert "architectures.yaml" in architectures.of.__wrapped__(base).source
+
+
+def test_a_model_below_the_users_home_is_found_as_a_run_finds_it(tmp_path, monkeypatch):
+    make_tiny_model(tmp_path / "mine")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(architectures, "_cached", lambda base: pytest.fail("it is no hub's"))
+    found = architectures.of.__wrapped__("~/mine")
+    assert found.source == str(tmp_path / "mine")
+    preset = load("tiny", "model.base=~/mine")
+    rows = preflight.look(preset, RunDir("tiny"), [Key(INIT, "psrlm", 1)])
+    assert not [row for row in preflight.failed(rows) if row.what == "~/mine"]
+    work = Work(Key(INIT, "psrlm", 1), "training", "train")
+    assert not any("hub" in part for part in footprint.disk([(work, found)], preset))
+    assert lengths.counter("~/mine")[1] == "by its tokenizer"
 
 
 def test_every_shipped_configuration_has_a_source_and_a_licence():
