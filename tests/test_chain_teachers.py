@@ -192,7 +192,7 @@ def test_rows_that_ship_are_checked_and_never_half_there(made, tmp_path, monkeyp
 def test_what_ships_leaves_a_base_model_of_the_hub_alone(made, tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, "HOME", str(tmp_path / "home"))
     shipped.keep(made.stage.run)
-    monkeypatch.setattr(base_weights, "from_hub", lambda name, commit: ROOT / "data/tiny/base")
+    monkeypatch.setattr(base_weights, "from_hub", lambda name, *_: ROOT / "data/tiny/base")
     stage = opened(tmp_path / "runs", "model.base=somebody/model")
     assert stage.model(0) == ROOT / "data/tiny/base" and shipped.find(stage) is None
     entry = stage._inputs["hub:somebody/model"]
