@@ -76,13 +76,15 @@ def _worth(trace: Trace) -> tuple[int, ...]:
 
 
 def moved(
-    tokenizer: Any, rows: Sequence[StepRow], policy: Path | str, reference: Path | str
-) -> list[View]:
+    tokenizer: Any, rows: Sequence[StepRow], policy: Path | str, reference: Path | str,
+    trust: bool = False,
+) -> list[View]:  # fmt: skip
     """Step pairs token by token, coloured by how far the policy is from the reference on each.
 
+    `trust` lets the models run code of their own (`model.trust_remote_code`).
     A line that says so where the weights are too large to be loaded only to be looked at.
     """
     if not affordable(policy, reference):
         return [note("the models are too large to be loaded once more for this display")]
-    logs = log_ratios(policy, reference, rows)
+    logs = log_ratios(policy, reference, rows, trust)
     return [tokens(tokenizer, row, one) for row, one in zip(rows, logs, strict=True)]

@@ -96,6 +96,18 @@ def test_every_preset_leaves_a_models_own_code_off_and_names_the_switch():
     assert rounds._loading(asked)["trust_remote_code"] is True
 
 
+def test_notebooks_load_models_as_the_preset_says():
+    loaders, found = {"load_tokenizer", "load_model", "show.moved"}, set()
+    for path in NOTEBOOKS:
+        tree = code_of(path)
+        for node in (one for one in ast.walk(tree) if isinstance(one, ast.Call)):
+            if (name := ast.unparse(node.func)) in loaders:
+                assert ast.unparse(node.args[-1]) == "trust", f"{path.name}: {name}"
+                assert "stage.preset.model.trust_remote_code" in ast.unparse(tree)
+                found.add((path.name[:2], name))
+    assert found == {("02", "load_tokenizer"), ("04", "load_tokenizer"), ("04", "show.moved")}
+
+
 def test_yaml_makes_no_objects():
     with pytest.raises(PSRError, match="is not a value"):
         presets.load("smoke", "data.questions=[!!python/object/apply:os.getcwd{}]")

@@ -350,6 +350,19 @@ def test_large_models_are_not_loaded_for_a_display(moved, monkeypatch):
     assert "too large" in repr(said)
 
 
+def test_a_display_lets_models_run_code_of_their_own_where_it_is_told(moved, monkeypatch):
+    given = []
+
+    def load(folder, dtype, device, trust=False):
+        given.append(trust)
+        return load_model(folder, dtype, device)
+
+    monkeypatch.setattr(log_ratios, "load_model", load)
+    show.moved(moved.tokenizer, [moved.row], moved.new, moved.old, True)
+    show.moved(moved.tokenizer, [moved.row], moved.new, moved.old)
+    assert given == [True, True, False, False]
+
+
 def test_displays_make_no_stage_stale():
     for path in sorted((manifest.root() / "notebooks").glob("*.ipynb")):
         files = manifest.code_hashes(path, manifest.root() / "psr_lib")
