@@ -1,7 +1,6 @@
 """Training in several processes: the same updates as in one, the shipped configurations, errors."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -428,15 +427,20 @@ def test_a_launcher_that_starts_too_few_is_found_out():
         worker.check_size(2, 1)
 
 
-def test_processes_end_when_nobody_waits_for_them(monkeypatch, capsys):
-    monkeypatch.setenv(worker.CALLER, str(os.getpid()))
+def test_processes_end_when_nobody_waits_for_them(capsys):
     worker.tell(1, 2, {"loss": 0.5})
     assert capsys.readouterr().out == f'{worker.MARK}[1, 2, {{"loss": 0.5}}]\n'
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    monkeypatch.setenv(worker.CALLER, str(gone.pid))
-    with pytest.raises(PSRError, match="the process that asked for it has ended"):
-        worker.tell(1, 2, {})
+    busy = "from psr_lib.launch import worker; import sys, time; worker.end_with(int(sys.argv[1]));"
+    caller = subprocess.Popen(["sleep", "600"])
+    line = [sys.executable, "-c", f"{busy} print(1, flush=True); time.sleep(600)", str(caller.pid)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE) as orphan:
+        assert orphan.stdout.readline() == b"1\n" and orphan.poll() is None
+        caller.kill()
+        caller.wait()
+        assert orphan.wait(30) == 1
+    code = f"{busy} time.sleep(2 * worker.LOOK_AGAIN); print(2)"
+    there = subprocess.run([sys.executable, "-c", code, "0"], capture_output=True)
+    assert there.stdout == b"2\n", "on another host there is nobody to look after"
 
 
 def test_a_launch_that_fails_is_one_line_with_its_log(tmp_path):

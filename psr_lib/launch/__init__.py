@@ -62,7 +62,7 @@ def weight_bytes(folder: Path | str) -> int:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[int]:
-    """The folder for this call alone: processes of a killed one stop at their next update."""
+    """The folder for this call alone: those of a killed one end soon after it."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     handle, last = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT), time.monotonic() + PATIENCE

@@ -6,9 +6,11 @@ accelerate launch ... -m psr_lib.launch.worker runs/paper-7b/seed0/psrlm/M1/laun
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from psr_lib.launch import job
@@ -16,12 +18,14 @@ from psr_lib.records import PSRError, write_json, write_text
 
 MARK = "psr-progress "  # how the caller knows the lines that are progress
 CALLER = "PSR_LAUNCHED_BY"  # the process that waits for the result
+LOOK_AGAIN = 1.0  # seconds between two looks whether it lives
 FUNCTIONS = {"train_sft": "psr_lib.sft", "train_sft_on_chosen": "psr_lib.sft",
              "train_dpo": "psr_lib.dpo", "train_prm": "psr_lib.prm"}  # fmt: skip
 
 
 def main(folders: Sequence[str]) -> int:
     """Join the other processes and carry out every job; errors go to a file beside it."""
+    end_with(int(os.environ.get(CALLER, 0)))
     from transformers import TrainingArguments
 
     from psr_lib import sharded
@@ -66,16 +70,29 @@ def check_size(wanted: int, found: int) -> None:
 
 
 def tell(done: int, total: int, last: dict[str, Any]) -> None:
-    """A line of progress to the caller; an end where there is none any more."""
-    if not _lives(int(os.environ.get(CALLER, 0))):
-        raise PSRError("training: the process that asked for it has ended; run again, it goes on "
-                       "from the last checkpoint")  # fmt: skip
+    """A line of progress to the caller."""
     print(MARK + json.dumps([done, total, last]), flush=True)
+
+
+def end_with(caller: int) -> None:
+    """End this process soon after that one has, whatever it is doing; 0 is on another host.
+
+    Nobody would read the result, and a call that is made again waits for the folder. What is
+    written counts only where it is whole.
+    """
+
+    def look() -> None:
+        while _lives(caller):
+            time.sleep(LOOK_AGAIN)
+        os._exit(1)
+
+    if caller:
+        Thread(target=look, daemon=True).start()
 
 
 def _lives(process: int) -> bool:
     try:
-        os.kill(process, 0) if process else None
+        os.kill(process, 0)
     except ProcessLookupError:
         return False
     return True
