@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from psr_lib import (
@@ -234,6 +235,8 @@ CONTENT = {
     "table9": "test-time search by benchmark", "figure1": "the pipeline, with counts",
     "figure2": "map of prompts and responses",
 }  # fmt: skip
+LEVELS = ("{} of the preset as it is stands at {} %, by the grid: on machines with other "
+          "processors the same seeds train other models, so compare within a grid.")  # fmt: skip
 HERE = {"table6": ", by the model itself", "table8": ", the same runs as Table 7"}
 
 
@@ -263,7 +266,20 @@ def ablations_block() -> str:
         knobs.setdefault(f"M{grid.n} of seeds {seeds}", []).append(grid.knob)
     says = "; ".join(f"{whose}: {', '.join(own)}" for whose, own in knobs.items())
     rows = [line for path in paths for line in ablation_tables.shown(path)]
-    return f"{table(ablation_tables.HEADER, rows)}\n{says}. Changes are paired by problem.\n"
+    says = " ".join([f"{says}. Changes are paired by problem.", *_levels(paths)])
+    return f"{table(ablation_tables.HEADER, rows)}\n{says}\n"
+
+
+def _levels(paths: Iterable[Path]) -> list[str]:
+    """A sentence where grids have found different levels for the preset as it is."""
+    found: dict[str, set[str]] = {}
+    for grid, runs in map(ablation_tables.load, paths):
+        if grid.own and grid.title == grid.knob:
+            rows = ablation_tables.rows_of(grid, runs)
+            own = next(row for row in rows if row["setting"] == grid.own)
+            found.setdefault(f"M{grid.n}", set()).add(f"{own['accuracy']:.1f}")
+    return [LEVELS.format(name, " and ".join(sorted(levels)))
+            for name, levels in found.items() if len(levels) > 1]  # fmt: skip
 
 
 BLOCKS: dict[str, Callable[[], str]] = {

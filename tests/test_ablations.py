@@ -10,7 +10,7 @@ import pytest
 from card_runs import make_run
 from conftest import ROOT
 
-from psr_lib import ablation_tables, ablations, commands, locks, manifest, variants
+from psr_lib import ablation_tables, ablations, commands, locks, manifest, readme, variants
 from psr_lib.ablations import Grid
 from psr_lib.evaluation import read_csv
 from psr_lib.records import PSRError, write_text
@@ -279,6 +279,20 @@ def test_a_changed_preset_and_another_method_are_kept_apart(tmp_path, monkeypatc
     ]  # fmt: skip
     assert ablation_tables.load(paths[1])[0] == changed
     assert ablation_tables.shown(paths[1])[0][0] == "search.width, srlm, with dpo.beta=0.3 rounds=2"
+
+
+def test_the_page_says_where_grids_disagree_about_the_preset_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(ablation_tables.results, "folder", lambda: tmp_path / "results")
+    monkeypatch.setattr(ablation_tables, "FIGURES", str(tmp_path / "figures"))
+    monkeypatch.setattr(ablation_tables, "kept", lambda kept=ablation_tables.kept: kept("smoke"))
+    ablation_tables.keep(GRID, FOUND)
+    ablation_tables.keep(Grid(**{**vars(GRID), "knob": "dpo.beta"}), FOUND)
+    assert readme.ablations_block().endswith("Changes are paired by problem.\n")
+    other = [run_of("2", k, "0000000000", "1100", 3) for k in (0, 1)]
+    other += [run_of("4", k, "1111111000", "1110", 3) for k in (0, 1)]
+    ablation_tables.keep(Grid(**{**vars(GRID), "knob": "dpo.beta"}), other)
+    assert "M2 of the preset as it is stands at 50.0 and 70.0 %, by the grid" in (
+        readme.ablations_block())  # fmt: skip
 
 
 def test_runs_on_test_problems_are_not_kept(tmp_path, monkeypatch):
