@@ -5,6 +5,7 @@ from fractions import Fraction
 from types import SimpleNamespace
 
 import pytest
+from conftest import ROOT
 
 from psr_lib import annotate, annotators, chain, presets, rule_labels
 from psr_lib.annotate import Call
@@ -225,6 +226,9 @@ class LabelStage:
         self.preset = presets.load("smoke", "prm.labels=rule prm.heldout=1")
         self.run, self.made_from = SimpleNamespace(making=folder), {"inputs": {}}
         self.spent, self.counts = 0, {}
+
+    def model(self, n):
+        return ROOT / "data/tiny/base"
 
     def tokens(self, generated):
         self.spent += generated
