@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from psr_lib import manifest, stages
+from psr_lib import integrity, manifest, stages
 from psr_lib.budgets import budget_lines
 from psr_lib.methods import BASE, DATA, EVALUATE, LAB, REFERENCE, REPORTS
 from psr_lib.request import Request, all_keys, several, whole
@@ -83,7 +83,8 @@ def report(request: Request) -> None:
         print(line)
     print(f"executed notebooks: {place}/base, data and {method}/M*, each in notebooks/")
     print("figures: figures/ beside each stage's results, as PNG, PDF and CSV")
-    print("next: make report (one page with every table and figure), or make lab to look inside")
+    words = integrity.model_words(run, "", None)
+    print(f"next: make report{words} (tables and figures on a page), or make lab to look inside")
 
 
 def judge(args: argparse.Namespace) -> None:

@@ -235,8 +235,9 @@ CONTENT = {
     "table9": "test-time search by benchmark", "figure1": "the pipeline, with counts",
     "figure2": "map of prompts and responses",
 }  # fmt: skip
-LEVELS = ("{} of the preset as it is stands at {} %, by the grid: on machines with other "
-          "processors the same seeds train other models, so compare within a grid.")  # fmt: skip
+LEVELS = ("{} of the preset as it is stands at {} %, by the grid: the same seeds and settings "
+          "have trained other models, as they can on another machine. Compare within a "
+          "grid.")  # fmt: skip
 HERE = {"table6": ", by the model itself", "table8": ", the same runs as Table 7"}
 
 
