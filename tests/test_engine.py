@@ -11,8 +11,9 @@ import torch
 from psr_lib.engines import attention, forks
 from psr_lib.engines.base import Completion, Engine, Usage
 from psr_lib.engines.batch import PlainBatch, SharedBatch
-from psr_lib.engines.groups import Group, Row, chunked, grouped
+from psr_lib.engines.groups import GROUP_ROWS, Group, Row, chunked, divided, grouped
 from psr_lib.engines.hf import HFEngine
+from psr_lib.engines.roots import LEAST, Roots
 from psr_lib.engines.sampling import cut, next_tokens, nucleus, uniform
 from psr_lib.records import PSRError
 
@@ -111,6 +112,114 @@ def test_shared_prefix_and_plain_batches_agree(tokenizer):
     assert kinds[0].usage.prefill < kinds[1].usage.prefill / 3
 
 
+def length(tokenizer, prompt):
+    """Tokens of a text."""
+    return len(tokenizer(prompt).input_ids)
+
+
+def begun(tokenizer, prompts, **settings):
+    """An engine that samples from these, and the prompt tokens that it read."""
+    engine = engine_of(tokenizer, **settings)
+    return sample(engine, prompts, n=2), engine.usage.prefill
+
+
+def test_what_all_problems_begin_with_is_read_once(tokenizer):
+    instruction = text(1, 100)
+    problems = [f"{instruction} {text(k, 20 + k)}" for k in range(2, 14)]
+    found, read = begun(tokenizer, problems)
+    alone = [begun(tokenizer, [problem])[0][0] for problem in problems[:1]]
+    assert found == begun(tokenizer, problems, plain=True)[0] and found[0] == alone[0]
+    lengths = [length(tokenizer, problem) for problem in problems]
+    common = length(tokenizer, instruction)
+    own = sum(n - common for n in lengths)
+    assert own + common - len(problems) <= read <= own + common
+    assert begun(tokenizer, problems, plain=True)[1] == sum(lengths)
+
+
+def test_a_root_is_remembered_as_long_as_it_serves_and_the_weights_are_the_same(tokenizer):
+    engine, instruction = engine_of(tokenizer), text(1, 100)
+    one, *rest = [f"{instruction} {text(k, 20)}" for k in range(2, 3 + 2 * GROUP_ROWS)]
+
+    def read(prompts):
+        before = engine.usage.prefill
+        return sample(engine, prompts), engine.usage.prefill - before
+
+    common, whole = length(tokenizer, instruction), length(tokenizer, one)
+    assert read([one])[1] == whole  # nobody shares it yet
+    assert read(rest)[1] <= common + len(rest) * (whole - common)
+    found, again = read([one])
+    assert again <= whole - common and found == sample(engine_of(tokenizer), [one])
+    assert read([text(1, 40)])[1] == 1  # as far as it goes: the last token is run for its logits
+    other = [f"{text(1, 60)} {text(k, 20)}" for k in range(2, 2 + 2 * GROUP_ROWS)]
+    assert read(other)[0] == sample(engine_of(tokenizer), other)  # a shorter one
+    assert read(rest)[0] == sample(engine_of(tokenizer), rest)  # a longer one again
+    with torch.no_grad():
+        engine.model.get_input_embeddings().weight.mul_(1.5)
+    fresh = engine_of(tokenizer)
+    with torch.no_grad():
+        fresh.model.get_input_embeddings().weight.mul_(1.5)
+    assert read(rest) == (sample(fresh, rest), fresh.usage.prefill)
+
+
+def test_more_equal_prompts_than_a_group_holds_are_read_once(tokenizer):
+    prompt = text(4, 60)
+    found, read = begun(tokenizer, [prompt] * 40)
+    assert read == length(tokenizer, prompt) - 1 + 5  # 80 rows are five groups; the last tokens
+    assert found == begun(tokenizer, [prompt] * 40, plain=True)[0]
+
+
+def test_a_root_of_few_is_not_worth_a_pass_of_its_own(tokenizer):
+    asked = []
+
+    def read(ids):
+        asked.append(ids)
+        return []
+
+    alike = [Group([5] * 100 + [k], []) for k in range(3)]
+    others = [Group([k] * 100, []) for k in range(6, 12)]
+    assert Roots().over([*alike, *others], read) == [(None, [*alike, *others])] and not asked
+    many = [Group([5] * 100 + [k], []) for k in range(4)]
+    (root, rooted), (none, rest) = Roots().over([*others, *many], read)
+    assert root.ids == [5] * 100 and asked == [root.ids]
+    assert (rooted, none, rest) == (many, None, others)
+    ((root, rooted),) = Roots().over(alike, read)  # no other pass is needed
+    assert root.ids == [5] * 100 and rooted == alike
+    short = [Group([5] * (LEAST - 1), []), Group([5] * (LEAST - 1), [])]
+    assert Roots().over(short, read) == [(None, short)] and Roots().over([], read) == []
+
+
+def test_scores_after_a_root_are_those_of_the_whole_prompt(tokenizer):
+    prompts = [f"{text(1, 100)} {text(k, 3 * k)}" for k in range(2, 14)]
+    lists = [["[[A]]", " 3 9."], ["pens"]] * 6
+    scores = [engine_of(tokenizer, plain=plain).choose(prompts, lists) for plain in (False, True)]
+    for one, two in zip(*scores, strict=True):
+        assert one == pytest.approx(two, abs=1e-4)
+
+
+def rows_of(count, tail=10, room=40):
+    return [Row((0, k), [1] * tail, k, room) for k in range(count)]
+
+
+def test_shares_have_like_work_and_lose_no_row():
+    groups = [Group([7] * 30, rows_of(n)) for n in (6, 6, 6, 6, 6, 6, 6)]
+    parts = divided(groups, 2)
+    assert [sum(len(group.rows) for group in part) for part in parts] == [21, 21]
+    uneven = [Group([k] * 5, rows_of(n)) for k, n in enumerate((12, 1, 2, 1, 3, 1))]
+    for shares in (1, 2, 3, 5):
+        parts = divided(uneven, shares)
+        seen = [row.place for part in parts for group in part for row in group.rows]
+        assert len(seen) == 20 and len(parts) == min(shares, 20)
+        assert parts == divided(uneven, shares)
+    work = [sum(group.work for group in part) for part in divided(uneven, 2)]
+    assert max(work) - min(work) <= 50
+
+
+def test_a_group_is_not_cut_where_its_prefix_would_cost_more():
+    groups = [Group([7] * 500, rows_of(2)), Group([8] * 500, rows_of(4))]
+    assert sorted(len(group.rows) for part in divided(groups, 2) for group in part) == [2, 4]
+    assert divided([], 2) == []
+
+
 def test_many_rows_that_come_and_go_are_as_if_each_stood_alone(tokenizer):
     # More rows and groups than one span of either attention holds, with waiting ones moving in.
     prompts = [f"{text(3, 30)} {text(k, 1 + k % 23)}" for k in range(150)] + prompts_of(100)
@@ -137,10 +246,12 @@ def test_several_workers_give_what_one_gives(tokenizer):
 def test_threads_give_what_forks_give(tokenizer, monkeypatch):
     engine, prompts = engine_of(tokenizer, workers=2), prompts_of(16)
     options = ["[[A]]", " 3 9."]
-    calls = sample(engine, prompts, n=2), engine.choose(prompts, options), engine.usage
+    calls = sample(engine, prompts, n=2), engine.usage.copy(), engine.choose(prompts, options)
     monkeypatch.setattr(forks, "POSSIBLE", False)
-    engine.usage = Usage()
-    assert calls == (sample(engine, prompts, n=2), engine.choose(prompts, options), engine.usage)
+    engine = engine_of(tokenizer, workers=2)
+    assert calls == (
+        sample(engine, prompts, n=2), engine.usage.copy(), engine.choose(prompts, options)
+    )  # fmt: skip
 
 
 def test_workers_serve_call_after_call_until_the_engine_changes(tokenizer):
@@ -314,12 +425,14 @@ def test_nucleus_is_the_smallest_set_that_reaches_top_p():
 
 def test_a_large_vocabulary_is_cut_as_a_small_one():
     torch.manual_seed(0)
-    logits = torch.randn(6, 9000) * torch.tensor([1.0, 2, 3, 4, 5, 6])[:, None]
+    logits = torch.randn(6, 9000) * torch.tensor([1.0, 2, 3, 4, 3, 8])[:, None]
     seeds, steps = torch.arange(6), torch.zeros(6, dtype=torch.long)
     probs = torch.softmax(logits, -1)
     top, ids = probs.sort(dim=-1, descending=True, stable=True)
-    for rows in (slice(0, 6), slice(4, 6)):  # flat rows need the full sort, peaked ones do not
+    # Flat rows need the full sort, peaked ones do not.
+    for rows, width in ((slice(0, 6), 9000), (slice(4, 6), 512), (slice(5, 6), 64)):
         kept, _ = nucleus(probs[rows], 0.9)
+        assert kept.shape[1] == width
         wide = cut(top[rows], 0.9)
         assert torch.equal(kept > 0, wide[:, : kept.shape[1]] > 0)
         mine = next_tokens(logits[rows], 1.0, 0.9, seeds[rows], steps[rows])

@@ -1,17 +1,20 @@
 """The rows that an engine is decoding now, and the two ways to move them on by a token.
 
-`SharedBatch` holds what a group of rows has in common once (see `attention.py`); `PlainBatch` lets
-any causal model of transformers use its own cache. Both prefill groups, step, and drop rows.
+`SharedBatch` holds what a group of rows has in common once (see `attention.py`) and takes what all
+groups begin with from a root (`roots.py`); `PlainBatch` lets any causal model of transformers use
+its own cache. Both prefill groups, step, and drop rows.
 """
 
 from itertools import accumulate
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from transformers.cache_utils import DynamicCache
 
 from psr_lib.engines.attention import NEVER, SharedPrefixCache, TailLayer, merge, using
 from psr_lib.engines.groups import Group, Row
+from psr_lib.engines.roots import Layers, Root
 
 
 class Batch:
@@ -77,19 +80,25 @@ class SharedBatch(Batch):
 
     mergeable = True
 
-    def __init__(self, groups: list[Group], model, pad_id: int, keep: int = 1):
-        """Run the groups' prefixes, then all tails; keeps the logits of the last `keep` columns."""
+    def __init__(
+        self, groups: list[Group], model, pad_id: int, keep: int = 1, root: Root | None = None
+    ):
+        """Run the groups' prefixes, then all tails; keeps the logits of the last `keep` columns.
+
+        All prefixes begin with `root`, which is not run again.
+        """
         super().__init__([row for group in groups for row in group.rows], model.device)
         self.model = model
-        prefixes = [group.prefix or [pad_id] for group in groups]
-        ids, start = _left_pad(prefixes, pad_id, self.device)
-        start = start + torch.tensor([not g.prefix for g in groups], device=self.device).long()
-        layers = [TailLayer(*kv) for kv in self._prefill(ids, start)]
+        known = len(root.ids) if root else 0
+        prefixes = [group.prefix[known:] for group in groups]
+        ids, start = _left_pad([p or [pad_id] for p in prefixes], pad_id, self.device)
+        start = start + torch.tensor([not p for p in prefixes], device=self.device).long()
+        layers = [TailLayer(*kv) for kv in run_prefixes(model, ids, start, root)]
         owner, tails = self._enter(groups)
         self.cache = SharedPrefixCache(layers, start, torch.tensor(owner, device=self.device))
         lengths = [len(groups[g].prefix) for g in owner]
         ids, self.start = _left_pad(tails, pad_id, self.device)
-        self.prefilled = sum(len(g.prefix) for g in groups) + sum(map(len, tails))
+        self.prefilled = sum(map(len, prefixes)) + sum(map(len, tails))
         self._tails(ids, torch.tensor(lengths, device=self.device), keep)
 
     def _enter(self, groups: list[Group]) -> tuple[list[int], list[list[int]]]:
@@ -107,22 +116,6 @@ class SharedBatch(Batch):
         if len(known) < len(places):
             self.lane = torch.tensor(places, device=self.device)
         return owner, tails
-
-    def _prefill(self, ids: torch.Tensor, start: torch.Tensor) -> list[tuple]:
-        """Keys and values [groups, heads, columns, size] of every layer."""
-        columns = torch.arange(ids.shape[1], device=self.device)
-        mask = _causal(columns, start)[:, None] if bool((start > 0).any()) else None
-        cache = DynamicCache(config=self.model.config)
-        self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=(columns - start[:, None]).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        layers: list[Any] = cache.layers
-        return [(layer.keys, layer.values) for layer in layers]
 
     def _tails(self, ids: torch.Tensor, lengths: torch.Tensor, keep: int) -> None:
         columns = torch.arange(ids.shape[1], device=self.device)
@@ -213,8 +206,10 @@ class PlainBatch(Batch):
 
     mergeable = False
 
-    def __init__(self, groups: list[Group], model, pad_id: int, keep: int = 1):
-        """Run the whole prompts; keeps the logits of the last `keep` columns."""
+    def __init__(
+        self, groups: list[Group], model, pad_id: int, keep: int = 1, root: Root | None = None
+    ):
+        """Run the whole prompts, `root` too; keeps the logits of the last `keep` columns."""
         super().__init__([row for group in groups for row in group.rows], model.device)
         self.model = model
         full = [tuple(group.prefix + row.tail) for group in groups for row in group.rows]
@@ -257,6 +252,55 @@ class PlainBatch(Batch):
         self.tail_logits = None
         self.mask = self.mask[lanes]
         self.cache.batch_select_indices(lanes)
+
+
+def run_prefixes(model, ids: torch.Tensor, start: torch.Tensor, root: Root | None = None) -> Layers:
+    """Keys and values [rows, heads, columns, size] of every layer, those of the root included.
+
+    `ids` [rows, columns] follow the root; what is before `start` [rows] is padding, which is to the
+    left of the root in the result.
+    """
+    cache, known = DynamicCache(config=model.config), 0
+    if root:
+        known = len(root.ids)
+        for layer, (keys, values) in enumerate(root.layers):
+            cache.update(
+                keys.expand(len(ids), -1, -1, -1), values.expand(len(ids), -1, -1, -1), layer
+            )
+    columns = torch.arange(ids.shape[1], device=ids.device)
+    mask = None
+    if root or bool((start > 0).any()):
+        mask = pad(_causal(columns, start), (known, 0), value=True)[:, None]
+    model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=(columns - start[:, None]).clamp(min=0) + known,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    layers: list[Any] = cache.layers
+    return [
+        (_padding_first(layer.keys, known, start), _padding_first(layer.values, known, start))
+        for layer in layers
+    ]
+
+
+def _padding_first(x: torch.Tensor, known: int, start: torch.Tensor) -> torch.Tensor:
+    """Columns [rows, heads, columns, size] with the padding moved before the first `known` ones."""
+    if not known or not bool((start > 0).any()):
+        return x
+    moved = x.clone()
+    for padding in start.unique().tolist():
+        rows = start == padding
+        moved[rows, :, padding : padding + known] = x[rows, :, :known]
+    return moved
+
+
+def read_root(model, ids: list[int]) -> Layers:
+    """Keys and values of tokens with nothing before them, as `Roots` asks for them."""
+    row = torch.tensor([ids], device=model.device)
+    return run_prefixes(model, row, row.new_zeros(1))
 
 
 def _left_pad(rows: list[list[int]], pad_id: int, device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -51,22 +51,27 @@ class Group:
     @property
     def cost(self) -> int:
         """Cache columns that the group needs at most."""
-        return len(self.prefix) + sum(len(row.tail) + row.room for row in self.rows)
+        return len(self.prefix) + self.work
+
+    @property
+    def work(self) -> int:
+        """Tokens that its rows read and write by themselves, at most."""
+        return sum(len(row.tail) + row.room for row in self.rows)
 
 
 def grouped(items: list[tuple[list[int], Row]]) -> list[Group]:
     """Cut (prompt, row) pairs into groups with a long common beginning (each sets `row.tail`)."""
     items = sorted(items, key=lambda item: (item[0], item[1].place))
     # What a prompt has in common with the next one; its own last token stays out of any prefix.
-    common = [_common(a[:-1], b[:-1]) for (a, _), (b, _) in pairwise(items)] + [0]
+    alike = [common(a[:-1], b[:-1]) for (a, _), (b, _) in pairwise(items)] + [0]
     groups: list[Group] = []
     members: list[tuple[list[int], Row]] = []
     shared = 0
     for k, (prompt, row) in enumerate(items):
-        if members and not _joins(common[k - 1], common[k], shared, len(members), len(prompt)):
+        if members and not _joins(alike[k - 1], alike[k], shared, len(members), len(prompt)):
             groups.append(_group(members, shared))
             members = []
-        shared = min(shared, common[k - 1]) if members else len(prompt) - 1
+        shared = min(shared, alike[k - 1]) if members else len(prompt) - 1
         members.append((prompt, row))
     return groups + ([_group(members, shared)] if members else [])
 
@@ -91,21 +96,60 @@ def with_options(groups: list[Group]) -> list[Group]:
     return groups
 
 
-def _common(one: list[int], two: list[int]) -> int:
+def common(one: list[int], two: list[int]) -> int:
     """Length of the common beginning."""
     places = range(min(len(one), len(two)))
     return bisect_left(places, True, key=lambda k: one[: k + 1] != two[: k + 1])
 
 
-def chunked(queue: Iterable[Group], tokens: int) -> list[list[Group]]:
-    """Groups in order, so that prefixes and tails of a chunk, padded, stay within the budget."""
+def chunked(queue: Iterable[Group], tokens: int, known: int = 0) -> list[list[Group]]:
+    """Groups in order, so that prefixes and tails of a chunk, padded, stay within the budget.
+
+    The first `known` tokens of every prefix are not counted: they need not be read.
+    """
     chunks: list[list[Group]] = []
     prefix = tail = lanes = 0
     for group in queue:
-        prefix, tail = max(prefix, len(group.prefix)), max(tail, group.longest)
-        lanes += group.lanes
+        own = len(group.prefix) - known
+        prefix, tail, lanes = max(prefix, own), max(tail, group.longest), lanes + group.lanes
         if not chunks or (len(chunks[-1]) + 1) * prefix + lanes * tail > tokens:
             chunks.append([])
-            prefix, tail, lanes = len(group.prefix), group.longest, group.lanes
+            prefix, tail, lanes = own, group.longest, group.lanes
         chunks[-1].append(group)
     return chunks
+
+
+def divided(groups: list[Group], shares: int) -> list[list[Group]]:
+    """The groups in shares of like work, always the same ones, each share in the order of shapes.
+
+    The largest group goes to the least share, and so on; then a group is cut in two where it pays.
+    """
+    parts: list[list[Group]] = [[] for _ in range(shares)]
+    work = [0] * shares
+    for group in sorted(groups, key=lambda group: group.work, reverse=True):
+        least = work.index(min(work))
+        parts[least].append(group)
+        work[least] += group.work
+    for _ in range(shares - 1):
+        _even_out(parts, work)
+    parts = [sorted(part, key=lambda group: group.shape, reverse=True) for part in parts]
+    return [part for part in parts if part]
+
+
+def _even_out(parts: list[list[Group]], work: list[int]) -> None:
+    """Move rows of the greatest share to the least one, unless their prefix costs more than that.
+
+    The prefix has to be read in both shares then.
+    """
+    most, least = work.index(max(work)), work.index(min(work))
+    over = (work[most] - work[least]) // 2
+    group = max(parts[most], key=lambda group: len(group.rows), default=None)
+    if group is None:
+        return
+    moved = min(len(group.rows) - 1, over * len(group.rows) // max(1, group.work))
+    if moved <= 0 or moved * group.work // len(group.rows) <= len(group.prefix):
+        return
+    kept, gone = Group(group.prefix, group.rows[:-moved]), Group(group.prefix, group.rows[-moved:])
+    parts[most][parts[most].index(group)] = kept
+    parts[least].append(gone)
+    work[most], work[least] = work[most] - gone.work, work[least] + gone.work

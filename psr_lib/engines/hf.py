@@ -1,9 +1,10 @@
 """A transformers model as an engine, on CPU or GPU.
 
-What makes it quick on a laptop: prompts with a common beginning are prefilled once and keep one
-copy of its cache (`attention.py`); siblings are decoded once until they part (`batch.py`); finished
-rows make room for waiting ones at once; one process a core (`forks.py`), each with its own batch,
-because a small model's kernels are too short to share.
+What makes it quick on a laptop: the instruction that all prompts begin with is read once
+(`roots.py`); prompts with a longer common beginning are prefilled once and keep one copy of its
+cache (`attention.py`); siblings are decoded once until they part (`batch.py`); finished rows make
+room for waiting ones at once; one process a core (`forks.py`), each with its own batch, because a
+small model's kernels are too short to share.
 """
 
 import gc
@@ -22,10 +23,11 @@ import torch
 
 from psr_lib.engines import attention, forks
 from psr_lib.engines.base import Completion, EngineError, Told, Usage
-from psr_lib.engines.batch import Batch, PlainBatch, SharedBatch, merged
+from psr_lib.engines.batch import Batch, PlainBatch, SharedBatch, merged, read_root
 from psr_lib.engines.calls import checked_seeds, encode, one_line, option_lists
 from psr_lib.engines.forks import Tick
-from psr_lib.engines.groups import Group, Row, chunked, grouped, with_options
+from psr_lib.engines.groups import Group, Row, chunked, divided, grouped, with_options
+from psr_lib.engines.roots import Layers, Root, Roots
 from psr_lib.engines.sampling import next_tokens
 from psr_lib.records import seed_of
 
@@ -70,6 +72,8 @@ class HFEngine:
         self._lock = threading.Lock()
         self._workers: forks.Workers | None = None
         self._known: tuple = ()
+        self._roots = Roots()
+        self._read_with: tuple = ()
 
     @classmethod
     def load(cls, folder: Path | str, dtype: str = "", device: str = "auto", **settings: Any):
@@ -88,7 +92,7 @@ class HFEngine:
         """Let the model go, and what its device holds for it; the engine can do nothing after."""
         if self._workers:
             self._workers.end()
-        place, self.model = self.model.device.type, None
+        place, self.model, self._roots = self.model.device.type, None, Roots()
         gc.collect()
         if place == "cuda":
             torch.cuda.empty_cache()
@@ -188,6 +192,23 @@ class HFEngine:
         for usage in (yield from forks.Workers(len(parts), do).stream(parts)):
             self.usage.add(usage)
 
+    def batches(
+        self, groups: list[Group], keep: Callable[[list[Group]], int] = lambda _: 1
+    ) -> Iterator[Any]:
+        """The groups, prefilled in parts that fit; `keep`: columns of a part that need logits."""
+        roots: list[tuple[Root | None, list[Group]]] = [(None, groups)]
+        if self.batch_class is SharedBatch:
+            roots = self._roots.over(groups, self._read)
+        for root, some in roots:
+            for chunk in chunked(some, self.prefill_tokens, len(root.ids) if root else 0):
+                batch = self.batch_class(chunk, self.model, self.pad_id, keep(chunk), root)
+                self.prefilled(batch.prefilled)
+                yield batch
+
+    def _read(self, ids: list[int]) -> Layers:
+        self.prefilled(len(ids))
+        return read_root(self.model, ids)
+
     def prefilled(self, tokens: int) -> None:
         """Count prompt tokens that went through the model."""
         with self._lock:
@@ -198,7 +219,6 @@ class HFEngine:
 
         Raises EngineError where the model fails.
         """
-        groups = sorted(groups, key=lambda group: group.shape, reverse=True)
         total, done = sum(len(g.rows) for g in groups), [0]
 
         def tick(rows: int | list[tuple[int, str]]) -> None:
@@ -208,9 +228,11 @@ class HFEngine:
                 if self.progress:
                     self.progress(done[0], total, written)
 
-        parts = [p for p in (groups[k :: self.workers] for k in range(self.workers)) if p]
-        if len(parts) < 2 or total < LEAST_SHARED:
-            return [self._share((job, groups), tick)[0]] if groups else []
+        if self._read_with != (weights := self._weights()):
+            self._roots, self._read_with = Roots(), weights
+        parts = divided(groups, self.workers if total >= LEAST_SHARED else 1)
+        if len(parts) < 2:
+            return [self._share((job, part), tick)[0] for part in parts]
         shares = [(job, part) for part in parts]
         with one_thread():
             if not forks.POSSIBLE:
@@ -235,14 +257,17 @@ class HFEngine:
 
     def _forked(self) -> forks.Workers:
         """The other workers; new ones where the old ones do not know the engine as it is now."""
-        weights = tuple((p.data_ptr(), p._version) for p in self.model.parameters())
-        known = (weights, self.batch_class, self.batch_tokens, self.max_rows, self.workers)
+        known = (self._weights(), self.batch_class, self.batch_tokens, self.max_rows, self.workers)
         if self._workers is None or not self._workers.children or self._known != known:
             if self._workers:
                 self._workers.end()
             self._workers, self._known = forks.Workers(self.workers - 1, self._share), known
             weakref.finalize(self, self._workers.end)
         return self._workers
+
+    def _weights(self) -> tuple:
+        """What changes when the model's weights do."""
+        return tuple((p.data_ptr(), p._version) for p in self.model.parameters())
 
     def _count(self, ids: list, n: int, done: Iterable[Completion] = (), overflow: int = 0) -> None:
         self.usage.rows += len(ids) * n
@@ -266,9 +291,11 @@ class HFEngine:
 def _score(engine: HFEngine, groups: list[Group], tick: Tick) -> dict[tuple[int, int], float]:
     """The score of every option of these groups, by the places of its prompt and of itself."""
     scores = {}
-    for chunk in chunked(groups, engine.prefill_tokens):
-        longest = max(len(row.ids) for group in chunk for row in group.rows)
-        batch = engine.batch_class(chunk, engine.model, engine.pad_id, keep=longest + 1)
+
+    def keep(chunk: list[Group]) -> int:
+        return 1 + max(len(row.ids) for group in chunk for row in group.rows)
+
+    for batch in engine.batches(groups, keep):
         assert batch.tail_logits is not None  # no step was made
         logs = torch.log_softmax(batch.tail_logits.float(), -1)
         for lane, row in zip(batch.row_lanes(), batch.rows, strict=True):
@@ -278,7 +305,6 @@ def _score(engine: HFEngine, groups: list[Group], tick: Tick) -> dict[tuple[int,
             last = log[-1, [token for _, token in row.ends]].tolist()
             for (k, _), end in zip(row.ends, last, strict=True):
                 scores[row.place[0], k] = shared + end
-        engine.prefilled(batch.prefilled)
         tick(len(batch.rows))
     return scores
 
@@ -356,13 +382,13 @@ class Run:
             lanes, columns = lanes + queue[0].lanes, columns + queue[0].cost
             taken.append(queue.popleft())
         taken.sort(key=lambda group: group.shape)  # neighbours are padded to one length
-        chunks = chunked(taken, engine.prefill_tokens)
-        if engine.batch_class is PlainBatch:
-            chunks = [taken]
-        new = [engine.batch_class(chunk, engine.model, engine.pad_id) for chunk in chunks]
-        engine.prefilled(sum(b.prefilled for b in new))
-        parts: list[Any] = [*([batch] if batch else []), *new]
-        return merged(parts) if len(parts) > 1 else parts[0]
+        if engine.batch_class is PlainBatch:  # which no other can be merged with
+            new = PlainBatch(taken, engine.model, engine.pad_id)
+            engine.prefilled(new.prefilled)
+            return new
+        return merged(
+            [*([batch] if isinstance(batch, SharedBatch) else []), *engine.batches(taken)]
+        )
 
     def _draw(self, batch: Batch, tick: Tick) -> torch.Tensor:
         """Draw a token for every row [rows] and note which rows it finishes."""

@@ -10,7 +10,7 @@ GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 MIX_2 = 0x94D049BB133111EB - 2**64
 SMALL_VOCABULARY = 4096  # up to here a full sort is cheap
-TOP = 512  # above it, how many of the likeliest tokens are sorted first
+TOP = 64, 512  # above it, how many of the likeliest tokens are sorted first, and then
 
 
 def shift(x: torch.Tensor, bits: int) -> torch.Tensor:
@@ -60,8 +60,8 @@ def next_tokens(
 
 def nucleus(probs: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Probabilities (0 outside the nucleus) and token ids, likeliest first, both [rows, k]."""
-    if probs.shape[-1] > SMALL_VOCABULARY:
-        top, ids = probs.topk(TOP, -1)
+    for count in TOP if probs.shape[-1] > SMALL_VOCABULARY else ():
+        top, ids = probs.topk(count, -1)
         if bool((top.sum(-1) >= top_p).all()):
             return cut(top, top_p), ids
     top, ids = probs.sort(dim=-1, descending=True, stable=True)
