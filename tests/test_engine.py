@@ -175,15 +175,15 @@ def test_a_root_of_few_is_not_worth_a_pass_of_its_own(tokenizer):
         asked.append(ids)
         return []
 
-    alike = [Group([5] * 100 + [k], []) for k in range(3)]
+    alike = [Group([5] * 400 + [k], []) for k in range(3)]
     others = [Group([k] * 100, []) for k in range(6, 12)]
     assert Roots().over([*alike, *others], read) == [(None, [*alike, *others])] and not asked
-    many = [Group([5] * 100 + [k], []) for k in range(4)]
+    many = [Group([5] * 400 + [k], []) for k in range(4)]
     (root, rooted), (none, rest) = Roots().over([*others, *many], read)
-    assert root.ids == [5] * 100 and asked == [root.ids]
+    assert root.ids == [5] * 400 and asked == [root.ids]
     assert (rooted, none, rest) == (many, None, others)
     ((root, rooted),) = Roots().over(alike, read)  # no other pass is needed
-    assert root.ids == [5] * 100 and rooted == alike
+    assert root.ids == [5] * 400 and rooted == alike
     short = [Group([5] * (LEAST - 1), []), Group([5] * (LEAST - 1), [])]
     assert Roots().over(short, read) == [(None, short)] and Roots().over([], read) == []
 

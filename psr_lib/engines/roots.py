@@ -14,7 +14,7 @@ import torch
 from psr_lib.engines.groups import Group, common
 
 LEAST = 32  # tokens; shorter beginnings are read with each group
-WORTH = 256  # tokens to be saved by a root that not all have: its groups are read by themselves
+WORTH = 1024  # tokens to be saved by a root that not all have: its groups take passes of their own
 NEAR = 0.9  # a remembered root serves where it is so much of what could be shared
 KEPT = 4  # roots that are remembered
 
