@@ -21,6 +21,7 @@ TOKENS = 100  # of a side
 DIGITS, POWER, LARGE = 15, 9, 10**6  # of a number, largest exponent and base: nothing explodes
 BITS = 4096  # of a numerator or denominator: a small fraction's powers of powers explode too
 NUMBER = r"(?:\d++(?:\.\d++)?+|\.\d++)"  # taken whole, so that a long one is passed over once
+FIRST = rf"(?<!\d){NUMBER}"  # where one is looked for anywhere, so that no digit begins another
 COUNTS = (
     "hundreds?|thousands?|[mbtr]+illions?|dozens?|percent|halves|half|thirds?|quarters?|fourths?|"
     "fifths?|tenths?|minus|plus|squared|cubed"
@@ -39,7 +40,7 @@ SPELLED = (
     # Left with a sign that is not read: 1 and 1/2, $2 + 50 cents, 2 hours + 30 minutes.
     (r"(?<=\d)\s+and\s+(?=\d+/\d)", r"\\"),
     (rf"([$]\s?{NUMBER})\s*[-+]\s*(?={NUMBER}\s+cents?\b)", r"\1\\"),
-    (rf"({NUMBER})\s+({MEASURES})(?:e?s)?\s*[-+]\s*"
+    (rf"({FIRST})\s+({MEASURES})(?:e?s)?\s*[-+]\s*"
      rf"(?={NUMBER}\s+(?!\2)(?:{MEASURES})(?:e?s)?\b)", r"\1\\"),
     (r"\\(?:left|right|[,;:! ()\[\]])|\\?[$£€]|\{,\}", ""), (r"\\%", "%"),
     (r"^\s*[-*•]\s+|\.(?=\s|$)|\n", " ; "),  # a list's mark is no sign; a sentence ends
@@ -49,8 +50,8 @@ SPELLED = (
     (r"(?<=[A-Za-z\d])-(?=[A-Za-z])", " "),  # a 40-foot shark
     (r"/\s*(?=[A-Za-z])", " per "),  # 5 apples/day
     (r"(?<=\d),(?=\d{3}(?!\d))", ""),
-    (rf"({NUMBER}|\))(%?)(?:{UNIT}){{1,5}}\s*\^\s*\{{?[23]\}}?", r"\1\2 "),  # 15 cm^2
-    (rf"({NUMBER}|\))(%?)(?:{UNIT}){{1,5}}\s*(?=[-+*/^=≈)])", r"\1\2 "),
+    (rf"({FIRST}|\))(%?)(?:{UNIT}){{1,5}}\s*\^\s*\{{?[23]\}}?", r"\1\2 "),  # 15 cm^2
+    (rf"({FIRST}|\))(%?)(?:{UNIT}){{1,5}}\s*(?=[-+*/^=≈)])", r"\1\2 "),
 )  # fmt: skip
 REWRITTEN = tuple((re.compile(found, re.MULTILINE), plain) for found, plain in SPELLED)
 IN_RUN = r"[\d.+\-*/^()%\s=≈]"
