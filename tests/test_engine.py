@@ -118,7 +118,7 @@ def length(tokenizer, prompt):
 
 
 def begun(tokenizer, prompts, **settings):
-    """An engine that samples from these, and the prompt tokens that it read."""
+    """What a fresh engine writes after these, and the prompt tokens that it read."""
     engine = engine_of(tokenizer, **settings)
     return sample(engine, prompts, n=2), engine.usage.prefill
 

@@ -79,10 +79,15 @@ class Roots(threading.local):
         shared = first[: common(first, max(prefixes))]  # what the extremes share, all share
         known = self.known.get(key)
         usable = common(known.ids, shared) if known else 0
-        if known and usable >= NEAR * len(shared) and usable * len(groups) >= worth:
+        anew = len(shared) * (len(groups) - 1)  # tokens saved by a root that is read now
+        if (
+            known
+            and usable * len(groups) >= worth
+            and (usable >= NEAR * len(shared) or anew < worth)
+        ):
             return known.cut(usable)
-        if len(shared) * (len(groups) - 1) < worth:
-            return known.cut(usable) if known and usable * len(groups) >= worth else None
+        if anew < worth:
+            return None
         self.known.pop(key, None)
         self.known = {**dict(list(self.known.items())[1 - KEPT :]), key: Root(shared, read(shared))}
         return self.known[key]
