@@ -21,7 +21,7 @@ COUNT   ?= 1000000   ## outputs that fuzz generates
 PYTHON3 ?= python3   ## Python 3.11 or later that makes .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce iteration base evaluate judge data paper report keep confirm ablate keep-ablation readme status verify why clean-stage plan export bench fuzz test torture lab docs lint format clean laboratories
+.PHONY: help setup reproduce iteration base evaluate judge data paper report keep confirm ablate keep-ablation readme status verify why clean-stage plan export bench fuzz test test-slow torture lab docs lint format clean laboratories
 
 # Threads that spin while they wait starve each other as soon as another process runs; those that
 # sleep at once are woken for every operation. A short spin, then sleep, is quick either way.
@@ -35,6 +35,7 @@ CONDA   := $(shell [ -n "$$CONDA_PREFIX" ] && "$$CONDA_PREFIX/bin/python" -I -c 
 PYTHON  := "$(or $(CONDA),.venv/bin/python)"
 # Without exec a signal that ends make would end a shell, and the runner would go on unseen.
 RUNS     = exec $(PYTHON) -m psr_lib.runs
+TESTS    = $(PYTHON) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 JUDGES   = $(filter psrlm srlm,$(or $(strip $(METHODS)),$(METHOD)))
 RUN      = --preset "$(strip $(PRESET))" --method "$(strip $(METHOD))" --seed "$(strip $(SEED))" \
 	--set "$(strip $(SET))" $(if $(strip $(FORCE)),--force) $(if $(strip $(DRY)),--dry)
@@ -119,8 +120,11 @@ fuzz: setup  ## generated model outputs through every parser, one in a hundred g
 	@$(PYTHON) -m psr_lib.fuzz --count "$(strip $(COUNT))" --seed "$(strip $(SEED))"
 
 # The order of the files is conftest's: the longest first.
-test: setup  ## run the tests
-	@$(PYTHON) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+test: setup  ## run the tests, those that take minutes left out
+	@$(TESTS) -m "not slow"
+
+test-slow: setup  ## run the others: more whole runs, pins, Ray and vLLM where they are installed
+	@$(TESTS) -m slow
 
 torture: setup  ## kill a smoke run KILLS times: it must end as one that was never killed
 	@$(PYTHON) tests/torture.py --kills "$(strip $(KILLS))" --seed "$(strip $(SEED))" --set "$(strip $(SET))"

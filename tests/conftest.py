@@ -24,7 +24,8 @@ RUNNER += ("integrity", "leftovers", "lineage", "overview", "upkeep", "cards", "
 RUNNER += ("base_weights", "registry", "building", "targets", "making", "telling")
 
 # The files that take longest: one of them that began last would be waited for alone.
-LONGEST = ("test_smoke", "test_runs", "test_environment", "test_reports", "test_upkeep")
+LONGEST = ("test_smoke", "test_runs", "test_reports", "test_upkeep")
+LONGEST += ("test_smoke_methods", "test_smoke_notebooks", "test_engine_search", "test_smoke_again")
 
 ODD = "päth with späces, 空"  # a folder
 C_LOCALE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -154,6 +154,7 @@ def test_a_package_without_its_file_says_which_version_to_take(tmp_path, monkeyp
         base_weights.gguf_file()
 
 
+@pytest.mark.slow
 @needs_package
 def test_the_package_becomes_a_folder_once(tmp_path, monkeypatch):
     folder = base_weights.from_package(tmp_path / "models")

@@ -135,6 +135,7 @@ def test_another_setting_of_the_tree_leaves_the_prm_alone(copied, monkeypatch):
     assert 14 <= stage.counts["tree_expansions"] <= 28
 
 
+@pytest.mark.slow
 def test_a_chain_that_was_cut_short_goes_on_where_it_was(made, tmp_path, monkeypatch):
     stream = tree.tree_stream
 

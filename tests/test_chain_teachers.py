@@ -93,6 +93,7 @@ def test_the_api_teaches_the_same_pairs_as_the_oracle(made, copied, server):
     assert (copied / "paid/o1-judge.jsonl").is_file()
 
 
+@pytest.mark.slow
 def test_real_problems_go_through_the_whole_chain(server, tmp_path):
     """Laboratory problems as other people's: a file of solutions, labels in PRM800K's form."""
     from test_prm800k import completion, line, step
@@ -128,6 +129,7 @@ def test_real_problems_go_through_the_whole_chain(server, tmp_path):
     assert {f"path:{tmp_path}/{name}.jsonl" for name in ("mine", "labels")} <= names
 
 
+@pytest.mark.slow
 def test_the_rule_teaches_the_whole_chain_offline(tmp_path, monkeypatch):
     made = problems.make_problems("mine", ["easy", "words"], 200, 7, set())
     worked = {p.question: p.solution for p in made}

@@ -19,7 +19,8 @@ from psr_lib.engines.hf import HFEngine
 from psr_lib.engines.opening import open_engine
 from psr_lib.records import PSRError
 
-KINDS = ("hf", "server", "ray", "vllm")
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("ray", "vllm")]
+KINDS = ["hf", "server", *SLOW]
 DEADLY = "Review: 67890"  # the prompt that kills the worker which gets it
 PROMPTS = [f"Tom has {k} {k * 7} pens. Tom buys {k * 3} pens. How many" for k in range(9)]
 PROMPTS += ["Step 1: 14 + 25 = ", "A", PROMPTS[2], "Problem: x\n" + "Step 1: 9.\n" * 6]

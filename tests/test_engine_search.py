@@ -88,6 +88,7 @@ def ray_engine(make, workers=2):
     return RayEngine(make, load_tokenizer(BASE), workers=workers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ray_takes_a_search_as_a_whole(ray, expected, workers):
     engine, one = ray_engine(opened, workers), opened()
@@ -114,12 +115,14 @@ def dies(marker, often):
     return Doomed.load(BASE, "float32", "cpu", workers=1)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_in_a_search_is_replaced(ray, expected, tmp_path):
     engine = ray_engine(partial(dies, tmp_path / "died", False))
     assert plain(searching(engine)) == expected and (tmp_path / "died").exists()
     engine.close()
 
 
+@pytest.mark.slow
 def test_a_question_that_is_the_death_of_every_worker_ends_the_search(ray, expected, tmp_path):
     engine = ray_engine(partial(dies, tmp_path / "died", True))
     found = {}
@@ -131,6 +134,7 @@ def test_a_question_that_is_the_death_of_every_worker_ends_the_search(ray, expec
     engine.close()
 
 
+@pytest.mark.slow
 def test_a_search_that_is_given_up_leaves_no_worker_at_it(ray, expected):
     engine = ray_engine(opened)
     running = searching(engine)
@@ -145,6 +149,7 @@ def test_a_search_that_is_given_up_leaves_no_worker_at_it(ray, expected):
     engine.close()
 
 
+@pytest.mark.slow
 def test_what_cannot_travel_is_one_line(ray):
     engine, lock = ray_engine(opened), threading.Lock()
     judge = replace(PRESET.judge, kind="oracle")
@@ -165,6 +170,7 @@ def longer(judge, calls):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["longer_judge", "longer_judge.py"])
 def test_a_judge_from_outside_goes_to_the_workers(ray, tmp_path, monkeypatch, name):
     file = tmp_path / "longer_judge.py"
@@ -178,6 +184,7 @@ def test_a_judge_from_outside_goes_to_the_workers(ray, tmp_path, monkeypatch, na
     del registry._entries["judge", "longer-one"], registry._imported[file]
 
 
+@pytest.mark.slow
 def test_an_engine_of_a_search_that_fails_says_so(ray):
     class Fails(HFEngine):
         def choose(self, prompts, options):
@@ -192,6 +199,7 @@ def test_an_engine_of_a_search_that_fails_says_so(ray):
     engine.close()
 
 
+@pytest.mark.slow
 def test_a_search_flows_through_vllm(expected):
     pytest.importorskip("vllm", exc_type=ImportError)
     from psr_lib.engines.vllm import VLLMEngine

@@ -71,6 +71,7 @@ def test_vllm_is_asked_for_on_linux_alone():
     assert next(line for line in full() if line.startswith("vllm")).endswith("== 'linux'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("python", ["3.11", "3.12"])
 @pytest.mark.parametrize("name", ["laptop", "full"])
 def test_the_pip_sections_resolve(name, python, tmp_path):

@@ -63,6 +63,7 @@ def given(kind, model, out, **changes):
 # --- the same loss curve ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_updates_of_one(folder, tmp_path):
     """Losses within 1e-4 and weights within 1e-5: sums are added in another order, no more."""
     kinds, seen = ("sft", "dpo"), []
@@ -291,6 +292,7 @@ def test_single_is_the_function_itself_for_a_small_model(folder):
     assert launch.call(Train(), train, folder, b=2) == {"updates": 1} and calls == [(folder, 2)]
 
 
+@pytest.mark.slow
 def test_a_larger_model_has_a_process_of_its_own_and_goes_on_from_its_checkpoint(
     folder, tmp_path, monkeypatch
 ):

@@ -50,6 +50,7 @@ def test_several_seeds_have_a_folder_of_their_own():
         run_of("tiny", 0, "runs", "0 x")
 
 
+@pytest.mark.slow
 def test_paper_is_made_from_what_is_there_and_made_again_when_more_is(reporting):
     done = reporting.call("paper")
     assert done.returncode == 0, done.stderr
@@ -65,6 +66,7 @@ def test_paper_is_made_from_what_is_there_and_made_again_when_more_is(reporting)
     assert text(reporting.run / "paper" / "names.txt").count("'eval'") == 2
 
 
+@pytest.mark.slow
 def test_several_seeds_are_read_together(reporting):
     assert reporting.call("iteration", "--n", "1", "--seed", "1").returncode == 0
     done = reporting.call("paper", "--seeds", "0 1")

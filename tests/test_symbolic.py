@@ -103,6 +103,7 @@ def real():
     return sources.open_source("gsm_symbolic", "train", Path("."), seed=1)
 
 
+@pytest.mark.slow
 def test_its_solutions_are_cut_and_its_templates_kept_apart(real):
     problems = [real.problem(k) for k in range(400)]
     assert sum(not ift.by_rule(problem).fault for problem in problems) >= 396
@@ -112,6 +113,7 @@ def test_its_solutions_are_cut_and_its_templates_kept_apart(real):
     assert not any(symbolic.REQUEST.strip() in p.question for p in [*problems, *test])
 
 
+@pytest.mark.slow
 def test_an_ngram_that_all_share_does_not_empty_the_pool(real):
     screen = Screen({p.id: p.question for p in symbolic.held_out("test")}, ngram=10)
     assert sum(screen.takes(real.problem(k)) for k in range(200)) >= 190

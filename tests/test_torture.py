@@ -179,6 +179,7 @@ sys.exit(commands.main(["toy"]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_or_killed_runner_leaves_no_process(tmp_path, monkeypatch, number):

@@ -16,7 +16,8 @@ from psr_lib.benchmarks import load
 from psr_lib.engines.opening import open_engine
 
 pytest.importorskip("ray", reason="ray is not installed (extra ray)")
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = [pytest.mark.slow, on_linux]
 # The shipped base model never learned to judge, so that the oracle does, and there are pairs.
 CHANGED = ("search.live=2", "judge.kind=oracle", "model.device=cpu", "engine.workers=2")
 

@@ -93,6 +93,7 @@ def test_a_kernel_that_dies_is_one_line(tmp_path):
         run(tmp_path, "raise ValueError('bad luck')")
 
 
+@pytest.mark.slow
 def test_a_kernel_ends_with_a_runner_that_is_killed(tmp_path):
     cell = "import os, time; from pathlib import Path; Path(place).write_text(str(os.getpid()))"
     make_notebook(tmp_path / "toy.ipynb", cell, "time.sleep(600)", parameters=PARAMETERS)

@@ -335,6 +335,7 @@ def kept(tmp_path, monkeypatch):
     readme.kept_evidence.cache_clear()
 
 
+@pytest.mark.slow
 def test_every_number_of_a_table_of_the_readme_can_be_explained(kept):
     """Whichever blocks print a table, of all kept runs: tiny, another preset and an ablation."""
     found = readme_items.of_readme()
