@@ -43,7 +43,7 @@ def _ratio(value: float) -> str:
 
 def _rate(row: dict[str, Any]) -> Iterable[Line]:
     what = f"{row['engine']}: token rate of a search over that of the engine alone"
-    yield [what, *turns(row["ratio"]), f"{row['problems']} problems"]
+    yield [what, *turns(row["ratio"]), f"{row['problems']} problems, {row['dtype']}"]
 
 
 def _literal(row: dict[str, Any]) -> Iterable[Line]:
