@@ -25,6 +25,7 @@ def shipped(tmp_path_factory):
         return base_model.train_and_ship("data/tiny/base", phases)
 
 
+@pytest.mark.slow
 def test_two_phases_train_one_model(shipped):
     rows = read_csv(shipped / base_model.HISTORY)
     tokens = [int(row["tokens"]) for row in rows]

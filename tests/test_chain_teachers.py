@@ -35,6 +35,8 @@ from psr_lib.records import (
 )
 from psr_lib.steps import body
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
@@ -93,7 +95,6 @@ def test_the_api_teaches_the_same_pairs_as_the_oracle(made, copied, server):
     assert (copied / "paid/o1-judge.jsonl").is_file()
 
 
-@pytest.mark.slow
 def test_real_problems_go_through_the_whole_chain(server, tmp_path):
     """Laboratory problems as other people's: a file of solutions, labels in PRM800K's form."""
     from test_prm800k import completion, line, step
@@ -129,7 +130,6 @@ def test_real_problems_go_through_the_whole_chain(server, tmp_path):
     assert {f"path:{tmp_path}/{name}.jsonl" for name in ("mine", "labels")} <= names
 
 
-@pytest.mark.slow
 def test_the_rule_teaches_the_whole_chain_offline(tmp_path, monkeypatch):
     made = problems.make_problems("mine", ["easy", "words"], 200, 7, set())
     worked = {p.question: p.solution for p in made}

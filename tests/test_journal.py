@@ -203,6 +203,7 @@ def peak(count, path):
     return total
 
 
+@pytest.mark.slow
 def test_memory_follows_the_open_questions_not_their_number(tmp_path):
     small, large = peak(60, tmp_path / "a"), peak(360, tmp_path / "b")
     assert large < 1.5 * small

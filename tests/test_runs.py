@@ -164,6 +164,7 @@ def test_the_baseline_reads_its_own_section_and_trains_as_psrlm_does():
     assert "judge" not in search and search["search"] == ours["03_search_judge"]["search"]
 
 
+@pytest.mark.slow
 def test_the_baselines_stages_leave_psrlms_alone(repo):
     before = {p: t for p, t in repo.files().items() if "/srlm/" not in p and ".lock" not in p}
     done = repo.call("iteration", "--n", "2", "--method", "srlm")
@@ -387,6 +388,7 @@ def test_a_model_without_tokenizer_is_one_line(empty_repo):
     assert done.returncode == 1 and "data/tiny/base: no tokenizer in it" in line
 
 
+@pytest.mark.slow
 def test_force_runs_the_named_round_again_and_leaves_nothing_old(repo):
     repo.write("runs/smoke/seed0/psrlm/M2/ppd/old.jsonl", "old\n")
     done = repo.call("iteration", "--n", "2", "--force")

@@ -1,7 +1,7 @@
 """The whole loop as users run it: real runner, every notebook, preset smoke, shipped weights.
 
 The run has against it what must not matter: an ASCII locale, a clock that runs backwards, a key in
-the environment. `test_smoke_again` compares one of that kind with a plain one.
+the environment. It has two rounds; `test_smoke_again` goes on to M4, and compares with a plain run.
 """
 
 import gzip
@@ -9,14 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import C_LOCALE
-from whole_runs import CLOCK, PRESET, assert_well_executed, ended, files, start
+from whole_runs import CLOCK, assert_well_executed, ended, files, start
 
-from psr_lib import manifest, results
+from psr_lib import manifest, presets, results
 from psr_lib.evaluation import read_csv
 from psr_lib.records import Question, StepPair, read_json, read_jsonl
 from psr_lib.run_dirs import RunDir
 from psr_lib.stages import stage_state
 
+TWO = "rounds=2"  # they make every kind of stage
+PRESET = presets.load("smoke", [TWO])
 ROUNDS = range(2, PRESET.rounds + 1)
 COLUMNS = ["benchmark", "n", "accuracy", "low", "high", "lenient", "steps", "tokens", "cut"]
 SECRET = "sk-planted-0a1b2c3d4e5f6789"
@@ -28,15 +30,15 @@ def smoke(tmp_path_factory):
     folder, site = tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("site")
     (site / "sitecustomize.py").write_text(CLOCK, encoding="utf-8")
     odds = {**C_LOCALE, "PYTHONPATH": str(site), "OPENAI_API_KEY": SECRET}
-    done = ended(start(folder, "reproduce", **odds))
+    done = ended(start(folder, "reproduce", "--set", TWO, **odds))
     return SimpleNamespace(run=RunDir("smoke", 0, folder), done=done, folder=folder)
 
 
 def test_one_command_runs_everything_and_ends_with_the_table(smoke):
     assert smoke.done.code == 0, smoke.done.errors
     table = smoke.done.out.split("\n\n")[-1].splitlines()
-    assert [line.split()[0] for line in table[2:7]] == ["M0", "M1", "M2", "M3", "M4"]
-    assert "executed notebooks:" in table[7] and "figures:" in table[8]
+    assert [line.split()[0] for line in table[2:5]] == ["M0", "M1", "M2"]
+    assert "executed notebooks:" in table[5] and "figures:" in table[6]
 
 
 def test_a_key_is_in_no_file_and_in_nothing_that_was_said(smoke):
@@ -103,7 +105,7 @@ def test_executed_notebooks_hold_no_errors_no_warnings_and_no_paths(smoke):
 
 def test_a_second_call_does_nothing_and_says_so(smoke):
     before = files(smoke.folder)
-    again = ended(start(smoke.folder, "reproduce"))
+    again = ended(start(smoke.folder, "reproduce", "--set", TWO))
     assert again.code == 0 and "nothing to do: everything is up to date" in again.out
     assert again.out.split("\n\n")[-1] == smoke.done.out.split("\n\n")[-1], "the same table"
     assert files(smoke.folder) ^ before == set()
