@@ -172,7 +172,6 @@ def test_a_dry_run_has_rows_for_ift_more_where_the_run_has(tmp_path):
     presets.check_method(presets.load("smol"), "ift-more")
 
 
-@pytest.mark.slow
 def test_a_dry_run_uses_the_runner_in_a_folder_of_its_own(tmp_path, capsys):
     """The base model's notebook is really executed; the other stages are, by hand."""
     args = ["iteration", "--preset", "paper-7b", "--n", "2", "--dry", "--runs-dir", str(tmp_path)]
