@@ -16,10 +16,11 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
-    """By make, in a repository in an odd folder, in an ASCII locale, as time runs backwards."""
+    """By make, in an odd folder and an ASCII locale (with what is advised there), time backwards."""
     place, site = tmp_path_factory.mktemp("odd") / ODD, tmp_path_factory.mktemp("site")
     (site / "sitecustomize.py").write_text(CLOCK, encoding="utf-8")
-    done = ended(make_in(place, "reproduce", **C_LOCALE, PYTHONPATH=str(site)))
+    advised = {**C_LOCALE, "PYTHONUTF8": "1"}
+    done = ended(make_in(place, "reproduce", **advised, PYTHONPATH=str(site)))
     assert done.code == 0, done.errors
     return SimpleNamespace(run=RunDir("smoke", 0, place / "runs"), said=done.out)
 
