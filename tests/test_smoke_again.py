@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
-    """By make, in an odd folder and an ASCII locale (with what is advised there), time backwards."""
+    """By make, in an odd folder, an ASCII locale (with what is advised there), time backwards."""
     place, site = tmp_path_factory.mktemp("odd") / ODD, tmp_path_factory.mktemp("site")
     (site / "sitecustomize.py").write_text(CLOCK, encoding="utf-8")
     advised = {**C_LOCALE, "PYTHONUTF8": "1"}
