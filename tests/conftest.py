@@ -225,3 +225,8 @@ def pytest_collection_modifyitems(items):
     """The longest files first: where several processes share the tests, the others do the rest."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+def pytest_xdist_auto_num_workers():
+    """One process more than there are cores: much of a test is waiting for what it started."""
+    return int(os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") or (os.cpu_count() or 1) + 1)

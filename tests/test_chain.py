@@ -126,6 +126,7 @@ def test_another_filter_asks_no_model_again(made, copied, monkeypatch):
     assert (after, (making(copied) / "trees.jsonl").read_bytes()) == before
 
 
+@pytest.mark.slow
 def test_another_setting_of_the_tree_leaves_the_prm_alone(copied, monkeypatch):
     before = states(making(copied) / "prm")
     monkeypatch.setattr(chain, "train_prm", None)

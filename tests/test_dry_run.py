@@ -194,6 +194,7 @@ def test_a_dry_run_uses_the_runner_in_a_folder_of_its_own(tmp_path, capsys):
         assert words in said, words
 
 
+@pytest.mark.slow
 def test_a_stage_that_failed_is_not_checked_by_what_an_earlier_dry_run_left(tmp_path, monkeypatch):
     words = ["iteration", "--preset", "smoke", "--n", "1", "--dry", "--runs-dir", str(tmp_path)]
     key, seen = Key("00_base_model"), []

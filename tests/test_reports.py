@@ -94,6 +94,7 @@ def test_a_run_that_holds_nothing_is_reported_as_such(reporting):
     assert text(reporting.run.with_name("seed7") / "steps" / "names.txt") == "()\n"
 
 
+@pytest.mark.slow
 def test_a_report_opened_by_hand_builds_m1_first(reporting):
     done = reporting.call("build", "--stage", "06_steps", "--seed", "4")
     assert done.returncode == 0, done.stderr

@@ -55,6 +55,7 @@ def ended(pid, seconds=20.0):
     return False
 
 
+@pytest.mark.slow
 def test_a_kernel_has_the_libraries_and_none_of_ours(tmp_path):
     found = run(tmp_path, BEFORE, RECORD)
     assert {"torch", "trl", "pandas"} <= set(found["imported"])
