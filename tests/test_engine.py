@@ -2,6 +2,8 @@
 
 import math
 import os
+import weakref
+from collections import deque
 from functools import partial
 
 import pytest
@@ -10,9 +12,9 @@ import torch
 
 from psr_lib.engines import attention, forks
 from psr_lib.engines.base import Completion, Engine, Usage
-from psr_lib.engines.batch import PlainBatch, SharedBatch
+from psr_lib.engines.batch import PlainBatch, SharedBatch, merged
 from psr_lib.engines.groups import GROUP_ROWS, Group, Row, chunked, divided, grouped
-from psr_lib.engines.hf import HFEngine
+from psr_lib.engines.hf import HFEngine, Run
 from psr_lib.engines.roots import LEAST, Roots
 from psr_lib.engines.sampling import cut, next_tokens, nucleus, uniform
 from psr_lib.records import PSRError
@@ -241,6 +243,35 @@ def test_several_workers_give_what_one_gives(tokenizer):
     assert counts[-1] == (36, 36) and sorted(counts) == counts
     told = sorted(row for _, _, written in seen for row in written)
     assert told == sorted((i, c.text) for i, row in enumerate(found) for c in row)
+
+
+def test_the_batches_of_all_workers_keep_to_the_budget_together(tokenizer):
+    items = [(prompt, Row((i, 0), [], i, 12))
+             for i, prompt in enumerate(tokenizer(prompts_of(20)).input_ids)]  # fmt: skip
+    filled = {}
+    for workers in (1, 2, 3):
+        engine, queue = engine_of(tokenizer, workers=workers, batch_tokens=600), deque()
+        queue.extend(grouped([(ids, Row(r.place, [], r.seed, r.room)) for ids, r in items]))
+        waiting = sum(group.cost for group in queue)
+        with torch.inference_mode():
+            rows = Run(engine, 1.0, 1.0, [])._fill(queue, None).rows
+        filled[workers] = waiting - sum(group.cost for group in queue)
+        assert rows and queue and filled[workers] <= 600 / workers
+    assert filled[1] > filled[2] > filled[3]
+
+
+def test_batches_are_merged_without_their_caches_standing_there_twice(tokenizer):
+    engine, held = engine_of(tokenizer), []
+    groups = grouped([(ids, Row((i, 0), [], i, 12))
+                      for i, ids in enumerate(tokenizer(prompts_of(6)).input_ids)])  # fmt: skip
+    with torch.inference_mode():
+        parts = [SharedBatch([group], engine.model, engine.pad_id) for group in groups]
+        caches = [part.cache for part in parts]
+        held = [weakref.ref(cache.layers[0].shared_keys) for cache in caches]
+        whole = merged(parts)
+    assert len(whole.cache.layers) == engine.model.config.num_hidden_layers
+    assert [ref() for ref in held] == [None] * len(caches) and len(caches) > 1
+    assert not any(cache.layers for cache in caches)
 
 
 def test_threads_give_what_forks_give(tokenizer, monkeypatch):

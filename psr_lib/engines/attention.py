@@ -202,17 +202,21 @@ class SharedPrefixCache(Cache):
 
 
 def merge(caches: list[SharedPrefixCache]) -> SharedPrefixCache:
-    """One cache of all rows, in order; shorter prefixes and tails are padded on the left."""
+    """One cache of all rows, in order; shorter prefixes and tails are padded on the left.
+
+    The caches are used up, layer by layer, so that what they hold never stands there twice.
+    """
+    lengths = [c.layers[0].shared_keys.shape[2] for c in caches]
+    starts = [c.shared_start + max(lengths) - n for c, n in zip(caches, lengths, strict=True)]
     layers = []
-    for parts in zip(*(c.layers for c in caches), strict=True):
+    for _ in range(len(caches[0].layers)):
+        parts = [c.layers.pop(0) for c in caches]
         layer = TailLayer(
             _stack([p.shared_keys for p in parts]), _stack([p.shared_values for p in parts])
         )
         keys, values = zip(*(p.tails() for p in parts), strict=True)
         layer.hold(_stack(keys), _stack(values))
         layers.append(layer)
-    length = layers[0].shared_keys.shape[2]
-    starts = [c.shared_start + length - c.layers[0].shared_keys.shape[2] for c in caches]
     before = [0, *accumulate(len(c.shared_start) for c in caches)]
     owners = [c.owner + n for c, n in zip(caches, before[:-1], strict=True)]
     return SharedPrefixCache(layers, torch.cat(starts), torch.cat(owners))

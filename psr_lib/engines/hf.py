@@ -53,13 +53,17 @@ class HFEngine:
         max_rows: int = 0,
         workers: int = 0,
     ):
-        """`batch_tokens`: cache columns of all rows decoded together; `workers`: CPU cores."""
+        """`batch_tokens`: cache columns of all rows decoded at once; `workers`: CPU cores.
+
+        The workers have equal parts of them, as all of their batches lie in the same memory.
+        """
         self.model, self.tokenizer = model.eval(), tokenizer
         self.batch_tokens = batch_tokens
         cpu = model.device.type == "cpu"
         self.max_rows = max_rows or (CPU_ROWS if cpu else GPU_ROWS)
         self.prefill_tokens = CPU_PREFILL if cpu else GPU_PREFILL
         self.workers = (workers or torch.get_num_threads()) if cpu else 1
+        self.columns = max(1, batch_tokens // self.workers)  # of one worker's batch
         self.usage = Usage()
         self.batch_class: type[SharedBatch | PlainBatch] = PlainBatch
         if attention.supports(model.config):
@@ -257,7 +261,7 @@ class HFEngine:
 
     def _forked(self) -> forks.Workers:
         """The other workers; new ones where the old ones do not know the engine as it is now."""
-        known = (self._weights(), self.batch_class, self.batch_tokens, self.max_rows, self.workers)
+        known = (self._weights(), self.batch_class, self.columns, self.max_rows, self.workers)
         if self._workers is None or not self._workers.children or self._known != known:
             if self._workers:
                 self._workers.end()
@@ -377,7 +381,7 @@ class Run:
         columns = sum(len(r.tail) + r.room for r in batch.rows) if batch else 0
         taken = []
         while queue and (not lanes or lanes + queue[0].lanes <= engine.max_rows):
-            if lanes and columns + queue[0].cost > engine.batch_tokens:
+            if lanes and columns + queue[0].cost > engine.columns:
                 break
             lanes, columns = lanes + queue[0].lanes, columns + queue[0].cost
             taken.append(queue.popleft())
