@@ -245,32 +245,55 @@ def test_several_workers_give_what_one_gives(tokenizer):
     assert told == sorted((i, c.text) for i, row in enumerate(found) for c in row)
 
 
+def waiting(tokenizer, count, room=12):
+    """Groups that are waiting for an engine."""
+    ids = tokenizer(prompts_of(count)).input_ids
+    return grouped([(prompt, Row((i, 0), [], i, room)) for i, prompt in enumerate(ids)])
+
+
+def held(batch):
+    """Columns of a batch's cache: prefixes, and tails as they are allocated."""
+    layer = batch.cache.layers[0]
+    return sum(len(x) * x.shape[2] for x in (layer.shared_keys, layer.keys))
+
+
 def test_the_batches_of_all_workers_keep_to_the_budget_together(tokenizer):
-    items = [(prompt, Row((i, 0), [], i, 12))
-             for i, prompt in enumerate(tokenizer(prompts_of(20)).input_ids)]  # fmt: skip
-    filled = {}
+    filled = []
     for workers in (1, 2, 3):
-        engine, queue = engine_of(tokenizer, workers=workers, batch_tokens=600), deque()
-        queue.extend(grouped([(ids, Row(r.place, [], r.seed, r.room)) for ids, r in items]))
-        waiting = sum(group.cost for group in queue)
+        engine, queue = engine_of(tokenizer, workers=workers, batch_tokens=1200), deque()
+        queue.extend(waiting(tokenizer, 40))
         with torch.inference_mode():
-            rows = Run(engine, 1.0, 1.0, [])._fill(queue, None).rows
-        filled[workers] = waiting - sum(group.cost for group in queue)
-        assert rows and queue and filled[workers] <= 600 / workers
-    assert filled[1] > filled[2] > filled[3]
+            batch = Run(engine, 1.0, 1.0, [])._fill(queue, None)
+        assert batch.rows and queue and batch.extent.columns <= 1200 / workers
+        filled.append(len(batch.rows))
+    assert filled == sorted(filled, reverse=True) and len(set(filled)) == 3
+
+
+def test_no_batch_outgrows_the_budget_with_its_padding(tokenizer, monkeypatch):
+    monkeypatch.setattr(attention, "GROWTH", 1)  # a reserve, which small batches would notice
+    most, step = [], SharedBatch.step
+
+    def watched(self, *args):
+        step(self, *args)
+        most.append(held(self))
+
+    monkeypatch.setattr(SharedBatch, "step", watched)
+    engine = engine_of(tokenizer, batch_tokens=900)
+    found = sample(engine, prompts_of(30), max_tokens=30, stop=["9"])
+    assert 450 < max(most) <= 900
+    assert found == sample(engine_of(tokenizer), prompts_of(30), max_tokens=30, stop=["9"])
 
 
 def test_batches_are_merged_without_their_caches_standing_there_twice(tokenizer):
-    engine, held = engine_of(tokenizer), []
-    groups = grouped([(ids, Row((i, 0), [], i, 12))
-                      for i, ids in enumerate(tokenizer(prompts_of(6)).input_ids)])  # fmt: skip
+    engine = engine_of(tokenizer)
     with torch.inference_mode():
-        parts = [SharedBatch([group], engine.model, engine.pad_id) for group in groups]
+        parts = [SharedBatch([group], engine.model, engine.pad_id)
+                 for group in waiting(tokenizer, 6)]  # fmt: skip
         caches = [part.cache for part in parts]
-        held = [weakref.ref(cache.layers[0].shared_keys) for cache in caches]
+        old = [weakref.ref(cache.layers[0].shared_keys) for cache in caches]
         whole = merged(parts)
     assert len(whole.cache.layers) == engine.model.config.num_hidden_layers
-    assert [ref() for ref in held] == [None] * len(caches) and len(caches) > 1
+    assert [ref() for ref in old] == [None] * len(caches) and len(caches) > 1
     assert not any(cache.layers for cache in caches)
 
 

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from transformers.cache_utils import DynamicCache
 
 from psr_lib.engines.attention import NEVER, SharedPrefixCache, TailLayer, merge, using
-from psr_lib.engines.groups import Group, Row
+from psr_lib.engines.groups import Extent, Group, Row
 from psr_lib.engines.roots import Layers, Root
 
 
@@ -40,6 +40,11 @@ class Batch:
     def lanes(self) -> int:
         """How many sequences a step moves on."""
         return len(self.position)
+
+    @property
+    def extent(self) -> Extent:
+        """What its cache may come to hold."""
+        raise NotImplementedError
 
     def row_logits(self) -> torch.Tensor:
         """Logits of every row's next token [rows, vocabulary]."""
@@ -135,6 +140,15 @@ class SharedBatch(Batch):
                 use_cache=True,
                 logits_to_keep=keep,
             ).logits
+
+    @property
+    def extent(self) -> Extent:
+        """What its cache may come to hold."""
+        shared = self.cache.layers[0].shared_keys
+        ahead = max(row.room - len(row.ids) for row in self.rows)
+        return Extent(
+            len(shared), shared.shape[2], len(self.rows), self.cache.get_seq_length(), ahead
+        )
 
     def step(self, tokens: torch.Tensor, alive: list[int]) -> None:
         """Feed a token to every row [rows]; afterwards `logits` are those of the next.

@@ -49,14 +49,32 @@ class Group:
         return -(-self.longest // BUCKET), len(self.rows), len(self.prefix)
 
     @property
-    def cost(self) -> int:
-        """Cache columns that the group needs at most."""
-        return len(self.prefix) + self.work
-
-    @property
     def work(self) -> int:
         """Tokens that its rows read and write by themselves, at most."""
         return sum(len(row.tail) + row.room for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What the cache of some groups may come to hold, padding included."""
+
+    groups: int = 0
+    prefix: int = 0  # columns of the longest
+    rows: int = 0
+    tail: int = 0  # columns of the longest
+    ahead: int = 0  # tokens that a row may still write
+
+    @property
+    def columns(self) -> int:
+        """Every prefix is as wide as the longest; so are the tails, which end side by side."""
+        return self.groups * self.prefix + self.rows * (self.tail + self.ahead)
+
+    def and_group(self, group: Group) -> "Extent":
+        """With this group too, none of whose rows has written anything."""
+        ahead = max(row.room for row in group.rows)
+        return Extent(self.groups + 1, max(self.prefix, len(group.prefix)),
+                      self.rows + len(group.rows), max(self.tail, group.longest),
+                      max(self.ahead, ahead))  # fmt: skip
 
 
 def grouped(items: list[tuple[list[int], Row]]) -> list[Group]:

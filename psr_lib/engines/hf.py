@@ -26,7 +26,7 @@ from psr_lib.engines.base import Completion, EngineError, Told, Usage
 from psr_lib.engines.batch import Batch, PlainBatch, SharedBatch, merged, read_root
 from psr_lib.engines.calls import checked_seeds, encode, one_line, option_lists
 from psr_lib.engines.forks import Tick
-from psr_lib.engines.groups import Group, Row, chunked, divided, grouped, with_options
+from psr_lib.engines.groups import Extent, Group, Row, chunked, divided, grouped, with_options
 from psr_lib.engines.roots import Layers, Root, Roots
 from psr_lib.engines.sampling import next_tokens
 from psr_lib.records import seed_of
@@ -377,13 +377,13 @@ class Run:
     def _fill(self, queue: deque, batch: Batch | None) -> Batch:
         """Prefill waiting groups until the lane or the column budget is reached."""
         engine = self.engine
-        lanes = batch.lanes if batch else 0
-        columns = sum(len(r.tail) + r.room for r in batch.rows) if batch else 0
-        taken = []
+        lanes, extent = (batch.lanes, batch.extent) if batch else (0, Extent())
+        taken: list[Group] = []
         while queue and (not lanes or lanes + queue[0].lanes <= engine.max_rows):
-            if lanes and columns + queue[0].cost > engine.columns:
+            wider = extent.and_group(queue[0])
+            if lanes and wider.columns > engine.columns:
                 break
-            lanes, columns = lanes + queue[0].lanes, columns + queue[0].cost
+            lanes, extent = lanes + queue[0].lanes, wider
             taken.append(queue.popleft())
         taken.sort(key=lambda group: group.shape)  # neighbours are padded to one length
         if engine.batch_class is PlainBatch:  # which no other can be merged with
